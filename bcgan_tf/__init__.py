@@ -1,0 +1,113 @@
+"""Harden Keras image classifiers with boundary conditional GANs, and measure the result.
+
+The public names below are imported on first use, so that `import bcgan_tf` (and `bcgan-tf --help`)
+does not load TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+
+def _pin_keras_backend() -> None:
+    """Choose Keras' TensorFlow backend, or say clearly that another one was forced."""
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ImportError(
+            f"bcgan_tf needs Keras' TensorFlow backend, but KERAS_BACKEND={backend!r} is set; "
+            "unset it or set KERAS_BACKEND=tensorflow"
+        )
+    keras = sys.modules.get("keras")
+    if keras is not None and hasattr(keras, "config") and keras.config.backend() != backend:
+        raise ImportError(
+            f"bcgan_tf needs Keras' TensorFlow backend, but Keras is already imported with "
+            f"{keras.config.backend()!r}; import bcgan_tf first, or set KERAS_BACKEND=tensorflow"
+        )
+
+
+_pin_keras_backend()
+
+# Public name -> the module it comes from.
+_MODULES = {
+    "ACGAN": "bcgan_tf.models.acgan",
+    "Attack": "bcgan_tf.attacks.attack",
+    "AttackResult": "bcgan_tf.attacks.attack",
+    "BCGAN": "bcgan_tf.models.bcgan",
+    "BCGANDefense": "bcgan_tf.defenses.boundary_gan",
+    "CarliniWagnerL2": "bcgan_tf.attacks.carlini_wagner",
+    "ClassifierTrainer": "bcgan_tf.models.classifier_trainer",
+    "Dataset": "bcgan_tf.data.dataset",
+    "Defense": "bcgan_tf.defenses.defense",
+    "Evaluation": "bcgan_tf.evaluation.robust_accuracy",
+    "FGSM": "bcgan_tf.attacks.fgsm",
+    "PGD": "bcgan_tf.attacks.pgd",
+    "Split": "bcgan_tf.data.dataset",
+    "UserError": "bcgan_tf.errors",
+    "evaluate": "bcgan_tf.evaluation.robust_accuracy",
+    "export": "bcgan_tf.serving",
+    "load": "bcgan_tf.data",
+    "load_classifier": "bcgan_tf.classifier_io",
+    "mlp": "bcgan_tf.networks.classifiers",
+    "resnet18": "bcgan_tf.networks.classifiers",
+    "small_cnn": "bcgan_tf.networks.classifiers",
+}
+
+__all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
+    "__version__",
+    "ACGAN",
+    "Attack",
+    "AttackResult",
+    "BCGAN",
+    "BCGANDefense",
+    "CarliniWagnerL2",
+    "ClassifierTrainer",
+    "Dataset",
+    "Defense",
+    "Evaluation",
+    "FGSM",
+    "PGD",
+    "Split",
+    "UserError",
+    "evaluate",
+    "export",
+    "load",
+    "load_classifier",
+    "mlp",
+    "resnet18",
+    "small_cnn",
+]
+
+if TYPE_CHECKING:
+    from bcgan_tf.attacks.attack import Attack, AttackResult
+    from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
+    from bcgan_tf.attacks.fgsm import FGSM
+    from bcgan_tf.attacks.pgd import PGD
+    from bcgan_tf.classifier_io import load_classifier
+    from bcgan_tf.data import load
+    from bcgan_tf.data.dataset import Dataset, Split
+    from bcgan_tf.defenses.boundary_gan import BCGANDefense
+    from bcgan_tf.defenses.defense import Defense
+    from bcgan_tf.errors import UserError
+    from bcgan_tf.evaluation.robust_accuracy import Evaluation, evaluate
+    from bcgan_tf.models.acgan import ACGAN
+    from bcgan_tf.models.bcgan import BCGAN
+    from bcgan_tf.models.classifier_trainer import ClassifierTrainer
+    from bcgan_tf.networks.classifiers import mlp, resnet18, small_cnn
+    from bcgan_tf.serving import export
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,0 +1,42 @@
+"""What all tests share: two logical CPU devices, one strategy over them, and real data."""
+
+from __future__ import annotations
+
+import os
+
+# Before TensorFlow is imported: its start-up lines would drown pytest's own.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+import tensorflow as tf
+
+import bcgan_tf  # noqa: F401  (pins the Keras backend before any test imports keras)
+
+# Before TensorFlow touches a device: afterwards the configuration is fixed.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
+)
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.MirroredStrategy:
+    """The one MirroredStrategy of this process, over two logical CPU devices.
+
+    One for the whole session, and with ReductionToOneDevice: several MirroredStrategy objects in
+    one process poison each other's collectives.
+    """
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The real MNIST as a `Dataset`; skipped where no prepared copy is found. Never downloads."""
+    from bcgan_tf.data import load
+    from bcgan_tf.data.tfds_source import prepared_version
+
+    if prepared_version("mnist") is None:
+        pytest.skip("no prepared MNIST (set TFDS_DATA_DIR)")
+    return load("mnist")
