@@ -1,0 +1,74 @@
+"""Progress on stderr, which leaves stdout to results."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+from rich import progress as bars
+from rich.console import Console
+
+from bcgan_tf.history import History
+
+
+class HistoryWriter(keras.callbacks.Callback):
+    """Writes every epoch's logs into a run's history.csv, past rows dropped when it resumes.
+
+    Give it to ``fit`` before the callback that saves checkpoints: then no epoch that a resume
+    skips is without its row.
+
+    Args:
+        history: of the run.
+        stage: the name that the rows get.
+    """
+
+    def __init__(self, history: History, stage: str) -> None:
+        super().__init__()
+        self.history = history
+        self.stage = stage
+        self._started = False
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._started = False
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if not self._started:
+            self.history.keep(self.stage, epoch)
+            self._started = True
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self.history.append(self.stage, epoch + 1, logs or {})
+
+
+@contextlib.contextmanager
+def counted(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, else one line at the end; the form that attacks report to.
+
+    Args:
+        label: what is being counted, such as ``"PGD on original"``.
+
+    Yields:
+        ``progress(done, total)``.
+    """
+    if sys.stderr.isatty():
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
+        )
+        with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last: list[int] = []
+
+    def note(done: int, total: int) -> None:
+        last[:] = [done, total]
+
+    yield note
+    if last:
+        print(f"{label}: {last[0]} of {last[1]}", file=sys.stderr, flush=True)

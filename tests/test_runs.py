@@ -1,0 +1,231 @@
+"""Run directories: what a kill, a second process, or other settings can and cannot do."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bcgan_tf.errors import UserError
+from bcgan_tf.files import read_json, replace_file, write_json
+from bcgan_tf.history import History
+from bcgan_tf.runs import RunDirectory
+
+CONFIG = {"dataset": "digits", "seed": 3, "attack_eps": (0.1, 0.2), "classifier": None}
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_a_new_run_holds_its_settings_and_environment(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "a", "run", CONFIG, command_line="bcgan-tf run") as run:
+        saved = json.loads((run.path / "config.json").read_text())
+    assert saved == {
+        "command": "run",
+        "command_line": "bcgan-tf run",
+        "config": {"dataset": "digits", "seed": 3, "attack_eps": [0.1, 0.2], "classifier": None},
+    }
+    assert run.checkpoints.is_dir() and run.figures.is_dir()
+    env = run.env()
+    assert env["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert env["keras"][0] == "3" and env["cpu_count"] == os.cpu_count()
+    assert any(device.startswith("CPU") for device in env["devices"])
+    text = json.dumps(env)
+    assert os.uname().nodename not in text and str(Path.home()) not in text
+
+
+def test_the_folder_is_named_by_time_command_and_dataset(tmp_path: Path) -> None:
+    config = {"dataset": "folder:/data/my pets/"}
+    with RunDirectory.create(None, "harden", config, root=tmp_path / "runs") as first:
+        stamp, command, dataset = first.path.name.split("-", 2)[0], "harden", "folder-my-pets"
+        assert first.path.name.endswith(f"-{command}-{dataset}")
+        assert first.path.parent == tmp_path / "runs" and len(stamp) == 8 and stamp.isdigit()
+        with RunDirectory.create(None, "harden", config, root=tmp_path / "runs") as second:
+            assert second.path != first.path
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(UserError, match="not empty and holds no run") as error:
+            RunDirectory.create(tmp_path, "run", CONFIG, resume=resume)
+        one_line(error)
+    assert [item.name for item in tmp_path.iterdir()] == ["note.txt"]
+    with pytest.raises(UserError, match="is a file"):
+        RunDirectory.create(tmp_path / "note.txt", "run", CONFIG)
+    RunDirectory.create(tmp_path / "a", "run", CONFIG).close()
+    with pytest.raises(UserError, match="holds a run; pass --resume"):
+        RunDirectory.create(tmp_path / "a", "run", CONFIG)
+
+
+def test_resume_needs_the_same_command_and_settings(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path / "a", "run", CONFIG, command_line="first").close()
+    with RunDirectory.create(tmp_path / "a", "run", CONFIG, resume=True) as run:
+        assert run.command_line == "first"
+    other = {**CONFIG, "seed": 4, "beta": 1.0}
+    with pytest.raises(UserError) as error:
+        RunDirectory.create(tmp_path / "a", "run", other, resume=True)
+    line = one_line(error)
+    assert "seed (3 there, 4 now)" in line and "beta (not set there, 1.0 now)" in line
+    assert "attack_eps" not in line
+    with pytest.raises(UserError, match="a run of 'run', not of 'train'"):
+        RunDirectory.create(tmp_path / "a", "train", CONFIG, resume=True)
+    with RunDirectory.create(tmp_path / "a", "run", CONFIG, resume=True):
+        pass  # the refusals above left no lock behind
+
+
+@pytest.mark.parametrize("left", [(), (".lock",), (".lock", "env.json", ".config.json.partial")])
+def test_a_start_killed_early_can_be_started_again(tmp_path: Path, left: tuple[str, ...]) -> None:
+    for name in left:
+        (tmp_path / name).write_text("{")
+    for resume in (True, False):
+        folder = tmp_path if resume else tmp_path / "missing"
+        with RunDirectory.create(folder, "run", CONFIG, resume=True) as run:
+            assert run.config["seed"] == 3
+            assert not list(run.path.glob("*.partial")) and run.env()["python"]
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path, "run", CONFIG).close()
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text[: len(text) // 2])
+    with pytest.raises(UserError, match=r"config\.json is cut short or no JSON") as error:
+        RunDirectory.create(tmp_path, "run", CONFIG, resume=True)
+    one_line(error)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="no JSON object"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"not the config\.json of a run"):
+        RunDirectory.open(tmp_path)
+    with pytest.raises(UserError, match="holds no run"):
+        RunDirectory.open(tmp_path / "missing")
+
+
+def test_only_one_writer_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "a", "run", CONFIG)
+    with pytest.raises(UserError, match="another process is writing") as error:
+        RunDirectory.create(tmp_path / "a", "run", CONFIG, resume=True)
+    one_line(error)
+    assert RunDirectory.open(tmp_path / "a").config == run.config  # reading needs no lock
+    run.close()
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom bcgan_tf.files import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1]) / '.lock')\nprint('locked', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdout.readline() == "locked\n"
+    with pytest.raises(UserError, match="another process is writing"):
+        RunDirectory.create(tmp_path / "a", "run", CONFIG, resume=True)
+    other.kill()
+    other.communicate()
+    RunDirectory.create(tmp_path / "a", "run", CONFIG, resume=True).close()
+
+
+def test_stages_are_remembered(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path, "run", CONFIG) as run:
+        assert not run.stage_done("train")
+        with pytest.raises(KeyError):
+            run.stage_payload("train")
+        run.finish_stage("train", {"classifier": Path("classifier.keras"), "loss": np.float32(0.5)})
+        run.finish_stage("harden")
+    with RunDirectory.create(tmp_path, "run", CONFIG, resume=True) as run:
+        assert run.stage_done("train") and run.stage_done("harden")
+        assert run.stage_payload("train") == {"classifier": "classifier.keras", "loss": 0.5}
+        assert run.stage_payload("harden") == {}
+        assert list(run.stage_seconds()) == ["train", "harden"]
+
+
+def test_another_environment_is_noted_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunDirectory.create(tmp_path, "run", CONFIG).close()
+    first = RunDirectory.open(tmp_path).env()
+    monkeypatch.setattr("bcgan_tf.runs.environment", lambda: {**first, "cpu_count": 96})
+    for _ in range(2):
+        RunDirectory.create(tmp_path, "run", CONFIG, resume=True).close()
+    env = RunDirectory.open(tmp_path).env()
+    assert env.pop("resumed_in") == [{**first, "cpu_count": 96}] and env == first
+
+
+def test_json_is_replaced_whole_and_takes_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.json"
+    write_json(file, {"a": np.arange(2), "b": math.nan, "c": (np.int64(1), math.inf), "d": True})
+    assert read_json(file) == {"a": [0, 1], "b": None, "c": [1, None], "d": True}
+    with pytest.raises(TypeError, match="object is no JSON value"):
+        write_json(file, {"a": object()})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(file, {"new": 1})
+    assert read_json(file)["a"] == [0, 1]
+
+
+def test_history_round_trips_every_digit(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.csv")
+    assert history.read() == {}
+    history.append("train", 1, {"loss": np.float32(0.1), "accuracy": 0.5})
+    history.append("train", 2, {"loss": 1 / 3, "accuracy": 0.75})
+    history.append("gan", 1, {"g_loss": math.nan})
+    table = history.read()
+    assert table["train"] == {
+        "loss": [(1, float(np.float32(0.1))), (2, 1 / 3)],
+        "accuracy": [(1, 0.5), (2, 0.75)],
+    }
+    assert math.isnan(table["gan"]["g_loss"][0][1])
+    assert history.file.read_text().splitlines()[:2] == [
+        "stage,epoch,metric,value",
+        f"train,1,loss,{float(np.float32(0.1))!r}",
+    ]
+
+
+def test_history_of_a_killed_run_becomes_that_of_an_unbroken_one(tmp_path: Path) -> None:
+    unbroken, killed = History(tmp_path / "a.csv"), History(tmp_path / "b.csv")
+    for history in (unbroken, killed):
+        history.append("train", 1, {"loss": 1.0})
+        for epoch in (1, 2, 3):
+            history.append("gan", epoch, {"g": epoch / 3, "d": 2.0})
+    whole = killed.file.read_text()
+    killed.file.write_text(whole[:-5])  # the kill came in the middle of a row
+    killed.keep("gan", 1)  # the newest checkpoint is the first epoch's
+    assert killed.read()["gan"]["g"] == [(1, 1 / 3)]
+    for epoch in (2, 3):
+        killed.append("gan", epoch, {"g": epoch / 3, "d": 2.0})
+    assert killed.file.read_bytes() == unbroken.file.read_bytes()
+
+
+def test_history_can_be_written_from_the_logs_of_a_fit(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.csv")
+    history.append("train", 1, {"loss": 9.0})
+    history.append("harden", 1, {"loss": 8.0})
+    history.write("train", [{"epoch": 0, "loss": 1.0}, {"epoch": 1, "loss": 0.5}])
+    assert history.read() == {
+        "train": {"loss": [(1, 1.0), (2, 0.5)]},
+        "harden": {"loss": [(1, 8.0)]},
+    }
+
+
+@pytest.mark.parametrize("row", ["train,1,loss", "train,one,loss,0.5", "train,1,loss,much"])
+def test_a_damaged_history_row_is_named(tmp_path: Path, row: str) -> None:
+    history = History(tmp_path / "history.csv")
+    replace_file(history.file, f"stage,epoch,metric,value\n{row}\n".encode())
+    with pytest.raises(UserError, match=row) as error:
+        history.read()
+    one_line(error)
