@@ -98,8 +98,8 @@ class RunDirectory:
                 another command or other settings (the keys are named), or another process
                 writes it.
         """
-        config = as_json(dict(config))
-        folder = _new_folder(Path(root), command, config) if path is None else Path(path)
+        settings = as_json(config)
+        folder = _new_folder(Path(root), command, settings) if path is None else Path(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -112,18 +112,18 @@ class RunDirectory:
                 leftover.unlink(missing_ok=True)
             found = cls.saved_config(folder)
             if found is None:
-                found = {"command": command, "command_line": command_line, "config": config}
+                found = {"command": command, "command_line": command_line, "config": settings}
                 write_json(folder / "env.json", environment())
                 write_json(folder / "config.json", found)
             else:
-                _refuse_difference(folder, found, command, config)
+                _refuse_difference(folder, found, command, settings)
                 _note_environment(folder)
             for name in ("checkpoints", "figures"):
                 (folder / name).mkdir(exist_ok=True)
         except BaseException:
             lock.release()
             raise
-        return cls(folder, command, config, found.get("command_line", ""), lock)
+        return cls(folder, command, settings, found.get("command_line", ""), lock)
 
     @classmethod
     def _check_startable(cls, folder: Path, resume: bool) -> None:
