@@ -1,0 +1,99 @@
+"""Data sets as arrays in memory, and the tf.data pipelines over them.
+
+`load` and `datasets` do not import TensorFlow until data are read through it, so a wrong name or a
+missing copy is reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bcgan_tf.data import digits, folder, gaussians, tfds_source
+from bcgan_tf.data.dataset import Dataset, Split
+from bcgan_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from bcgan_tf.data.batches import evaluation_batches, steps_per_epoch, training_stream
+
+__all__ = [
+    "Dataset",
+    "DatasetInfo",
+    "Split",
+    "datasets",
+    "evaluation_batches",
+    "load",
+    "steps_per_epoch",
+    "training_stream",
+]
+
+_EMBEDDED = {
+    "digits": (digits.load, "handwritten digits, 8x8x1, 1,437 + 360, 10 classes"),
+    "gaussians": (gaussians.load, "two 2-D Gaussians with a known best classifier, 2 classes"),
+}
+_FOLDER = "folder:"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One line of the list of data sets: can it be read here, and from where."""
+
+    name: str
+    summary: str
+    prepared: bool
+    location: str
+
+
+def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, seed: int = 0) -> Dataset:
+    """Loads a data set by name.
+
+    Args:
+        name: `mnist`, `fashion_mnist`, `cifar10`, `digits`, `gaussians`, or `folder:PATH` with
+            `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or JPEG).
+        data_dir: folder of tensorflow-datasets' prepared copies; default TFDS_DATA_DIR, then
+            ~/tensorflow_datasets. Only the first three names use it.
+        seed: which training examples become the validation split; 0 to 2**32 - 1. The test split
+            does not depend on it.
+
+    Raises:
+        UserError: for an unknown name, and whatever is wrong with the data, in one line.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed} is out of range; use 0 to {2**32 - 1}")
+    if name.startswith(_FOLDER):
+        return folder.load(name.removeprefix(_FOLDER), seed=seed)
+    if name in _EMBEDDED:
+        return _EMBEDDED[name][0](seed=seed)
+    if name in tfds_source.SOURCES:
+        return tfds_source.load(name, data_dir=data_dir, seed=seed)
+    known = [*tfds_source.SOURCES, *_EMBEDDED]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UserError(f"unknown data set {name!r}; {hint}use {', '.join(known)} or folder:PATH")
+
+
+def datasets(*, data_dir: str | os.PathLike[str] | None = None) -> tuple[DatasetInfo, ...]:
+    """All names that `load` knows, and which can be read here without a network."""
+    rows = []
+    for name, source in tfds_source.SOURCES.items():
+        try:
+            found = tfds_source.prepared_version(name, data_dir)
+            location = str(found) if found else "downloaded on first use"
+        except UserError as error:
+            found, location = None, str(error)
+        rows.append(DatasetInfo(name, source.summary, found is not None, location))
+    for name, (_, summary) in _EMBEDDED.items():
+        rows.append(DatasetInfo(name, summary, True, "embedded"))
+    layout = "PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or JPEG"
+    rows.append(DatasetInfo("folder:PATH", "your own images", True, layout))
+    return tuple(rows)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("evaluation_batches", "steps_per_epoch", "training_stream"):
+        from bcgan_tf.data import batches
+
+        return getattr(batches, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

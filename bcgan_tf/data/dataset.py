@@ -1,0 +1,123 @@
+"""What every source of data hands out: `Split` and `Dataset`, plain arrays in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bcgan_tf.errors import UserError
+
+# One factor for every path from uint8 to [0, 1] (here, in tf.data, in tf.image): a division would
+# be rewritten to this product by TensorFlow's graph optimiser, but not by NumPy.
+PIXEL_SCALE = np.float32(1 / 255)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples and their labels, in a fixed order.
+
+    Args:
+        images: uint8 `[N, H, W, C]` in 0 ... 255, or float32 `[N, D]` vectors in their own units.
+        labels: int64 `[N]`, class indices from 0.
+
+    Raises:
+        UserError: when the arrays have another type or shape, or different lengths.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        kind = (self.images.dtype, self.images.ndim)
+        if kind not in ((np.uint8, 4), (np.float32, 2)):
+            raise UserError(
+                f"images must be uint8 [N, H, W, C] or float32 [N, D], not {self.images.dtype} "
+                f"{list(self.images.shape)}; convert them first"
+            )
+        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
+            raise UserError(
+                f"labels must be int64 [{len(self.images)}], one per image, not "
+                f"{self.labels.dtype} {list(self.labels.shape)}; convert them first"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def scaled(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Examples `start` to `stop` as float32: pixels in [0, 1], vectors unchanged."""
+        part = self.images[start:stop]
+        return part * PIXEL_SCALE if part.dtype == np.uint8 else part.copy()
+
+    def take(self, n: int, seed: int = 0) -> Split:
+        """A random subset: the first `n` (at most `len(self)`) of a permutation fixed by `seed`.
+
+        The subsets of one seed are nested, so a larger `n` only adds examples.
+
+        Raises:
+            UserError: when `n` < 1.
+        """
+        if n < 1:
+            raise UserError(f"cannot take {n} examples; ask for at least 1")
+        return self._rows(np.random.RandomState(seed).permutation(len(self))[:n])
+
+    def _rows(self, rows: np.ndarray) -> Split:
+        return Split(self.images[rows], self.labels[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with its three splits. The test split never trains or selects anything.
+
+    Args:
+        name: short name, fit for a file name.
+        train: what models learn from.
+        validation: disjoint from `train`; for choices made during training.
+        test: for final numbers only.
+        class_names: one name per class index.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one example: `(H, W, C)`, or `(D,)` for vectors."""
+        return self.train.images.shape[1:]
+
+
+def stratified_split(split: Split, count: int, *, seed: int) -> tuple[Split, Split]:
+    """Carves `count` examples out of `split`, each class in proportion: (what is left, carved).
+
+    Every class gives at least one example and keeps at least one; both parts keep the original
+    order. Depends on `seed` and the labels only: NumPy freezes the streams of `RandomState` for
+    ever, unlike those of `default_rng`.
+
+    Raises:
+        UserError: when a class has fewer than 2 examples, or `count` would empty the classes.
+    """
+    sizes = np.bincount(split.labels)
+    shares = sizes * (count / len(split))
+    carved = np.maximum(1, shares.astype(np.int64))
+    if sizes.min() < 2 or np.any(carved >= sizes):
+        raise UserError(
+            f"cannot set aside {count} of {len(split)} examples in {len(sizes)} classes, the "
+            f"smallest of {sizes.min()}; every class needs at least 2 and must keep one"
+        )
+    # What rounding down left over goes to the classes that lost most by it.
+    missing = max(0, count - int(carved.sum()))
+    carved[np.argsort(carved - shares, kind="stable")[:missing]] += 1
+    carved = np.minimum(carved, sizes - 1)
+    random = np.random.RandomState(seed)
+    chosen = np.zeros(len(split), bool)
+    for label, number in enumerate(carved):
+        members = np.flatnonzero(split.labels == label)
+        chosen[random.permutation(members)[:number]] = True
+    return split._rows(np.flatnonzero(~chosen)), split._rows(np.flatnonzero(chosen))
