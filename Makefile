@@ -1,0 +1,55 @@
+# make demo     install, then harden a digits classifier end to end into runs/demo
+# make test     install with the development tools, then all tests
+# make lint     ruff (rules and format) and pyright
+# make install  only the virtual environment, for `.venv/bin/bcgan-tf`
+#
+# PYTHON=... chooses the interpreter, VENV=... the virtual environment, ARGS=... goes to pytest.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# The first Python 3.11 to 3.13 that really runs and can make a virtual environment: a name on the
+# PATH proves neither (pyenv leaves shims that fail, Debian packages venv apart).
+CANDIDATES = python3.11 python3.12 python3.13 python3 python $(wildcard $(HOME)/.pyenv/versions/3.1[123]*/bin/python3)
+USABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c '$(USABLE)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+METADATA := pyproject.toml setup.cfg constraints.txt
+
+.PHONY: demo test lint format install install-dev clean
+
+demo: install
+	rm -rf runs/demo
+	$(BIN)/bcgan-tf run --dataset digits --preset quick --out runs/demo
+
+test: install-dev
+	$(BIN)/pytest $(ARGS)
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: $(METADATA) | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(METADATA) | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	touch $(VENV)/.installed $@
+
+$(BIN)/python:
+	@python='$(PYTHON)'; test -n "$$python" || { echo "no Python 3.11 to 3.13 with venv found; install one or set PYTHON=" >&2; exit 1; }; \
+	echo "making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
