@@ -1,0 +1,1 @@
+"""Plain functional graphs, with no training logic in them."""

@@ -1,0 +1,267 @@
+"""The classifiers the package can build itself: plain functional graphs, logits out.
+
+Every one takes float32 images in [0, 1] (NHWC; the MLP takes unbounded vectors), does its own
+rescaling inside and ends in a float32 layer called ``logits``. They contain built-in Keras layers
+only, so what is saved is loaded by Keras alone. Layer names are stable: weights are found by them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from bcgan_tf.errors import UserError
+
+# Convolutions of the paper's small network, each followed by a 2x2 maximum pooling.
+_SMALL_CNN_FILTERS = (32, 64)
+_RESNET_CHANNELS = (64, 128, 256, 512)
+_RESNET_BLOCKS_PER_STAGE = 2
+
+
+def small_cnn(
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    seed: int | None = None,
+    dtype: str | None = None,
+) -> keras.Model:
+    """The paper's network for MNIST: two convolutions and one fully connected layer.
+
+    Conv 5x5, 32, ReLU; max-pool 2; conv 5x5, 64, ReLU; max-pool 2; dense K. The images in [0, 1]
+    are used as they are. The paper gives only the number of layers; sizes are this package's.
+
+    Args:
+        input_shape: ``(H, W, C)``, at least 4x4 pixels.
+        num_classes: ``K``, the number of logits.
+        seed: of the initial weights (Glorot uniform); None takes Keras' global seed.
+        dtype: a Keras dtype policy such as ``"mixed_bfloat16"``; the logits stay float32.
+
+    Returns:
+        A functional model, float32 ``[B, H, W, C]`` to float32 logits ``[B, K]``.
+
+    Raises:
+        UserError: when the shape is no image of at least 4x4 pixels, or K < 2.
+    """
+    shape = _image_shape("small_cnn", input_shape, smallest=4)
+    _check_classes(num_classes)
+    seeds = _Seeds(seed)
+    images = x = keras.Input(shape, name="images")
+    for i, filters in enumerate(_SMALL_CNN_FILTERS, start=1):
+        x = keras.layers.Conv2D(
+            filters,
+            5,
+            padding="same",
+            activation="relu",
+            kernel_initializer=seeds.glorot(),
+            name=f"conv_{i}",
+            dtype=dtype,
+        )(x)
+        x = keras.layers.MaxPooling2D(2, name=f"pool_{i}", dtype=dtype)(x)
+    x = keras.layers.Flatten(name="flatten", dtype=dtype)(x)
+    return keras.Model(images, _logits(x, num_classes, seeds), name="small_cnn")
+
+
+def resnet18(
+    input_shape: Sequence[int],
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    seed: int | None = None,
+    dtype: str | None = None,
+) -> keras.Model:
+    """ResNet-18 as used for 32x32 images: a 3x3 stem, four stages of two basic blocks.
+
+    He et al. 2016, "Deep Residual Learning for Image Recognition", with projection shortcuts and
+    without the stem's stride and pooling. Images in [0, 1] are mapped to [-1, 1] first.
+    Batch normalisation is synchronised over replicas; its momentum is 0.9, because Keras' 0.99
+    leaves the inference statistics far behind in runs of a few epochs.
+
+    Args:
+        input_shape: ``(H, W, C)``; the last stage works at an eighth of the resolution.
+        num_classes: ``K``, the number of logits.
+        width: factor on all channels; 1 has stages of 64, 128, 256 and 512.
+        seed: of the initial weights (He normal); None takes Keras' global seed.
+        dtype: a Keras dtype policy such as ``"mixed_bfloat16"``; the logits stay float32.
+
+    Returns:
+        A functional model, float32 ``[B, H, W, C]`` to float32 logits ``[B, K]``.
+
+    Raises:
+        UserError: when the shape is no image, K < 2, or the width leaves a stage no channels.
+    """
+    shape = _image_shape("resnet18", input_shape, smallest=1)
+    _check_classes(num_classes)
+    channels = [round(c * width) for c in _RESNET_CHANNELS]
+    if channels[0] < 1:
+        raise UserError(f"resnet18 with width {width} has no channels; use at least 1/64")
+    seeds = _Seeds(seed)
+
+    def conv(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
+        x = keras.layers.Conv2D(
+            filters,
+            size,
+            strides=stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=seeds.he(),
+            name=f"{name}_conv",
+            dtype=dtype,
+        )(x)
+        return keras.layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, synchronized=True, name=f"{name}_norm", dtype=dtype
+        )(x)
+
+    def relu(x: Any, name: str) -> Any:
+        return keras.layers.ReLU(name=name, dtype=dtype)(x)
+
+    images = keras.Input(shape, name="images")
+    # float32 even under a mixed policy: the perturbations of interest are finer than bfloat16.
+    x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale", dtype="float32")(images)
+    x = relu(conv(x, channels[0], 3, 1, "stem"), "stem_relu")
+    previous = channels[0]
+    for stage, filters in enumerate(channels, start=1):
+        for block in range(1, _RESNET_BLOCKS_PER_STAGE + 1):
+            name = f"stage_{stage}_block_{block}"
+            stride = 2 if stage > 1 and block == 1 else 1
+            shortcut = x
+            if stride != 1 or filters != previous:
+                shortcut = conv(x, filters, 1, stride, f"{name}_shortcut")
+            x = relu(conv(x, filters, 3, stride, f"{name}_1"), f"{name}_1_relu")
+            x = conv(x, filters, 3, 1, f"{name}_2")
+            x = keras.layers.Add(name=f"{name}_add", dtype=dtype)([x, shortcut])
+            x = relu(x, f"{name}_relu")
+            previous = filters
+    x = keras.layers.GlobalAveragePooling2D(name="pool", dtype=dtype)(x)
+    return keras.Model(images, _logits(x, num_classes, seeds), name="resnet18")
+
+
+def mlp(
+    input_dim: int,
+    num_classes: int,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    seed: int | None = None,
+    dtype: str | None = None,
+) -> keras.Model:
+    """Fully connected ReLU network for vectors: the toy of the paper's Figure 2.
+
+    Args:
+        input_dim: ``D``, the length of the vectors, which are used as they are.
+        num_classes: ``K``, the number of logits.
+        hidden: units of each hidden layer; none makes a linear classifier.
+        seed: of the initial weights (Glorot uniform); None takes Keras' global seed.
+        dtype: a Keras dtype policy such as ``"mixed_bfloat16"``; the logits stay float32.
+
+    Returns:
+        A functional model, float32 ``[B, D]`` to float32 logits ``[B, K]``.
+
+    Raises:
+        UserError: when a size is not positive, or K < 2.
+    """
+    _check_classes(num_classes)
+    if input_dim < 1 or any(units < 1 for units in hidden):
+        raise UserError(
+            f"mlp sizes must be positive, not input_dim={input_dim}, hidden={tuple(hidden)}"
+        )
+    seeds = _Seeds(seed)
+    vectors = x = keras.Input((input_dim,), name="vectors")
+    for i, units in enumerate(hidden, start=1):
+        x = keras.layers.Dense(
+            units,
+            activation="relu",
+            kernel_initializer=seeds.glorot(),
+            name=f"dense_{i}",
+            dtype=dtype,
+        )(x)
+    return keras.Model(vectors, _logits(x, num_classes, seeds), name="mlp")
+
+
+CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
+    "small_cnn": small_cnn,
+    "resnet18": resnet18,
+    "mlp": mlp,
+}
+
+
+def classifier(
+    name: str, input_shape: Sequence[int], num_classes: int, **options: Any
+) -> keras.Model:
+    """Build a classifier by its name.
+
+    Args:
+        name: ``"small_cnn"``, ``"resnet18"`` or ``"mlp"``.
+        input_shape: ``(H, W, C)`` of the images, or ``(D,)`` for vectors (``mlp`` only).
+        num_classes: ``K``, the number of logits.
+        **options: keyword options of the function of that name.
+
+    Returns:
+        A functional model, float32 inputs to float32 logits ``[B, K]``.
+
+    Raises:
+        UserError: for an unknown name or option, or a shape the classifier cannot take.
+    """
+    if name not in CLASSIFIERS:
+        raise UserError(f"unknown classifier {name!r}; choose one of {', '.join(CLASSIFIERS)}")
+    build = CLASSIFIERS[name]
+    known = list(inspect.signature(build).parameters)[2:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UserError(
+            f"{name} has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+        )
+    if name == "mlp":
+        if len(input_shape) != 1:
+            raise UserError(
+                f"mlp takes vectors (D,), not images {tuple(input_shape)}; "
+                "choose small_cnn or resnet18"
+            )
+        return mlp(input_shape[0], num_classes, **options)
+    return build(input_shape, num_classes, **options)
+
+
+class _Seeds:
+    """Initialisers with a different seed for every layer, so that equal layers start unequal."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._next = None if seed is None else seed * 1000
+
+    # Any: Keras annotates initialiser arguments as str.
+    def glorot(self) -> Any:
+        return keras.initializers.GlorotUniform(seed=self._draw())
+
+    def he(self) -> Any:
+        return keras.initializers.HeNormal(seed=self._draw())
+
+    def _draw(self) -> int | None:
+        if self._next is not None:
+            self._next += 1
+        return self._next
+
+
+def _logits(x: Any, num_classes: int, seeds: _Seeds) -> Any:
+    return keras.layers.Dense(
+        num_classes,
+        kernel_initializer=seeds.glorot(),
+        name="logits",
+        dtype="float32",
+    )(x)
+
+
+def _image_shape(name: str, input_shape: Sequence[int], *, smallest: int) -> tuple[int, int, int]:
+    shape = tuple(input_shape)
+    if len(shape) != 3:
+        raise UserError(f"{name} takes images (H, W, C), not shape {shape}; choose mlp for vectors")
+    if min(shape[:2]) < smallest or shape[2] < 1:
+        raise UserError(
+            f"{name} needs images of at least {smallest}x{smallest} pixels and one channel, "
+            f"not shape {shape}"
+        )
+    return shape
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 2:
+        raise UserError(f"a classifier needs at least 2 classes, not {num_classes}")
