@@ -1,0 +1,197 @@
+"""A user's folder of images: what is read, and one clear line for everything that can be wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bcgan_tf.data import load
+from bcgan_tf.errors import UserError
+
+
+def _save(path: Path, value: int = 0, *, mode: str = "L", size: tuple[int, int] = (6, 4)) -> None:
+    """An image of `size` (width, height) in which every channel is `value`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels = len(mode)
+    color = value if channels == 1 else (value,) * channels
+    Image.new(mode, size, color).save(path)
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """cat (dark) and dog (light), 10 training and 2 test images each, grey, 6 wide and 4 high."""
+    for name, base in (("dog", 200), ("cat", 100)):
+        for index in range(10):
+            _save(tmp_path / "train" / name / f"{index}.png", base + index)
+        for index in range(2):
+            _save(tmp_path / "test" / name / f"{index}.png", base + 20 + index)
+    return tmp_path
+
+
+def test_pixels_labels_and_names(pictures):
+    data = load(f"folder:{pictures}")
+    assert data.name == f"folder-{pictures.name}"
+    assert data.class_names == ("cat", "dog")
+    assert data.image_shape == (4, 6, 1)
+    assert data.test.images[:, 0, 0, 0].tolist() == [120, 121, 220, 221]
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    both = np.concatenate([data.train.images, data.validation.images])[:, 3, 5, 0]
+    assert sorted(both) == [*range(100, 110), *range(200, 210)]
+    for split in (data.train, data.validation):
+        np.testing.assert_array_equal(split.labels, split.images[:, 0, 0, 0] // 200)
+    assert np.bincount(data.validation.labels).tolist() == [1, 1]
+
+
+def test_the_seed_chooses_the_validation_images(pictures):
+    chosen = {
+        tuple(load(f"folder:{pictures}", seed=seed).validation.images[:, 0, 0, 0])
+        for seed in range(5)
+    }
+    assert len(chosen) > 1
+
+
+def test_jpeg_and_other_files_beside_the_images(pictures):
+    for index in range(2):
+        _save(pictures / "train" / "cat" / f"photo{index}.JPG", 150)
+    _save(pictures / "train" / "cat" / "photo.jpeg", 150)
+    (pictures / "train" / "cat" / "notes.txt").write_text("not an image")
+    (pictures / "train" / "cat" / ".hidden.png").write_text("not an image")
+    (pictures / "train" / ".cache").mkdir()
+    data = load(f"folder:{pictures}")
+    assert len(data.train) + len(data.validation) == 23
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("RGB", 3), ("RGBA", 3), ("LA", 1), ("P", 3), ("1", 1)]
+)
+def test_channels(tmp_path, mode, channels):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            for index in range(2):
+                _save(tmp_path / part / name / f"{index}.png", 1, mode=mode)
+    assert load(f"folder:{tmp_path}").image_shape == (4, 6, channels)
+
+
+def test_alpha_is_dropped_not_blended(tmp_path):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            for index in range(2):
+                path = tmp_path / part / name / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGBA", (3, 3), (10, 20, 30, 0)).save(path)
+    assert load(f"folder:{tmp_path}").test.images[0, 0, 0].tolist() == [10, 20, 30]
+
+
+def _remove(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink() if file.is_file() else _remove(file)
+    folder.rmdir()
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _sixteen_bits(path: Path) -> None:
+    Image.fromarray(np.zeros((4, 6), np.uint16)).save(path)
+
+
+BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
+    (
+        "no train",
+        lambda root: _remove(root / "train"),
+        "train: no such folder; put the images in train/CLASS/, one folder a class",
+    ),
+    (
+        "no test",
+        lambda root: _remove(root / "test"),
+        "test: no such folder; put the images in test/CLASS/, one folder a class",
+    ),
+    (
+        "one class",
+        lambda root: _remove(root / "train" / "dog"),
+        "train: 1 class folder(s) found; a classifier needs at least 2",
+    ),
+    (
+        "empty class",
+        lambda root: (root / "train" / "eel").mkdir(),
+        "train/eel: no PNG or JPEG image in it; add some or remove the folder",
+    ),
+    (
+        "empty test class",
+        lambda root: [file.unlink() for file in (root / "test" / "dog").iterdir()],
+        "test/dog: no PNG or JPEG image in it; add some or remove the folder",
+    ),
+    (
+        "class only in test",
+        lambda root: _save(root / "test" / "eel" / "0.png"),
+        "test/eel: this class is not in train; add it there or remove it",
+    ),
+    (
+        "class only in train",
+        lambda root: [_save(root / "train" / "eel" / f"{i}.png") for i in range(2)],
+        "test/eel: no such folder; every class needs test images",
+    ),
+    (
+        "one image of a class",
+        lambda root: [(root / "train" / "dog" / f"{i}.png").unlink() for i in range(9)],
+        "train/dog/9.png: the only training image of class 'dog'; a class needs at least 2",
+    ),
+    (
+        "text instead of an image",
+        lambda root: (root / "train" / "dog" / "3.png").write_text("hello"),
+        "train/dog/3.png: not a readable PNG or JPEG image; replace or remove it",
+    ),
+    (
+        "empty file",
+        lambda root: (root / "test" / "cat" / "1.png").write_bytes(b""),
+        "test/cat/1.png: not a readable PNG or JPEG image; replace or remove it",
+    ),
+    (
+        "truncated image",
+        lambda root: _truncate(root / "train" / "cat" / "0.png"),
+        "train/cat/0.png: not a readable PNG or JPEG image; replace or remove it",
+    ),
+    (
+        "sixteen bits",
+        lambda root: _sixteen_bits(root / "train" / "cat" / "5.png"),
+        "train/cat/5.png: pixels are not 8-bit grey or colour; save it as 8-bit PNG",
+    ),
+    (
+        "another size",
+        lambda root: _save(root / "train" / "dog" / "7.png", size=(8, 4)),
+        "train/dog/7.png: 4x8 grey, but the first image is 4x6 grey; "
+        "convert all images to one size and colour",
+    ),
+    (
+        "another size in test",
+        lambda root: _save(root / "test" / "dog" / "1.png", size=(6, 5)),
+        "test/dog/1.png: 5x6 grey, but the first image is 4x6 grey; "
+        "convert all images to one size and colour",
+    ),
+    (
+        "colour among grey",
+        lambda root: _save(root / "train" / "dog" / "7.png", mode="RGB"),
+        "train/dog/7.png: 4x6 colour, but the first image is 4x6 grey; "
+        "convert all images to one size and colour",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN])
+def test_every_mistake_is_one_line_that_names_the_file(pictures, damage, message):
+    damage(pictures)
+    with pytest.raises(UserError, match=f"^{re.escape(f'{pictures}/{message}')}$"):
+        load(f"folder:{pictures}")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    missing = tmp_path / "nowhere"
+    message = f"{missing}: no such folder; give one that holds train/ and test/"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        load(f"folder:{missing}")
