@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -53,11 +55,12 @@ def training_stream(
     with tf.device("CPU:0"):  # a GPU gets batches, never the whole split
         images = tf.convert_to_tensor(split.images)
         labels = tf.convert_to_tensor(split.labels)
+    random: Any = tf.random  # the stubs lack the one name and mistake the other's types
     base = tf.constant(np.array([seed & 0xFFFFFFFF, _SHUFFLE], np.uint32).view(np.int32))
 
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
-        key = tf.random.fold_in(base, tf.cast(epoch, tf.int32))  # pyright: ignore[reportArgumentType]
-        rows = tf.random.experimental.stateless_shuffle(tf.range(len(split)), key)
+        key = random.fold_in(base, tf.cast(epoch, tf.int32))
+        rows = random.experimental.stateless_shuffle(tf.range(len(split)), key)
         batches = tf.reshape(rows[: steps * batch_size], [steps, batch_size])
         return tf.data.Dataset.from_tensor_slices(batches)
 

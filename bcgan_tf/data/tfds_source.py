@@ -135,7 +135,7 @@ def _read(folder: Path, name: str) -> tuple[Split, Split]:
         builder = tfds.builder_from_directory(folder)
         for split in ("train", "test"):
             # One batch of everything: decoded in parallel, in the order of the files.
-            whole = builder.as_dataset(split=split, batch_size=-1)  # pyright: ignore[reportCallIssue]
+            whole = builder.as_dataset(split=split, batch_size=-1)
             raw = tfds.as_numpy(whole)
             splits.append(Split(raw["image"], raw["label"].astype(np.int64)))
     except UserError:
