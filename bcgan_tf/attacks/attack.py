@@ -1,0 +1,264 @@
+"""The one call that every attack shares: checks, survivors, re-run."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.errors import UserError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What one attack did to ``N`` examples.
+
+    Attributes:
+        attack: name of the attack.
+        config: its settings, JSON-able.
+        adversarials: float32 ``[N, ...]`` in [0, 1]. Where the attack failed: the last candidate
+            (CW: the clean image). Where the clean image was already misclassified: that image.
+        clean_correct: bool ``[N]``, the clean image is classified right.
+        success: bool ``[N]``, ``clean_correct`` and the model is wrong on ``adversarials``.
+        linf: float64 ``[N]``, largest change of a pixel.
+        l2: float64 ``[N]``, Euclidean norm of the change.
+    """
+
+    attack: str
+    config: dict[str, Any]
+    adversarials: np.ndarray
+    clean_correct: np.ndarray
+    success: np.ndarray
+    linf: np.ndarray
+    l2: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """Number of examples, the misclassified ones included."""
+        return len(self.clean_correct)
+
+    @property
+    def robust(self) -> np.ndarray:
+        """bool ``[N]``: classified right, and still so after the attack."""
+        return self.clean_correct & ~self.success
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of all examples whose clean image is classified right."""
+        return float(self.clean_correct.mean())
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of *all* examples that are classified right and survive the attack."""
+        return float(self.robust.mean())
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the correctly classified examples that were broken; NaN without any."""
+        attacked = int(self.clean_correct.sum())
+        return float(self.success.sum() / attacked) if attacked else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and summary, JSON-able, without the arrays; norms are over the successes."""
+
+        def summary(norms: np.ndarray) -> dict[str, float] | None:
+            if not self.success.any():
+                return None
+            broken = norms[self.success]
+            return {
+                "mean": float(broken.mean()),
+                "median": float(np.median(broken)),
+                "max": float(broken.max()),
+            }
+
+        return {
+            "attack": self.attack,
+            "config": dict(self.config),
+            "n": self.n,
+            "clean_accuracy": self.clean_accuracy,
+            "robust_accuracy": self.robust_accuracy,
+            "success_rate": None if math.isnan(self.success_rate) else self.success_rate,
+            "successes": int(self.success.sum()),
+            "linf": summary(self.linf),
+            "l2": summary(self.l2),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attack(abc.ABC):
+    """A frozen configuration; calling it attacks a model.
+
+    A new attack subclasses this and writes ``name`` and ``run``; an attack within a ball is a
+    :class:`bcgan_tf.attacks.bounded.BoundedAttack`.
+
+    Args:
+        batch_size: most examples attacked at once. It changes speed and memory, never the result.
+        seed: of whatever the attack draws; each draw depends on (seed, example, round) alone.
+    """
+
+    batch_size: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks.check_positive_int("batch_size", self.batch_size)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise UserError(f"seed is {self.seed!r}; it must be an integer of at least 0")
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """Short name for tables."""
+
+    @property
+    def rounds(self) -> int:
+        """How often ``run`` is tried on the examples that survived so far."""
+        return 1
+
+    def config(self) -> dict[str, Any]:
+        """All settings, JSON-able."""
+        return dataclasses.asdict(self)
+
+    @abc.abstractmethod
+    def run(
+        self,
+        logits_fn: LogitsFn,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        indices: tf.Tensor,
+        round_index: tf.Tensor,
+    ) -> tf.Tensor:
+        """Attacks one batch. Traced once into a graph, so it is made of tensor operations only.
+
+        Args:
+            logits_fn: images to float32 logits ``[B, K]``.
+            images: float32 ``[B, ...]``, clean, correctly classified.
+            labels: int64 ``[B]``, the true labels.
+            indices: int64 ``[B]``, each example's position in the set: the seed of its draws.
+            round_index: int64 scalar in ``[0, rounds)``.
+
+        Returns:
+            float32 ``[B, ...]``: a misclassified image where one was found, else any candidate.
+        """
+
+    def confine(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Candidates moved back into the allowed set: here [0, 1] alone."""
+        del images
+        return np.clip(candidates, 0.0, 1.0)
+
+    def __call__(
+        self,
+        logits_fn: Any,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        progress: Progress | None = None,
+    ) -> AttackResult:
+        """Attacks every example that the model still classifies right.
+
+        Args:
+            logits_fn: a Keras model (called with ``training=False``) or a callable on tensors
+                that ``tf.function`` can trace; float32 images in [0, 1] to logits ``[B, K]``.
+            images: float32 ``[N, ...]`` in [0, 1] within 1e-6.
+            labels: int ``[N]``, the true classes.
+            progress: called with (examples done, examples to do) after every batch.
+
+        Returns:
+            The result; whether an example is broken is what the model says, run again on the
+            final float32 array.
+
+        Raises:
+            UserError: if the images, labels or outputs are unfit (probabilities included), or the
+                model's gradient is missing or not finite.
+        """
+        images = checks.check_images(images)
+        labels = checks.check_labels(labels, len(images))
+        checks.check_model_input(logits_fn, images)
+        forward = checks.as_logits_fn(logits_fn)
+        predict = _batched(forward, len(images), self.batch_size)
+
+        clean_logits = predict(images)
+        checks.check_logits(clean_logits, labels)
+        clean_correct = clean_logits.argmax(-1) == labels
+        adversarials, success = images.copy(), np.zeros(len(images), bool)
+
+        total = int(clean_correct.sum())
+        attack = _batched(lambda *batch: self.run(forward, *batch), total, self.batch_size)
+        for round_index in range(self.rounds):
+            pending = np.flatnonzero(clean_correct & ~success)
+            if not pending.size:
+                break
+
+            def report(done: int, base: int = total * (round_index + 1) - pending.size) -> None:
+                if progress is not None:
+                    progress(base + done, total * self.rounds)
+
+            candidates = attack(
+                images[pending],
+                labels[pending],
+                pending,
+                constants=(np.int64(round_index),),
+                report=report,
+            )
+            if not np.isfinite(candidates).all():
+                raise UserError(
+                    f"{self.name}: the model's gradient is NaN or infinite, so this attack cannot "
+                    "judge it; look for a division, log or sqrt of zero in the model"
+                )
+            adversarials[pending] = self.confine(images[pending], candidates)
+            logits = predict(adversarials[pending])
+            if np.isnan(logits).any():
+                raise UserError(f"the model returned NaN logits on images changed by {self.name}")
+            success[pending] = logits.argmax(-1) != labels[pending]
+        if progress is not None:
+            progress(total * self.rounds, total * self.rounds)
+
+        change = (adversarials.astype(np.float64) - images).reshape(len(images), -1)
+        return AttackResult(
+            attack=self.name,
+            config=self.config(),
+            adversarials=adversarials,
+            clean_correct=clean_correct,
+            success=success,
+            linf=np.abs(change).max(axis=1),
+            l2=np.sqrt(np.square(change).sum(axis=1)),
+        )
+
+
+def _batched(function: Callable[..., tf.Tensor], count: int, batch_size: int) -> Callable[..., Any]:
+    """Applies ``function``, compiled, in batches of one shape, so that it is traced once.
+
+    The shape is the one that covers ``count`` rows with the least padding; the last batch is
+    filled up with rows of its own.
+    """
+    rows = max(1, math.ceil(count / max(1, math.ceil(count / batch_size))))
+    compiled: list[Callable[..., tf.Tensor]] = []
+
+    def apply(
+        *arrays: np.ndarray,
+        constants: tuple[Any, ...] = (),
+        report: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        pieces, total = [], len(arrays[0])
+        for start in range(0, total, rows):
+            taken = np.arange(start, min(start + rows, total))
+            padded = np.resize(taken, rows)
+            inputs = [tf.constant(array[padded]) for array in arrays]
+            inputs += [tf.constant(value) for value in constants]
+            if not compiled:
+                graph = tf.function(function, autograph=False)
+                compiled.append(graph.get_concrete_function(*inputs))
+            pieces.append(compiled[0](*inputs).numpy()[: len(taken)])
+            if report is not None:
+                report(int(taken[-1]) + 1)
+        return np.concatenate(pieces)
+
+    return apply

@@ -1,0 +1,107 @@
+"""What attacks within an Linf or L2 ball share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, cast
+
+import numpy as np
+import tensorflow as tf
+from cleverhans.tf2 import utils as cleverhans
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.attack import Attack
+from bcgan_tf.errors import UserError
+
+_ORDERS = {"linf": np.inf, "l2": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundedAttack(Attack):
+    """An attack whose result stays within ``eps`` of the image.
+
+    Args:
+        eps: radius, in units of the [0, 1] pixel range; 0 returns the images.
+        norm: ``"linf"`` or ``"l2"``.
+
+    Raises:
+        UserError: if a setting is out of range.
+    """
+
+    eps: float
+    norm: str = dataclasses.field(default="linf", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_number("eps", self.eps)
+        if self.norm not in _ORDERS:
+            raise UserError(f"norm is {self.norm!r}; it must be 'linf' or 'l2'")
+        if self.norm == "linf" and self.eps > 1:
+            raise UserError(
+                f"eps is {self.eps:g}, but pixels lie in [0, 1]; for 0 ... 255 write eps / 255"
+            )
+
+    def suffix(self) -> str:
+        """What the name adds for a norm other than the usual one."""
+        return "" if self.norm == "linf" else "-L2"
+
+    def ascend(self, gradient: tf.Tensor, step: float) -> tf.Tensor:
+        """The step of length ``step`` that raises the linearised loss most.
+
+        cleverhans' ``optimize_linear`` treats an L2 gradient shorter than 1e-6 as if it had that
+        length, so on a confident model the step shrinks to nothing. Scaled to a largest entry of
+        1 first, only an exactly zero gradient gives no step.
+        """
+        if self.norm == "l2":
+            axes = list(range(1, len(gradient.shape)))
+            largest = tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
+            gradient = tf.math.divide_no_nan(gradient, largest)
+        return cleverhans.optimize_linear(gradient, step, _ORDERS[self.norm])
+
+    def project(self, images: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+        """Candidates moved into the ball around ``images`` and into [0, 1]."""
+        change = cleverhans.clip_eta(candidates - images, _ORDERS[self.norm], self.eps)
+        return tf.clip_by_value(images + change, 0.0, 1.0)
+
+    def draw_start(
+        self, images: tf.Tensor, indices: tf.Tensor, round_index: tf.Tensor
+    ) -> tf.Tensor:
+        """A point drawn uniformly from the ball, clipped to [0, 1].
+
+        Each example's draw depends on (seed, round, its index) alone, not on its batch.
+        """
+        seed = tf.stack([tf.constant(self.seed, tf.int64), round_index])
+        shape = cast(list[int], images.shape[1:].as_list())
+
+        def draw(index: tf.Tensor) -> tf.Tensor:
+            own = _fold_in(seed, index)
+            if self.norm == "linf":
+                return tf.random.stateless_uniform(
+                    shape, own, minval=-self.eps, maxval=self.eps, alg="philox"
+                )
+            direction = tf.random.stateless_normal(shape, own, alg="philox")
+            share = tf.random.stateless_uniform([], _fold_in(own, 1), alg="philox")
+            radius = self.eps * share ** (1.0 / math.prod(shape))
+            return radius * direction / tf.norm(direction)
+
+        noise = tf.map_fn(draw, indices, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+        return tf.clip_by_value(images + noise, 0.0, 1.0)
+
+    def confine(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Clips to [0, 1], and takes back what float32 rounding put outside the ball."""
+        candidates = super().confine(images, candidates)
+        change = candidates.astype(np.float64) - images
+        if self.norm == "linf":
+            # eps as float32 sees it: what the attack added comes back unchanged to the last bit.
+            change = np.clip(change, -np.float32(self.eps), np.float32(self.eps))
+        else:
+            axes = tuple(range(1, change.ndim))
+            length = np.sqrt(np.square(change).sum(axis=axes, keepdims=True))
+            change *= np.minimum(1.0, self.eps / np.maximum(length, np.finfo(np.float64).tiny))
+        return np.clip(images + change, 0.0, 1.0).astype(np.float32)
+
+
+def _fold_in(seed: tf.Tensor, data: Any) -> Any:
+    """A new stateless seed; the algorithm is named so that every device draws the same."""
+    return tf.random.fold_in(seed, data, alg="philox")

@@ -1,0 +1,105 @@
+"""Projected gradient descent."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.bounded import BoundedAttack
+from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.primitives import cross_entropy_gradient, fooled, per_example
+from bcgan_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PGD(BoundedAttack):
+    """Repeated gradient steps on the cross entropy, projected back on the ball and on [0, 1].
+
+    The steps and projections are cleverhans' ``optimize_linear`` and ``clip_eta``; the whole loop
+    is one graph. An example stops at its first iterate that is misclassified, so the best of all
+    iterates is returned, not the last; a batch ends when all its examples are broken, and a
+    restart attacks only those that survived the restarts before.
+
+    Args:
+        eps: radius, in units of the [0, 1] pixel range; 0 returns the images.
+        step_size: length of a step, same units. None: ``2.5 * eps / steps`` (Madry et al.'s rule
+            of thumb: it can cross the ball, and still settles in it).
+        steps: gradient steps of each restart.
+        restarts: random starts per example; the worst one counts.
+        random_start: start uniformly in the ball instead of at the image.
+        norm: ``"linf"`` or ``"l2"``.
+        batch_size: most examples attacked at once.
+        seed: of the random starts.
+
+    Raises:
+        UserError: if a setting is out of range, or restarts are asked for without random starts.
+
+    Example:
+        >>> result = PGD(0.3, steps=40, restarts=5)(classifier, images, labels)
+        >>> result.robust_accuracy
+
+    Reference: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
+    """
+
+    step_size: float | None = None
+    steps: int = 40
+    restarts: int = 1
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_positive_int("steps", self.steps)
+        checks.check_positive_int("restarts", self.restarts)
+        if self.step_size is not None:
+            checks.check_number("step_size", self.step_size, above=0)
+        if self.restarts > 1 and not self.random_start:
+            raise UserError("restarts without random_start repeat one attack; leave one of them")
+
+    @property
+    def name(self) -> str:
+        return f"PGD-{self.steps}{self.suffix()}"
+
+    @property
+    def rounds(self) -> int:
+        return self.restarts
+
+    @property
+    def resolved_step_size(self) -> float:
+        """The length of a step that is used."""
+        return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"step_size": self.resolved_step_size}
+
+    def run(
+        self,
+        logits_fn: LogitsFn,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        indices: tf.Tensor,
+        round_index: tf.Tensor,
+    ) -> tf.Tensor:
+        if self.eps == 0:
+            return images
+        start = self.draw_start(images, indices, round_index) if self.random_start else images
+
+        def unfinished(step: tf.Tensor, iterates: tf.Tensor, broken: tf.Tensor) -> tf.Tensor:
+            del iterates
+            return (step < self.steps) & tf.logical_not(tf.reduce_all(broken))
+
+        def advance(
+            step: tf.Tensor, iterates: tf.Tensor, broken: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            gradient, logits = cross_entropy_gradient(logits_fn, iterates, labels)
+            broken |= fooled(logits, labels)
+            moved = tf.clip_by_value(
+                iterates + self.ascend(gradient, self.resolved_step_size), 0.0, 1.0
+            )
+            moved = self.project(images, moved)
+            return step + 1, tf.where(per_example(broken, images), iterates, moved), broken
+
+        state = (tf.constant(0), start, tf.zeros_like(labels, tf.bool))
+        return tf.while_loop(unfinished, advance, state)[1]

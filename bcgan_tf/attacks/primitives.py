@@ -1,0 +1,79 @@
+"""Tensor pieces that attacks share."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from cleverhans.tf2 import utils as cleverhans
+
+from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.errors import UserError
+
+# The graph that is attacked and the graph that is re-run may fuse operations differently. A
+# candidate counts as found only if it would survive that rounding, relative to its logits.
+_ROUNDING = 1e-5
+
+
+def margins(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Largest wrong logit minus the true one, ``[B]``: positive where the model is wrong."""
+    true = tf.gather(logits, labels, axis=1, batch_dims=1)
+    return _largest_wrong(logits, labels) - true
+
+
+def fooled(logits: tf.Tensor, labels: tf.Tensor, *, confidence: float = 0.0) -> tf.Tensor:
+    """bool ``[B]``: wrong by more than ``confidence`` and more than float32 rounding."""
+    true = tf.gather(logits, labels, axis=1, batch_dims=1)
+    wrong = _largest_wrong(logits, labels)
+    scale = tf.maximum(tf.abs(true), tf.abs(wrong))
+    return wrong - true - confidence > _ROUNDING * scale
+
+
+def _largest_wrong(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    # Minus infinity, not a large number: logits may themselves be large, or masked with -1e9.
+    is_true = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)
+    return tf.reduce_max(tf.where(is_true, -float("inf"), logits), axis=1)
+
+
+def cross_entropy_gradient(
+    logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradient of each example's own cross entropy, and the logits that came with it.
+
+    Args:
+        logits_fn: images to logits ``[B, K]``.
+        images: float32 ``[B, ...]``.
+        labels: int64 ``[B]``, always the true ones.
+
+    Returns:
+        The gradient, shaped as ``images``, of the *sum* over examples (so a batch does not scale
+        it), and the logits.
+
+    Raises:
+        UserError: if the logits do not depend on the images differentiably.
+    """
+    seen: list[tf.Tensor] = []
+
+    def remember(inputs: tf.Tensor) -> tf.Tensor:
+        seen.append(logits_fn(inputs))
+        return seen[-1]
+
+    # The undecorated function: the caller compiles the whole loop, and cleverhans' own cache,
+    # global and keyed by the model function, would keep every model that was ever attacked.
+    gradient = cleverhans.compute_gradient.python_function(
+        remember, tf.nn.sparse_softmax_cross_entropy_with_logits, images, labels, False
+    )
+    return require_gradient(gradient), seen[0]
+
+
+def require_gradient(gradient: tf.Tensor | None) -> tf.Tensor:
+    """The gradient as a tensor, or a UserError where TensorFlow found none."""
+    if gradient is None:
+        raise UserError(
+            "the model has no gradient with respect to its images (rounding, argmax or NumPy "
+            "inside?); a gradient attack cannot judge it, and its accuracy would look robust"
+        )
+    return tf.convert_to_tensor(gradient)
+
+
+def per_example(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """``values [B]`` reshaped to broadcast against ``like [B, ...]``."""
+    return tf.reshape(values, [-1] + [1] * (len(like.shape) - 1))
