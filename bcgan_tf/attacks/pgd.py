@@ -25,8 +25,11 @@ class PGD(BoundedAttack):
 
     Args:
         eps: radius, in units of the [0, 1] pixel range; 0 returns the images.
-        step_size: length of a step, same units. None: ``2.5 * eps / steps`` (Madry et al.'s rule
-            of thumb: it can cross the ball, and still settles in it).
+        step_size: length of a step, same units. None: for Linf ``2.5 * eps / steps`` (Madry et
+            al.'s rule of thumb: it can cross the ball, and still settles in it); for L2
+            ``10 * eps / steps``, at most ``eps``, because projection turns a random start towards
+            the gradient only by a factor of ``e`` for each radius walked: 2.5 radii leave 4
+            points more of an MNIST CNN standing at eps = 1.5.
         steps: gradient steps of each restart.
         restarts: random starts per example; the worst one counts.
         random_start: start uniformly in the ball instead of at the image.
@@ -69,7 +72,10 @@ class PGD(BoundedAttack):
     @property
     def resolved_step_size(self) -> float:
         """The length of a step that is used."""
-        return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+        if self.step_size is not None:
+            return self.step_size
+        share = 2.5 / self.steps if self.norm == "linf" else min(10 / self.steps, 1.0)
+        return share * self.eps
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"step_size": self.resolved_step_size}
