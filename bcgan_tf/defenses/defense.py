@@ -1,0 +1,90 @@
+"""What every defence is: a frozen configuration with ``harden(classifier, data)``."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+
+from bcgan_tf.classifier_io import load_classifier
+from bcgan_tf.data import Dataset
+
+# Keras callbacks for a stage of a defence, by the stage's name.
+StageCallbacks = Callable[[str], Sequence[keras.callbacks.Callback]]
+
+
+def copy_classifier(classifier: keras.Model) -> keras.Model:
+    """An independent copy with the same weights, made in the current strategy's scope."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "classifier.keras"
+        classifier.save(file)
+        return keras.models.load_model(file, compile=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Defense(abc.ABC):
+    """A way to make a classifier more robust.
+
+    A new defence subclasses this and writes ``name`` and ``run``.
+
+    Args:
+        seed: of everything the defence draws.
+        devices: GPUs (or logical CPUs) to train on; None: all GPUs.
+    """
+
+    name: ClassVar[str]
+
+    seed: int = 0
+    devices: int | None = None
+
+    def harden(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        *,
+        directory: str | Path | None = None,
+        resume: bool = False,
+        callbacks: StageCallbacks | None = None,
+    ) -> keras.Model:
+        """Makes a hardened classifier; the given one is left untouched.
+
+        Args:
+            classifier: trained; float32 images in [0, 1] to logits ``[B, K]``.
+            data: only its training and validation splits are used.
+            directory: for checkpoints and what the defence makes on its way; None keeps nothing.
+            resume: go on from what ``directory`` holds.
+            callbacks: more Keras callbacks, asked for with the name of each stage of training.
+
+        Returns:
+            A new classifier of the same architecture.
+
+        Raises:
+            UserError: the classifier does not fit the data, a batch does not divide over the
+                devices, or the training became non-finite.
+        """
+        load_classifier(classifier, image_shape=data.image_shape, num_classes=data.num_classes)
+        folder = Path(directory) if directory is not None else None
+        return self.run(
+            classifier, data, directory=folder, resume=resume, callbacks=callbacks or (lambda _: ())
+        )
+
+    @abc.abstractmethod
+    def run(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        *,
+        directory: Path | None,
+        resume: bool,
+        callbacks: StageCallbacks,
+    ) -> keras.Model:
+        """The defence itself; arguments are those of :meth:`harden`, checked."""
+
+    def config(self) -> dict[str, Any]:
+        """The settings, for a model's card."""
+        return {"defense": self.name, **dataclasses.asdict(self)}

@@ -1,0 +1,7 @@
+"""``keras.Model`` subclasses with a custom ``train_step``."""
+
+from bcgan_tf.models.acgan import ACGAN
+from bcgan_tf.models.bcgan import BCGAN
+from bcgan_tf.models.classifier_trainer import ClassifierTrainer
+
+__all__ = ["ACGAN", "BCGAN", "ClassifierTrainer"]

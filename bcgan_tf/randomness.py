@@ -1,0 +1,46 @@
+"""Stateless random draws: a pure function of (seed, purpose, step), so that runs can resume.
+
+A ``keras.random.SeedGenerator`` loses its state on saving and, made under a strategy, hands every
+replica the same numbers. Here the seed of each draw is folded from what identifies it.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def fold_replica(seed: tf.Tensor) -> tf.Tensor:
+    """Folds the replica's index into a stateless seed, int32 ``[2]``."""
+    context = tf.distribute.get_replica_context()
+    replica = context.replica_id_in_sync_group if context is not None else 0
+    return tf.random.fold_in(seed, replica)
+
+
+def step_seed(seed: int, purpose: int, step: tf.Tensor) -> tf.Tensor:
+    """Seed, int32 ``[2]``, of the draw for one ``purpose`` at one training ``step``."""
+    return tf.random.fold_in(tf.constant([seed, purpose], tf.int32), tf.cast(step, tf.int32))
+
+
+def _replica_rows(rows: int) -> tuple[tf.Tensor, int]:
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return tf.constant(0), rows
+    first = tf.convert_to_tensor(context.replica_id_in_sync_group) * rows
+    return first, rows * context.num_replicas_in_sync
+
+
+def global_normal(seed: tf.Tensor, rows: int, width: int) -> tf.Tensor:
+    """This replica's rows of one N(0, 1) draw for the *global* batch, float32 ``[rows, width]``.
+
+    Replicas get different rows of the same draw, so ``N`` replicas see exactly the noise that one
+    replica would see on the same global batch.
+    """
+    first, total = _replica_rows(rows)
+    return tf.random.stateless_normal([total, width], seed)[first : first + rows]
+
+
+def global_labels(seed: tf.Tensor, rows: int, num_classes: int) -> tf.Tensor:
+    """This replica's rows of one uniform draw of classes for the global batch, int32 ``[rows]``."""
+    first, total = _replica_rows(rows)
+    draw = tf.random.stateless_uniform([total], seed, maxval=num_classes, dtype=tf.int32)
+    return draw[first : first + rows]
