@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.first_look import first_look
 from bcgan_tf.evaluation.generated_set import measure_generated_set
+from bcgan_tf.models.augmentation import noisy_shifted_batch
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.models.classifier_trainer import ClassifierTrainer
+from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.models.fitting import fit
 from bcgan_tf.networks.classifiers import classifier as build_classifier
 from bcgan_tf.networks.oracle import oracle as build_oracle
@@ -92,6 +92,7 @@ def _train_once(
     recipe: Recipe,
     seed: int,
     devices: int | None,
+    build_batch: BatchBuilder | None = None,
 ) -> Path:
     path = run.path / file
     if run.stage_done(stage):
@@ -102,7 +103,7 @@ def _train_once(
     check_batch_size(batch_size, chosen)
     with scope(chosen):
         model = build()
-        trainer = ClassifierTrainer(model, seed=seed)
+        trainer = ClassifierTrainer(model, seed=seed, build_batch=build_batch)
         steps = epochs * steps_per_epoch(data.train, batch_size)
         schedule = keras.optimizers.schedules.CosineDecay(recipe.classifier_learning_rate, steps)
         trainer.compile(keras.optimizers.Adam(schedule))
@@ -212,6 +213,31 @@ def harden(
     return path
 
 
+def train_oracle(
+    run: RunDirectory, data: Dataset, recipe: Recipe, *, seed: int = 0, devices: int | None = None
+) -> Path:
+    """Trains the net that judges generated samples and is in no loss.
+
+    It sees noisy, shifted images, so that it goes by shapes: a plainly trained net calls a sample
+    something else for a texture that a person does not see.
+
+    Returns:
+        The saved oracle, ``oracle.keras`` in the run's folder.
+    """
+    return _train_once(
+        run,
+        data,
+        "oracle",
+        _ORACLE,
+        lambda: build_oracle(data.image_shape, data.num_classes, seed=seed),
+        epochs=recipe.oracle_epochs,
+        recipe=recipe,
+        seed=seed,
+        devices=devices,
+        build_batch=noisy_shifted_batch,
+    )
+
+
 def _trained_gan(
     run: RunDirectory, data: Dataset, classifier: keras.Model, defense: BCGANDefense
 ) -> BCGAN:
@@ -243,17 +269,7 @@ def _measure_generated(
     seed: int,
     devices: int | None,
 ) -> dict[str, Any]:
-    oracle_path = _train_once(
-        run,
-        data,
-        "oracle",
-        _ORACLE,
-        lambda: build_oracle(data.image_shape, data.num_classes, seed=seed),
-        epochs=recipe.oracle_epochs,
-        recipe=recipe,
-        seed=seed,
-        devices=devices,
-    )
+    oracle_path = train_oracle(run, data, recipe, seed=seed, devices=devices)
     labels = np.arange(recipe.generated_samples) % data.num_classes
     measures = measure_generated_set(
         gan.generate(labels, seed=1),
@@ -284,16 +300,13 @@ def attack(
         stage = f"attack-{name}"
         if run.stage_done(stage):
             continue
-        with contextlib.ExitStack() as bars:
-            found = first_look(
-                model,
-                data.test,
-                recipe,
-                seed=seed,
-                progress=lambda label, model=name: bars.enter_context(
-                    progress.counted(f"{label} on {model}")
-                ),
-            )
+        found = first_look(
+            model,
+            data.test,
+            recipe,
+            seed=seed,
+            progress=lambda label, model=name: progress.counted(f"{label} on {model}"),
+        )
         _draw_adversarials(run, data, name, found.examples)
         run.finish_stage(stage, found.metrics)
     metrics: dict[str, Any] = {

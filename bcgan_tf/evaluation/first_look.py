@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from bcgan_tf.data import Split, evaluation_batches
 from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.recipes import Recipe
 
+# An attack's label to a context that yields its progress function.
+Progress = Callable[[str], contextlib.AbstractContextManager[Callable[[int, int], None]]]
 # Rounding of float32 images may exceed an eps by this much.
 _TOLERANCE = 1e-6
 
@@ -37,7 +40,7 @@ def first_look(
     recipe: Recipe,
     *,
     seed: int = 0,
-    progress: Callable[[str], Callable[[int, int], None]] | None = None,
+    progress: Progress | None = None,
 ) -> FirstLook:
     """Runs FGSM and PGD at every eps of the recipe and CW-L2 without a bound.
 
@@ -46,7 +49,7 @@ def first_look(
         test: clean accuracy is measured on all of it.
         recipe: its ``attack_*``, ``pgd_*`` and ``cw_*`` fields are used.
         seed: of the random starts.
-        progress: asked for a counter with each attack's name.
+        progress: context of each attack's label, such as ``bcgan_tf.progress.counted``.
     """
     part = test.take(recipe.attack_samples, seed=0) if recipe.attack_samples else test
     images, labels = part.scaled(), part.labels
@@ -55,17 +58,13 @@ def first_look(
         attacks.append(FGSM(eps, seed=seed))
         steps, restarts = recipe.pgd_steps, recipe.pgd_restarts
         attacks.append(PGD(eps, steps=steps, restarts=restarts, seed=seed))
-    results = [
-        attack(classifier, images, labels, progress=_counter(progress, attack))
-        for attack in attacks
-    ]
+    results = [_attacked(attack, classifier, images, labels, progress) for attack in attacks]
     if recipe.cw_samples:
         carlini = CarliniWagnerL2(
             steps=recipe.cw_steps, binary_search_steps=recipe.cw_binary_search_steps, seed=seed
         )
         few = slice(0, min(recipe.cw_samples, len(labels)))
-        counter = _counter(progress, carlini)
-        results.append(carlini(classifier, images[few], labels[few], progress=counter))
+        results.append(_attacked(carlini, classifier, images[few], labels[few], progress))
     correct = _clean_correct(classifier, test)
     metrics = {
         "clean_accuracy": correct / len(test),
@@ -77,13 +76,18 @@ def first_look(
     return FirstLook(metrics, _examples(classifier, images, labels, results))
 
 
-def _counter(
-    progress: Callable[[str], Callable[[int, int], None]] | None, attack: Attack
-) -> Callable[[int, int], None] | None:
+def _attacked(
+    attack: Attack,
+    classifier: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    progress: Progress | None,
+) -> AttackResult:
     if progress is None:
-        return None
+        return attack(classifier, images, labels)
     eps = attack.config().get("eps")
-    return progress(attack.name if eps is None else f"{attack.name} eps {eps:.4g}")
+    with progress(attack.name if eps is None else f"{attack.name} eps {eps:.4g}") as count:
+        return attack(classifier, images, labels, progress=count)
 
 
 def _clean_correct(classifier: keras.Model, test: Split) -> int:

@@ -1,0 +1,1 @@
+"""Measures of classifiers and of generated samples."""
