@@ -65,11 +65,8 @@ def first_look(
         )
         few = slice(0, min(recipe.cw_samples, len(labels)))
         results.append(_attacked(carlini, classifier, images[few], labels[few], progress))
-    correct = _clean_correct(classifier, test)
     metrics = {
-        "clean_accuracy": correct / len(test),
-        "clean_interval": list(wilson_interval(correct, len(test))),
-        "n": len(test),
+        **clean_accuracy(classifier, test),
         "attacks": [_entry(result) for result in results],
         "worst_case": [_worst_case(results, eps, len(labels)) for eps in recipe.attack_eps],
     }
@@ -90,11 +87,17 @@ def _attacked(
         return attack(classifier, images, labels, progress=count)
 
 
-def _clean_correct(classifier: keras.Model, test: Split) -> int:
-    return sum(
+def clean_accuracy(classifier: keras.Model, test: Split) -> dict[str, Any]:
+    """``clean_accuracy``, its 95 % ``clean_interval`` and ``n``, on all of a split."""
+    correct = sum(
         int(np.sum(np.argmax(classifier(images, training=False), -1) == labels))
         for images, labels in evaluation_batches(test, 500).as_numpy_iterator()
     )
+    return {
+        "clean_accuracy": correct / len(test),
+        "clean_interval": list(wilson_interval(correct, len(test))),
+        "n": len(test),
+    }
 
 
 def _entry(result: AttackResult) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""``bcgan-tf export``: a SavedModel for TF Serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bcgan_tf.cli import options, output
+from bcgan_tf.cli.command import Command
+from bcgan_tf.errors import UserError
+
+
+@click.command(cls=Command)
+@click.argument("source", type=click.Path(path_type=Path), metavar="RUN_OR_MODEL")
+@click.option("--name", help="Of the served model.  [default: the data set's, or the file's]")
+@click.option("--class-names", help="Separated by commas, for a .keras file.  [default: 0,1,2,...]")
+@click.option(
+    "--saved-models",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("saved_models"),
+    help="Where models are published, one integer version a folder.",
+)
+@options.common_options()
+def command(
+    source: Path, name: str | None, class_names: str | None, saved_models: Path, as_json: bool
+) -> None:
+    """Export a run's hardened classifier, or a .keras file, for TF Serving."""
+    from bcgan_tf import serving
+    from bcgan_tf.classifier_io import load_classifier
+
+    if source.is_dir():
+        classifier, names, card, default = _of_run(source)
+    else:
+        classifier = load_classifier(source)
+        names = [str(i) for i in range(classifier.output_shape[-1])]
+        card, default = {}, source.stem
+    if class_names:
+        names = [part.strip() for part in class_names.split(",")]
+    path = serving.export(
+        classifier, saved_models / (name or default), class_names=names, card=card
+    )
+    if as_json:
+        output.print_json({"exported": str(path)})
+    else:
+        output.print_paths({"exported model": path})
+
+
+def _of_run(folder: Path):
+    from bcgan_tf import data, pipeline
+    from bcgan_tf.classifier_io import load_classifier
+    from bcgan_tf.recipes import Recipe
+    from bcgan_tf.runs import RunDirectory
+
+    run = RunDirectory.open(folder)
+    file = folder / pipeline.HARDENED
+    model = "hardened"
+    if not file.exists():
+        file, model = folder / pipeline.CLASSIFIER, "original"
+    if not file.exists():
+        raise UserError(
+            f"{folder} holds no classifier; finish the run first, or give a .keras file"
+        )
+    fields = Recipe.__dataclass_fields__
+    recipe = Recipe(**{key: value for key, value in run.config.items() if key in fields})
+    seed = run.config.get("seed", 0)
+    dataset = data.load(run.config["dataset"])
+    card = pipeline.model_card(run, model, recipe, seed=seed)
+    default = f"{dataset.name}-bcgan" if model == "hardened" else f"{dataset.name}-original"
+    return load_classifier(file), list(dataset.class_names), card, default

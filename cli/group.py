@@ -1,0 +1,41 @@
+"""The group of commands; each command's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+import bcgan_tf
+
+# Command -> the line that `bcgan-tf --help` shows; its module is bcgan_tf.cli.<command>.
+_COMMANDS = {
+    "run": "Train, harden, attack, export and report, in a row.",
+    "train": "Train a classifier on clean data.",
+    "harden": "Harden a classifier with boundary samples.",
+    "attack": "Attack classifiers and report their accuracy.",
+    "export": "Export a classifier for TF Serving.",
+    "toy": "The paper's Figure 2: boundary samples of two Gaussians.",
+    "boundary": "The paper's Figure 4: decision boundaries of two classifiers.",
+    "datasets": "List the data sets, and which are there.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        return importlib.import_module(f"bcgan_tf.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(bcgan_tf.__version__, prog_name="bcgan-tf")
+def main() -> None:
+    """Harden Keras image classifiers with boundary conditional GANs, and measure the result."""

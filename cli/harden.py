@@ -1,0 +1,75 @@
+"""``bcgan-tf harden``: boundary samples refine a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bcgan_tf.cli import options, output, session
+from bcgan_tf.cli.command import Command
+
+
+@click.command(cls=Command)
+@options.dataset_options()
+@click.option(
+    "--classifier",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A trained .keras file, images in [0, 1] to logits.",
+)
+@click.option("--defense", type=click.Choice(["bcgan"]), default="bcgan", help="How to harden.")
+@options.devices_option()
+@options.recipe_options("harden")
+@options.run_options()
+def command(
+    dataset: str,
+    data_dir: Path | None,
+    classifier: Path,
+    defense: str,
+    devices: int | None,
+    run_dir: Path | None,
+    resume: bool,
+    seed: int,
+    deterministic: bool,
+    as_json: bool,
+    **recipe_options: Any,
+) -> None:
+    """Harden a classifier with boundary samples, beside clean data."""
+    recipe = options.chosen_recipe(dataset, recipe_options)
+    data = session.load_data(dataset, data_dir, seed)
+    session.make_repeatable(seed, deterministic)
+    from bcgan_tf import pipeline
+    from bcgan_tf.classifier_io import load_classifier
+    from bcgan_tf.evaluation.first_look import clean_accuracy
+
+    # The oracle is trained like the preset's classifier; hardening has no option for that.
+    original = load_classifier(
+        classifier, image_shape=data.image_shape, num_classes=data.num_classes
+    )
+    settings = {
+        "seed": seed,
+        "deterministic": deterministic,
+        "classifier": str(classifier),
+        "defense": defense,
+    }
+    with session.open_run(
+        "harden", recipe, run_dir=run_dir, resume=resume, settings=settings
+    ) as run:
+        path = pipeline.harden(
+            run, data, original, recipe, defense=defense, seed=seed, devices=devices
+        )
+        models = {"original": original, "hardened": load_classifier(path)}
+        metrics = {
+            "dataset": data.name,
+            "models": {name: clean_accuracy(model, data.test) for name, model in models.items()},
+            "generated_set": run.stage_payload("generated_set"),
+        }
+        run.write_metrics(metrics)
+        pipeline.report(run)
+        if as_json:
+            output.print_json({**metrics, "classifier": str(path), "run": str(run.path)})
+            return
+        output.print_metrics(metrics)
+        output.print_paths({"hardened classifier": path, "report": run.path / "report.html"})

@@ -1,0 +1,188 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bcgan_tf.cli.command import config_option
+from bcgan_tf.recipes import PRESETS, Recipe, recipe
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+# The recipe's fields by stage, with their help; an option that is not given keeps the preset's.
+_RECIPE_HELP: dict[str, dict[str, str]] = {
+    "train": {
+        "architecture": "Network: small_cnn or resnet18.",
+        "architecture_width": "Factor on resnet18's channels.",
+        "classifier_epochs": "Epochs on clean data.",
+        "classifier_batch_size": "Global batch.",
+        "classifier_learning_rate": "Adam's, decayed by a cosine.",
+    },
+    "harden": {
+        "beta": "Weight of KL(uniform || P(y|x)) in the generator's loss; 0 is a plain ACGAN.",
+        "delay_epochs": "GAN epochs before beta rises from 0.",
+        "warmup_epochs": "GAN epochs over which beta rises.",
+        "gan_epochs": "Epochs of GAN training.",
+        "gan_batch_size": "Global batch of the GAN.",
+        "gan_learning_rate": "Of both Adams.",
+        "generator_width": "Factor on the generator's channels.",
+        "discriminator_width": "Factor on the discriminator's channels.",
+        "latent_dim": "Size of the noise.",
+        "dropout": "The discriminator's.",
+        "real_target": "The discriminator's target for real images.",
+        "instance_noise": "Noise on the discriminator's inputs, in [0, 1] pixels.",
+        "spectral_norm": "Spectral normalisation of the discriminator.",
+        "ema": "Decay of the generator's moving average; 0 is off.",
+        "dtype": "Dtype policy, such as mixed_bfloat16.",
+        "oracle_epochs": "Epochs of the oracle, which judges the samples.",
+        "generated_samples": "Samples that are measured.",
+        "harden_epochs": "Epochs of refinement.",
+        "harden_batch_size": "Global number of clean images in a batch.",
+        "harden_learning_rate": "Of the refinement's Adam.",
+        "clean_ratio": "Share of clean images, in (0, 1].",
+        "fixed_samples": "Boundary samples of a fixed set; 0: fresh ones at every step.",
+    },
+    "attack": {
+        "attack_eps": "Linf radii in [0, 1] pixel units, separated by commas.",
+        "attack_samples": "Test images that are attacked; 0: all.",
+        "pgd_steps": "Steps of PGD.",
+        "pgd_restarts": "Random starts of PGD.",
+        "cw_samples": "Test images for Carlini-Wagner L2; 0: none.",
+        "cw_steps": "Its iterations in each search step.",
+        "cw_binary_search_steps": "Its search steps for the constant.",
+    },
+}
+
+
+class _Numbers(click.ParamType):
+    """Numbers separated by commas; a fraction such as 8/255 is one."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(_number(part) for part in str(value).split(","))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is no list of numbers such as 0.1,0.3 or 8/255", param, ctx)
+        return numbers
+
+
+def _number(text: str) -> float:
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(text)
+
+
+def _stack(options: list[Any]) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def recipe_options(*stages: str) -> Decorator:
+    """The options of the given stages: ``"train"``, ``"harden"``, ``"attack"``."""
+    types = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
+    options: list[Any] = [
+        click.option(
+            "--preset", type=click.Choice(PRESETS), default="quick", help="Named settings."
+        )
+    ]
+    for stage in stages:
+        for name, text in _RECIPE_HELP[stage].items():
+            flag = "--" + name.replace("_", "-")
+            shared: dict[str, Any] = {"default": None, "help": f"{text}  [default: the preset's]"}
+            kind = types[name]
+            if kind == "bool":
+                options.append(click.option(f"{flag}/--no-{flag[2:]}", **shared))
+            else:
+                options.append(click.option(flag, type=_TYPES[kind], **shared))
+    return _stack(options)
+
+
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "str | None": str,
+    "tuple[float, ...]": _Numbers(),
+}
+
+
+def chosen_recipe(dataset: str, options: dict[str, Any]) -> Recipe:
+    """The preset's recipe with the options that were given; they are taken out of ``options``."""
+    base = recipe(dataset, options.pop("preset"))
+    names = {field.name for field in dataclasses.fields(Recipe)} - {"dataset", "preset"}
+    changes = {name: options.pop(name) for name in list(options) if name in names}
+    return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
+
+
+def dataset_options(default: str | None = None) -> Decorator:
+    """``--dataset`` and ``--data-dir``."""
+    return _stack(
+        [
+            click.option(
+                "--dataset",
+                required=default is None,
+                default=default,
+                metavar="NAME",
+                help="mnist, fashion_mnist, cifar10, digits, or folder:PATH.",
+            ),
+            click.option(
+                "--data-dir",
+                type=click.Path(path_type=Path),
+                help="Where tensorflow-datasets keeps prepared data sets.",
+            ),
+        ]
+    )
+
+
+def run_options() -> Decorator:
+    """``--run-dir``, ``--resume``, ``--seed``, and the options of every command."""
+    return _stack(
+        [
+            click.option(
+                "--run-dir",
+                type=click.Path(path_type=Path, file_okay=False),
+                help="Folder of the run.  [default: runs/<stamp>-<command>-<dataset>]",
+            ),
+            click.option(
+                "--resume", is_flag=True, help="Go on with the run in --run-dir (or start it)."
+            ),
+            click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all draws."),
+            click.option(
+                "--deterministic", is_flag=True, help="Bit-equal repeats, somewhat slower."
+            ),
+            common_options(),
+        ]
+    )
+
+
+def devices_option() -> Any:
+    """``--devices``."""
+    return click.option(
+        "--devices",
+        type=click.IntRange(min=1),
+        help="GPUs to train on, MirroredStrategy for several.  [default: all]",
+    )
+
+
+def common_options() -> Decorator:
+    """``--json``, ``--debug`` and ``--config``."""
+    return _stack(
+        [
+            click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout."),
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+            config_option,
+        ]
+    )

@@ -1,0 +1,43 @@
+"""Results on stdout: a table for people, or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+def print_json(content: Any) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(content, indent=2))
+
+
+def print_paths(paths: Mapping[str, Path | str]) -> None:
+    """``name: path``, a line each."""
+    width = max(map(len, paths))
+    for name, path in paths.items():
+        click.echo(f"{name:<{width}}  {path}")
+
+
+def print_metrics(metrics: Mapping[str, Any]) -> None:
+    """The headline table, and in words what the defence did and did not achieve."""
+    from bcgan_tf.report import findings
+    from bcgan_tf.report.table import headline_rows
+
+    console = Console(width=None if Console().is_terminal else 120)
+    models = list(metrics["models"])
+    table = Table(title=f"{metrics['dataset']}: share of test images classified right")
+    table.add_column("")
+    for name in models:
+        table.add_column(name, justify="right")
+    for row in headline_rows(metrics):
+        cells = [row.cells[m].text(row.kind) if m in row.cells else "" for m in models]
+        table.add_row(row.label, *cells, style="bold" if row.worst else None)
+    console.print(table)
+    for sentence in [*findings.verdict(metrics), *findings.doubts(metrics)]:
+        click.echo(sentence)

@@ -1,0 +1,83 @@
+"""``bcgan-tf run``: the whole way from data to a servable hardened classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bcgan_tf.cli import options, output, session
+from bcgan_tf.cli.command import Command
+
+
+@click.command(cls=Command)
+@options.dataset_options()
+@click.option(
+    "--classifier",
+    type=click.Path(path_type=Path),
+    help="A trained .keras file, images in [0, 1] to logits, in place of training one.",
+)
+@click.option(
+    "--saved-models",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("saved_models"),
+    help="Where the hardened classifier is published.",
+)
+@options.devices_option()
+@options.recipe_options("train", "harden", "attack")
+@options.run_options()
+def command(
+    dataset: str,
+    data_dir: Path | None,
+    classifier: Path | None,
+    saved_models: Path,
+    devices: int | None,
+    run_dir: Path | None,
+    resume: bool,
+    seed: int,
+    deterministic: bool,
+    as_json: bool,
+    **recipe_options: Any,
+) -> None:
+    """Train, harden, attack, export and report, in a row.
+
+    A run that was killed goes on with --run-dir and --resume, with the same result.
+    """
+    recipe = options.chosen_recipe(dataset, recipe_options)
+    data = session.load_data(dataset, data_dir, seed)
+    session.make_repeatable(seed, deterministic)
+    from bcgan_tf import pipeline
+    from bcgan_tf.classifier_io import load_classifier
+
+    model = None
+    if classifier is not None:
+        model = load_classifier(
+            classifier, image_shape=data.image_shape, num_classes=data.num_classes
+        )
+    settings = {
+        "seed": seed,
+        "deterministic": deterministic,
+        "classifier": str(classifier) if classifier else None,
+    }
+    with session.open_run("run", recipe, run_dir=run_dir, resume=resume, settings=settings) as run:
+        metrics = pipeline.run(
+            run,
+            data,
+            recipe,
+            seed=seed,
+            devices=devices,
+            classifier=model,
+            saved_models_dir=saved_models,
+        )
+        if as_json:
+            output.print_json({**metrics, "run": str(run.path)})
+            return
+        output.print_metrics(metrics)
+        output.print_paths(
+            {
+                "report": run.path / "report.html",
+                "hardened classifier": run.path / pipeline.HARDENED,
+                "exported model": metrics["exported"],
+            }
+        )

@@ -1,0 +1,50 @@
+"""``bcgan-tf train``: a classifier on clean data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bcgan_tf.cli import options, output, session
+from bcgan_tf.cli.command import Command
+
+
+@click.command(cls=Command)
+@options.dataset_options()
+@options.devices_option()
+@options.recipe_options("train")
+@options.run_options()
+def command(
+    dataset: str,
+    data_dir: Path | None,
+    devices: int | None,
+    run_dir: Path | None,
+    resume: bool,
+    seed: int,
+    deterministic: bool,
+    as_json: bool,
+    **recipe_options: Any,
+) -> None:
+    """Train a classifier on clean data; prints its accuracy on the test images."""
+    recipe = options.chosen_recipe(dataset, recipe_options)
+    data = session.load_data(dataset, data_dir, seed)
+    session.make_repeatable(seed, deterministic)
+    from bcgan_tf import pipeline
+    from bcgan_tf.classifier_io import load_classifier
+    from bcgan_tf.evaluation.first_look import clean_accuracy
+
+    settings = {"seed": seed, "deterministic": deterministic}
+    with session.open_run(
+        "train", recipe, run_dir=run_dir, resume=resume, settings=settings
+    ) as run:
+        path = pipeline.train(run, data, recipe, seed=seed, devices=devices)
+        model = clean_accuracy(load_classifier(path), data.test)
+        run.write_metrics({"dataset": data.name, "models": {"original": model}})
+        pipeline.report(run)
+        if as_json:
+            output.print_json({"classifier": str(path), "run": str(run.path), **model})
+            return
+        output.print_metrics(run.metrics())
+        output.print_paths({"classifier": path, "report": run.path / "report.html"})
