@@ -1,0 +1,225 @@
+"""The pictures of a report. They take results, never models, and return the PNG they wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from bcgan_tf.report.style import (
+    FAINT,
+    INK,
+    MARKERS,
+    ORANGE,
+    SERIES,
+    dress,
+    legend,
+    new_figure,
+    save,
+)
+from bcgan_tf.report.table import headline_rows
+
+Curve = Sequence[tuple[int, float]]
+_VALIDATION = "val_"
+
+
+def curves(stage: Mapping[str, Curve], path: Path, *, title: str = "") -> Path:
+    """Training curves of one stage: accuracies on the left, all other metrics on the right.
+
+    Args:
+        stage: metric to ``[(epoch, value), ...]``, as ``History.read()[stage]`` has them; a
+            metric ``val_x`` is drawn dashed in the colour of ``x``.
+        path: the PNG to write.
+        title: over the figure.
+    """
+    plain = list(dict.fromkeys(name.removeprefix(_VALIDATION) for name in stage))
+    groups = {
+        "accuracy": [name for name in plain if "accuracy" in name],
+        "value": [name for name in plain if "accuracy" not in name],
+    }
+    groups = {label: names for label, names in groups.items() if names}
+    figure = new_figure(4.6 * max(len(groups), 1), 2.6)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+    for position, (label, names) in enumerate(groups.items()):
+        axes = figure.add_subplot(1, len(groups), position + 1)
+        for number, name in enumerate(names):
+            _curve(axes, stage, name, number)
+        dress(axes, x="epoch", y="accuracy" if label == "accuracy" else "loss and other terms")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if label == "accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        legend(axes, ncols=1 if len(names) < 4 else 2)
+    return save(figure, path)
+
+
+def _curve(axes: Axes, stage: Mapping[str, Curve], name: str, number: int) -> None:
+    colour, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
+    for key, line in ((name, "-"), (_VALIDATION + name, "--")):
+        if points := stage.get(key):
+            label = name if key == name else f"{name} (validation)"
+            axes.plot(
+                [epoch for epoch, _ in points],
+                [value for _, value in points],
+                line,
+                color=colour,
+                marker=marker,
+                markersize=3.5 if len(points) < 30 else 0,
+                linewidth=1.6,
+                label=label.replace("_", " "),
+            )
+
+
+def image_grid(
+    images: np.ndarray,
+    path: Path,
+    *,
+    columns: int | None = None,
+    captions: Sequence[str] = (),
+    row_labels: Sequence[str] = (),
+    title: str = "",
+) -> Path:
+    """Images in rows, left to right.
+
+    Args:
+        images: ``[N, H, W, 1 or 3]``, uint8 or float in [0, 1]; or vectors ``[N, D]``, which are
+            drawn as strips of grey. At least one.
+        path: the PNG to write.
+        columns: images a row; by default about as many as rows.
+        captions: one short line under each image, or none at all.
+        row_labels: one word before each row, or none at all.
+        title: over the figure.
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    cell = 0.62 if len(images) > 60 else 0.8
+    label = 0.9 if row_labels else 0.0
+    line = 0.2 if captions else 0.0
+    top = 0.35 if title else 0.05
+    figure = new_figure(columns * cell + label + 0.1, rows * (cell + line) + top)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": 0, "hspace": 0})
+    for number, axes in enumerate(grid.ravel()):
+        axes.set_axis_off()
+        if number < len(images):
+            _picture(axes, images[number])
+            if captions:
+                axes.set_title(captions[number], fontsize=7, color=INK, y=-0.32)
+    for axes, text in zip(grid[:, 0], row_labels, strict=False):
+        axes.text(
+            -0.15,
+            0.5,
+            text,
+            transform=axes.transAxes,
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=INK,
+        )
+    return save(figure, path)
+
+
+def _picture(axes: Axes, image: np.ndarray) -> None:
+    image = np.asarray(image)
+    pixels = image[None] if image.ndim == 1 else image
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    top = 255 if np.issubdtype(pixels.dtype, np.integer) else 1.0
+    if pixels.ndim == 3:
+        axes.imshow(np.clip(pixels / top, 0, 1), interpolation="nearest")
+    else:
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+
+
+def adversarial_grid(
+    originals: np.ndarray,
+    adversarials: Mapping[str, np.ndarray],
+    path: Path,
+    *,
+    labels: Sequence[str],
+    predictions: Mapping[str, Sequence[str]],
+    title: str = "",
+) -> Path:
+    """Each original above its adversarial examples; a wrong prediction is framed and starred.
+
+    Args:
+        originals: ``[N, H, W, C]``, uint8 or float in [0, 1]; one column each.
+        adversarials: row name, such as ``"PGD, eps 0.3"``, to ``[N, H, W, C]``.
+        path: the PNG to write.
+        labels: the true class names, ``N``.
+        predictions: row name to the class names that the model gave, ``N``.
+        title: over the figure.
+    """
+    rows: dict[str, np.ndarray] = {"original": originals, **adversarials}
+    count = len(originals)
+    figure = new_figure(0.95 * count + 1.3, 1.15 * len(rows) + (0.35 if title else 0.05))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+    grid = figure.subplots(len(rows), count, squeeze=False)
+    for row, (name, images) in zip(grid, rows.items(), strict=True):
+        for number, axes in enumerate(row):
+            _picture(axes, images[number])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            guess = predictions[name][number] if name in predictions else labels[number]
+            wrong = guess != labels[number]
+            axes.set_xlabel(
+                f"{guess} *" if wrong else guess,
+                fontsize=8,
+                color=ORANGE if wrong else INK,
+                labelpad=2,
+            )
+            for spine in axes.spines.values():
+                spine.set_color(ORANGE if wrong else FAINT)
+                spine.set_linewidth(1.8 if wrong else 0.6)
+        row[0].set_ylabel(
+            name, rotation=0, ha="right", va="center", fontsize=8, color=INK, labelpad=8
+        )
+    return save(figure, path)
+
+
+def robust_accuracy_bars(metrics: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
+    """The headline table as bars, with 95 % intervals.
+
+    Args:
+        metrics: see :mod:`bcgan_tf.report.page`.
+        path: the PNG to write.
+        title: over the figure.
+    """
+    models = list(metrics["models"])
+    rows = [row for row in headline_rows(metrics) if row.kind == "accuracy"]
+    figure = new_figure(8.0, 0.8 + len(rows) * (0.1 + 0.15 * len(models)))
+    axes = figure.add_subplot()
+    height = 0.8 / len(models)
+    for number, model in enumerate(models):
+        colour = SERIES[number % len(SERIES)]
+        for place, row in enumerate(rows):
+            cell = row.cells.get(model)
+            if cell is None or cell.value is None:
+                continue
+            low, high = cell.interval or (cell.value, cell.value)
+            y = place + (number - (len(models) - 1) / 2) * height
+            axes.barh(y, cell.value, height * 0.92, color=colour, label=model if not place else "")
+            axes.plot([low, high], [y, y], color=INK, linewidth=1.0, solid_capstyle="butt")
+            axes.annotate(
+                f"{cell.value:.1%}",
+                (max(high, cell.value), y),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                color=INK,
+            )
+    dress(axes, title=title, x="accuracy, with its 95 % interval")
+    axes.grid(False, axis="y")
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 1.08)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    legend(axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(models))
+    return save(figure, path)

@@ -1,0 +1,208 @@
+"""report.html: one self-contained page about a run.
+
+It reads a run directory and nothing else. What is not there (a run without attacks, a toy run) has
+no section. ``metrics.json`` has this shape, each key optional unless marked with *::
+
+    {"dataset": "mnist",
+     "models": {                                # columns; "original" and "hardened" are compared
+       "original": {
+         "clean_accuracy"*: 0.99, "clean_interval": [lo, hi], "n": 10000,
+         "attacks": [                           # one entry an attack and eps
+           {"attack"*: "PGD-40",
+            "config"*: {"eps": 0.3, "norm": "linf", "steps": 40, ...},   # no eps: unbounded (CW)
+            "robust_accuracy"*: 0.01, "interval": [lo, hi], "n"*: 1000,
+            "success_rate"*: 0.99, "mean_l2": 5.1, "mean_linf": 0.3}],   # of the successes
+         "worst_case": [                        # per example, over all attacks within this eps
+           {"eps"*: 0.3, "robust_accuracy"*: 0.0, "interval": [lo, hi], "n"*: 1000}]},
+       "hardened": {...}},
+     "generated_set": {...},                    # GeneratedSet.to_dict(); "classes" adds log K
+     "toy": [{"beta": 0.0, ...}],               # one dict of numbers a panel
+     "exported": "saved_models/mnist/1"}
+
+Accuracies and rates are shares in [0, 1], intervals are 95 %, eps and distances are in [0, 1] pixel
+units. Pictures are taken from ``figures/``: ``boundary_samples*.png``, ``adversarial*.png``,
+``boundary_plane*.png``, ``toy*.png``, and per epoch ``samples*.png``; the curves and the bars are
+drawn here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bcgan_tf.files import replace_file
+from bcgan_tf.report import figures, findings, markup
+from bcgan_tf.report.table import Cell, headline_rows
+from bcgan_tf.runs import RunDirectory
+
+_STAGES = {
+    "train": "Classifier",
+    "gan": "Boundary GAN",
+    "oracle": "Oracle, which measures the samples and trains nothing",
+    "harden": "Refinement on boundary samples and clean data",
+}
+_SAMPLE_GRIDS = 4
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Draws the curves and bars, and writes ``report.html``.
+
+    Args:
+        run: with whatever it has by now.
+
+    Returns:
+        The page's path.
+    """
+    metrics = run.metrics()
+    title = f"{run.command}: {run.config.get('dataset', '')}".rstrip(": ")
+    parts = [
+        f"<header><h1>{markup.text(title)}</h1>",
+        markup.paragraph(_subtitle(run), "under"),
+        "</header>",
+        markup.box(findings.verdict(metrics)),
+        _doubts(metrics),
+        markup.section("Accuracy", *_accuracy(run, metrics)),
+        markup.section("Boundary samples", *_samples(run, metrics)),
+        markup.section("Adversarial examples", *_adversarial(run)),
+        markup.section("Decision boundary", *_planes(run)),
+        markup.section("Toy data", *_toy(run, metrics)),
+        markup.section("Training", *_curves(run)),
+        markup.section("How to repeat it", *_settings(run, metrics)),
+    ]
+    page = markup.document(f"bcgan-tf {title}", filter(None, parts))
+    return replace_file(run.path / "report.html", page.encode())
+
+
+def _subtitle(run: RunDirectory) -> str:
+    env = run.env()
+    names = ("bcgan_tf", "tensorflow", "keras")
+    versions = [f"{name} {env[name]}" for name in names if name in env]
+    seed = run.config.get("seed")
+    extra = [f"preset {run.config['preset']}"] if run.config.get("preset") else []
+    extra += [f"seed {seed}"] if seed is not None else []
+    return " · ".join([run.path.name, *extra, *versions])
+
+
+def _doubts(metrics: Mapping[str, Any]) -> str:
+    found = findings.doubts(metrics)
+    lead = "What to doubt: these are signs that an attack failed, not that the model held."
+    return markup.box([lead, *found], "doubt") if found else ""
+
+
+def _accuracy(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
+    models = list(metrics.get("models", {}))
+    if not models:
+        return
+    rows = headline_rows(metrics)
+    yield markup.table(
+        ["", *models],
+        [
+            [
+                markup.text(row.label),
+                *(_cell(row.cells.get(m, Cell(None)), row.kind) for m in models),
+            ]
+            for row in rows
+        ],
+        strong=[number for number, row in enumerate(rows) if row.worst],
+    )
+    yield markup.paragraph(
+        "Share of the test images that are classified right, with its 95 % interval. eps and L2 "
+        "distances are in [0, 1] pixel units. Worst case: an image counts only when it survives "
+        "every attack of at most that eps. These attacks are a first look: they bound robust "
+        "accuracy from above.",
+        "note",
+    )
+    file = figures.robust_accuracy_bars(metrics, run.figures / "robust_accuracy.png")
+    yield markup.picture(file, "The table as bars, with 95 % intervals")
+
+
+def _cell(cell: Cell, kind: str) -> str:
+    head, space, rest = cell.text(kind).partition(" (")
+    if not space:
+        head, space, rest = head.partition(", n")
+    return f'{markup.text(head)}<span class="minor">{markup.text(space + rest)}</span>'
+
+
+def _samples(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
+    for file in sorted(run.figures.glob("boundary_samples*.png")):
+        yield markup.picture(file, "Boundary samples; a row shows samples of one class c")
+    measures = metrics.get("generated_set", {})
+    rows = findings.generated_rows(measures)
+    yield markup.table(
+        ("measure", "value", "how to read it"),
+        [[markup.text(cell) for cell in row] for row in rows],
+    )
+    grids = sorted(run.figures.glob("**/samples*.png"))
+    if len(grids) > 1:
+        last = len(grids) - 1
+        chosen = sorted({round(last * i / (_SAMPLE_GRIDS - 1)) for i in range(_SAMPLE_GRIDS)})
+        images = [markup.picture(grids[i], _words(grids[i])) for i in chosen]
+        yield markup.folded("Samples as training went on", *images)
+
+
+def _words(file: Path) -> str:
+    return file.stem.replace("_", " ").replace("-", " ")
+
+
+def _adversarial(run: RunDirectory) -> Iterable[str]:
+    for file in sorted(run.figures.glob("adversarial*.png")):
+        yield markup.picture(
+            file,
+            f"{_words(file).replace('adversarial', 'Attacks on').strip()}. First row: test images "
+            "with their classes; below, what each attack made of them and what the model then says "
+            "(framed and starred where it is wrong)",
+        )
+
+
+def _planes(run: RunDirectory) -> Iterable[str]:
+    for file in sorted(run.figures.glob("boundary_plane*.png")):
+        yield markup.picture(
+            file,
+            "Predicted class on a plane through a test image (the cross); both axes are L2 "
+            "distances in [0, 1] pixel units",
+        )
+
+
+def _toy(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
+    for file in sorted(run.figures.glob("toy*.png")):
+        yield markup.picture(file, "Data of two classes, generated samples, the Bayes boundary")
+    panels = metrics.get("toy", [])
+    names = list(dict.fromkeys(name for panel in panels for name in panel))
+    yield markup.table(
+        [name.replace("_", " ") for name in names],
+        [[markup.text(_number(panel.get(name))) for name in names] for panel in panels],
+    )
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _curves(run: RunDirectory) -> Iterable[str]:
+    for stage, metrics in run.history.read().items():
+        file = run.figures / f"curves-{stage}.png"
+        yield markup.picture(figures.curves(metrics, file), _STAGES.get(stage, stage.capitalize()))
+
+
+def _settings(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
+    if run.command_line:
+        yield f"<pre>{markup.text(run.command_line)}</pre>"
+    if metrics.get("exported"):
+        yield markup.paragraph(f"Exported model: {metrics['exported']}")
+    yield markup.folded("Settings", markup.pairs((k, _shown(v)) for k, v in run.config.items()))
+    yield markup.folded("Environment", markup.pairs((k, _shown(v)) for k, v in run.env().items()))
+    seconds = run.stage_seconds()
+    times = ((stage, f"{value:.1f} s") for stage, value in seconds.items())
+    yield markup.folded("Time of each stage", markup.pairs(times) if seconds else "")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,136 @@
+"""report.html stands alone, holds what was measured, and copes with what was not."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bcgan_tf.report import figures, write_report
+from bcgan_tf.runs import RunDirectory
+
+_VOID = {"meta", "img", "br", "link"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects text and links, and demands that every tag is closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text(encoding="utf-8"))
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture
+def run(tmp_path: Path, metrics: dict[str, Any]) -> RunDirectory:
+    config = {"dataset": "mnist", "preset": "quick", "seed": 7, "attack_eps": [0.1, 0.3]}
+    line = 'bcgan-tf run --dataset "<mnist>"'
+    run = RunDirectory.create(tmp_path / "a-run", "run", config, command_line=line)
+    run.write_metrics(metrics)
+    for epoch in (1, 2):
+        run.history.append("train", epoch, {"loss": 1 / epoch, "accuracy": 0.5})
+        run.history.append("gan", epoch, {"kl": 1 / epoch})
+    images = np.zeros((4, 8, 8, 1), np.float32)
+    figures.image_grid(images, run.figures / "boundary_samples.png")
+    figures.image_grid(images, run.figures / "adversarial_hardened.png")
+    figures.image_grid(images, run.figures / "boundary_plane.png")
+    for epoch in range(1, 10):
+        figures.image_grid(images, run.figures / "gan" / f"samples_epoch_{epoch:04d}.png")
+    run.finish_stage("train")
+    run.close()
+    return run
+
+
+def test_the_page_stands_alone(run: RunDirectory) -> None:
+    page = write_report(run)
+    assert page == run.path / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "http" not in text and "<script" not in text and "@import" not in text
+    assert "prefers-color-scheme: dark" in text
+    images = [attrs for tag, attrs in read(page).tags if tag == "img"]
+    # bars, samples, 4 of 9 grids, adversarial, plane, 2 stages of curves
+    assert len(images) == 1 + 1 + 4 + 1 + 1 + 2
+    assert all(str(attrs["src"]).startswith("data:image/png;base64,iVBOR") for attrs in images)
+    assert all(attrs["alt"] for attrs in images)
+
+
+def test_the_page_tells_the_whole_story(run: RunDirectory) -> None:
+    text = read(write_report(run)).text
+    for words in (
+        "Clean accuracy went from 99.0 % to 97.5 %",
+        "PGD-40, eps 0.3",
+        "worst case at eps 0.1",
+        "CW-L2, 200 steps: success",
+        "oracle accuracy on c 83.0 %",
+        'bcgan-tf run --dataset "<mnist>"',
+        "Exported model: saved_models/mnist-bcgan/1",
+        "attack_eps 0.1, 0.3",
+        "tensorflow 2.",
+        "seed 7",
+    ):
+        assert words in text, words
+    assert "What to doubt" not in text
+
+
+def test_doubts_stand_beside_the_verdict(run: RunDirectory, metrics: dict[str, Any]) -> None:
+    metrics["models"]["hardened"]["attacks"][-1]["success_rate"] = 0.2
+    run.write_metrics(metrics)
+    text = read(write_report(run)).text
+    assert "What to doubt" in text and "succeeds on only 20.0 %" in text
+
+
+def test_the_curves_and_bars_are_kept_as_files(run: RunDirectory) -> None:
+    write_report(run)
+    made = {file.name for file in run.figures.glob("*.png")}
+    assert {"curves-train.png", "curves-gan.png", "robust_accuracy.png"} <= made
+
+
+def test_a_run_without_results_has_a_page(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "b", "train", {"dataset": "digits"}) as run:
+        reader = read(write_report(run))
+    assert "train: digits" in reader.text and "How to repeat it" in reader.text
+    assert "Accuracy" not in reader.text and "Boundary samples" not in reader.text
+
+
+def test_a_toy_run_has_its_table(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "b", "toy", {"dataset": "gaussians"}) as run:
+        run.write_metrics({"toy": [{"beta": 0.0, "distance": 2.1234567}, {"beta": 5.0}]})
+        text = read(write_report(run)).text
+    assert "beta distance 0 2.123 5" in text
+
+
+def test_names_cannot_break_the_page(tmp_path: Path, metrics: dict[str, Any]) -> None:
+    metrics["models"]["<b>&"] = metrics["models"].pop("hardened")
+    with RunDirectory.create(tmp_path / "b", "attack", {"dataset": "<i>"}) as run:
+        run.write_metrics(metrics)
+        reader = read(write_report(run))
+    assert "<b>&" in reader.text and "attack: <i>" in reader.text
