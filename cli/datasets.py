@@ -34,4 +34,3 @@ def command(data_dir: Path | None, as_json: bool) -> None:
     for info in found:
         table.add_row(info.name, info.summary, "yes" if info.prepared else "no", info.location)
     Console().print(table)
-    click.echo("and folder:PATH with PATH/train/CLASS/*.png and PATH/test/CLASS/*.png")
