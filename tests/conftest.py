@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import bcgan_tf  # noqa: F401  (pins the Keras backend before any test imports keras)
+from bcgan_tf import distribute
 
 # Before TensorFlow touches a device: afterwards the configuration is fixed.
 tf.config.set_logical_device_configuration(
@@ -23,12 +24,10 @@ tf.config.set_logical_device_configuration(
 def two_replicas() -> tf.distribute.MirroredStrategy:
     """The one MirroredStrategy of this process, over two logical CPU devices.
 
-    One for the whole session, and with ReductionToOneDevice: several MirroredStrategy objects in
-    one process poison each other's collectives.
+    The package's own, which it hands to whoever asks for two devices: several MirroredStrategy
+    objects in one process poison each other's collectives.
     """
-    return tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
+    return distribute.strategy(2)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,150 @@
+"""Known answers of every loss term, and the one reduction under replicas."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf import losses
+
+LOGITS = np.float32([[2, 0, -1], [0, 0, 0], [1, 3, 3]])
+LABELS = np.int64([0, 2, 1])
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+def test_cross_entropy():
+    expected = [math.log(1 + math.exp(-2) + math.exp(-3)), math.log(3), math.log(2 + math.exp(-2))]
+    np.testing.assert_allclose(expected, [0.16985, 1.09861, 0.75862], atol=1e-5)
+    found = losses.cross_entropy(LABELS, LOGITS)
+    assert found.shape == (3,)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_kl_to_uniform_literals():
+    # mean of -log p minus log 3; for [2, 0, -1]: logsumexp - 1/3 - log 3
+    expected = [
+        math.log(math.exp(2) + 1 + math.exp(-1)) - 1 / 3 - math.log(3),
+        0,
+        math.log(math.e + 2 * math.exp(3)) - 7 / 3 - math.log(3),
+    ]
+    np.testing.assert_allclose(expected, [0.73790, 0, 0.32667], atol=1e-5)
+    np.testing.assert_allclose(losses.kl_to_uniform(LOGITS), expected, atol=1e-5)
+
+
+def test_kl_to_uniform_is_the_divergence_from_the_uniform_distribution():
+    logits = np.random.default_rng(0).normal(0, 4, (200, 10)).astype(np.float32)
+    wide = logits.astype(np.float64)
+    p = np.exp(wide - wide.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    expected = np.sum(0.1 * np.log(0.1 / p), axis=-1)
+    found = losses.kl_to_uniform(logits).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert (found > 0).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+@pytest.mark.parametrize("level", [-50.0, 0.0, 7.5])
+def test_kl_to_uniform_is_zero_at_equal_logits(classes, level):
+    found = losses.kl_to_uniform(np.full((2, classes), level, np.float32))
+    np.testing.assert_allclose(found, 0, atol=1e-6)
+
+
+def test_kl_to_uniform_survives_extreme_logits():
+    found = losses.kl_to_uniform(np.float32([[1000, 0], [-1000, 1000]]))
+    np.testing.assert_allclose(found, [500 - math.log(2), 1000 - math.log(2)], rtol=1e-6)
+
+
+def test_the_gradient_of_kl_to_uniform_is_p_minus_one_over_k():
+    logits = tf.constant(LOGITS)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        total = tf.reduce_sum(losses.kl_to_uniform(logits))
+    expected = tf.nn.softmax(logits) - 1 / 3
+    np.testing.assert_allclose(tape.gradient(total, logits), expected, atol=1e-6)
+
+
+def test_the_boundary_term_is_alive_where_the_reverse_divergence_is_dead():
+    """A sample of confidence 1 - 1e-9: the reason for KL(U || P) and against KL(P || U)."""
+    logits = tf.constant([[21.0, 0.0]])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        ours = losses.kl_to_uniform(logits)
+        p = tf.nn.softmax(logits)
+        reverse = tf.reduce_sum(p * tf.nn.log_softmax(logits), -1) + math.log(2)
+    np.testing.assert_allclose(tape.gradient(ours, logits), [[0.5, -0.5]], atol=1e-5)
+    assert np.abs(tape.gradient(reverse, logits)).max() < 1e-7
+
+
+def test_discriminator_loss():
+    found = losses.acgan_discriminator_loss(
+        np.float32([0.5, -2]),
+        np.float32([-1, 3]),
+        LOGITS[:2],
+        LOGITS[1:],
+        np.int64([0, 2]),
+        np.int32([1, 0]),
+    )
+    classes = losses.cross_entropy([0, 2], LOGITS[:2]) + losses.cross_entropy([1, 0], LOGITS[1:])
+    source = [softplus(-0.5) + softplus(-1), softplus(2) + softplus(3)]
+    np.testing.assert_allclose(source, [0.78734, 5.17552], atol=1e-5)
+    np.testing.assert_allclose(found, classes + np.float32(source), atol=1e-5)
+
+
+def test_label_smoothing_touches_only_the_real_source_term():
+    real, fake = np.float32([0.5, -2]), np.float32([-1, 3])
+    plain, smooth = (
+        losses.acgan_discriminator_loss(
+            real, fake, LOGITS[:2], LOGITS[1:], LABELS[:2], LABELS[1:], real_target=target
+        )
+        for target in (1.0, 0.9)
+    )
+    # -0.9 log s(x) - 0.1 log s(-x) = softplus(-x) + 0.1 x
+    np.testing.assert_allclose(smooth - plain, 0.1 * real, atol=1e-5)
+
+
+def test_generator_loss_is_the_non_saturating_one():
+    found = losses.acgan_generator_loss(np.float32([-4, 0, 4]), LOGITS, LABELS)
+    source = [softplus(4), math.log(2), softplus(-4)]
+    np.testing.assert_allclose(source, [4.01815, 0.69315, 0.01815], atol=1e-5)
+    np.testing.assert_allclose(
+        found, np.float32(source) + losses.cross_entropy(LABELS, LOGITS), atol=1e-5
+    )
+
+
+def test_top_two_margin():
+    np.testing.assert_allclose(losses.top_two_margin(LOGITS), [2, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+def test_low_precision_logits_give_float32_losses(dtype):
+    logits = tf.cast(LOGITS, dtype)
+    for found in (
+        losses.cross_entropy(LABELS, logits),
+        losses.kl_to_uniform(logits),
+        losses.acgan_generator_loss(logits[:, 0], logits, LABELS),
+        losses.top_two_margin(logits),
+    ):
+        assert found.dtype == tf.float32
+
+
+def test_the_average_is_over_the_global_batch(two_replicas):
+    values = np.float32([1, 2, 3, 6])
+    assert losses.average(values) == 3.0
+
+    @tf.function
+    def on_replicas(reduce):
+        def one_replica():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            rows = tf.gather(values, 2 * replica + tf.range(2))
+            return reduce(rows)
+
+        return two_replicas.reduce("SUM", two_replicas.run(one_replica), axis=None)
+
+    assert on_replicas(losses.average) == 3.0
+    assert on_replicas(tf.reduce_mean) == 6.0  # what the one reduction is there to prevent

@@ -1,0 +1,65 @@
+"""Every preset makes a defence and a classifier; what there is no preset for is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from bcgan_tf import recipes
+from bcgan_tf.defenses import BCGANDefense
+from bcgan_tf.errors import UserError
+from bcgan_tf.networks.classifiers import CLASSIFIERS
+from bcgan_tf.pipeline import defense_of
+
+NAMES = ("mnist", "fashion_mnist", "cifar10", "digits", "folder:somewhere/pictures")
+
+
+@pytest.mark.parametrize(("dataset", "preset"), list(itertools.product(NAMES, recipes.PRESETS)))
+def test_a_recipe_builds_a_defence(dataset, preset):
+    recipe = recipes.recipe(dataset, preset)
+    assert (recipe.dataset, recipe.preset) == (dataset, preset)
+    defense = defense_of(recipe, seed=3, devices=1)
+    assert defense.config()["defense"] == "bcgan"
+    assert (defense.seed, defense.devices) == (3, 1)
+    assert recipe.architecture in CLASSIFIERS
+    assert recipe.delay_epochs + recipe.warmup_epochs <= recipe.gan_epochs
+    assert all(0 < eps < 1 for eps in recipe.attack_eps)
+
+
+def test_the_defence_takes_every_setting_of_the_recipe():
+    """No field of a recipe is ignored: changed one by one, each changes the defence."""
+    recipe = recipes.recipe("digits")
+    for field in dataclasses.fields(BCGANDefense):
+        if field.name in ("seed", "devices"):
+            continue
+        name = field.name
+        if name in ("epochs", "batch_size", "learning_rate"):
+            name = f"harden_{name}"
+        value = getattr(recipe, name)
+        other = {"dtype": "mixed_bfloat16", "spectral_norm": True}.get(name)
+        other = other if other is not None else (1 if name == "clean_ratio" else value + 1)
+        changed = defense_of(dataclasses.replace(recipe, **{name: other}))
+        assert getattr(changed, field.name) == other, name
+
+
+def test_a_recipe_is_json():
+    import json
+
+    content = recipes.recipe("mnist").to_dict()
+    assert json.loads(json.dumps(content))["attack_eps"] == [0.05, 0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mnist", "fast"), "no preset 'fast'.*quick, paper"),
+        (("imagenet",), "'imagenet'.*bcgan-tf datasets"),
+        (("gaussians",), "bcgan-tf toy"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        recipes.recipe(*arguments)
+    assert "\n" not in str(caught.value)
