@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -138,8 +139,8 @@ class ACGAN(keras.Model):
         if not self.instance_noise:
             return images
         seed = randomness.step_seed(self.seed, _INSTANCE + which, step)
-        noise = tf.random.stateless_normal(tf.shape(images), randomness.fold_replica(seed))
-        return images + self.instance_noise * noise
+        noise = randomness.global_normal(seed, images.shape[0], math.prod(images.shape[1:]))
+        return images + self.instance_noise * tf.reshape(noise, images.shape)
 
     def generator_loss(self, fakes: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """Per-example generator loss, ``[B]``; subclasses add their terms here."""

@@ -37,6 +37,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
         directory: created when missing.
         history: the epochs already done, as :func:`restore` gave them.
         keep: checkpoints to keep.
+
+    Raises:
+        UserError: (while training) a weight is NaN or infinite; nothing is written then.
     """
 
     def __init__(
@@ -48,16 +51,20 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self.keep = keep
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.history.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
-        self.directory.mkdir(parents=True, exist_ok=True)
-        target = self.directory / f"epoch-{epoch + 1:04d}"
-        temporary = self.directory / f".{target.name}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         arrays = {
             f"{i:05d}": np.asarray(keras.ops.convert_to_numpy(v))
             for i, v in enumerate(state_variables(self.model))
         }
+        # The logs are older than the last update: it alone may have ruined the weights.
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise non_finite(epoch, "weights", self.directory)
+        self.history.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
+        self.directory.mkdir(parents=True, exist_ok=True)
+        target = self.directory / f"epoch-{epoch + 1:04d}"
+        for leftover in self.directory.glob(".epoch-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = self.directory / f".{target.name}.{os.getpid()}"
+        temporary.mkdir()
         np.savez(temporary / "state.npz", **arrays)
         (temporary / "history.json").write_text(json.dumps(self.history))
         shutil.rmtree(target, ignore_errors=True)
@@ -73,6 +80,11 @@ def _checkpoints(directory: Path) -> list[tuple[int, Path]]:
         if (match := _NAME.fullmatch(path.name))
     ]
     return sorted(found)
+
+
+def has_checkpoint(directory: str | Path) -> bool:
+    """Whether the folder holds a checkpoint that :func:`restore` would take."""
+    return bool(_checkpoints(Path(directory)))
 
 
 def restore(model: Any, directory: str | Path) -> tuple[int, list[dict[str, float]]]:
@@ -131,11 +143,15 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def _check(self, logs: dict[str, Any] | None) -> None:
         bad = [name for name, value in (logs or {}).items() if not math.isfinite(float(value))]
-        if not bad:
-            return
-        found = _checkpoints(Path(self.checkpoints)) if self.checkpoints else []
-        last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint was made"
-        raise UserError(
-            f"training became non-finite in epoch {self._epoch + 1} ({', '.join(bad)}); {last}; "
-            "lower the learning rate or beta"
-        )
+        if bad:
+            raise non_finite(self._epoch, ", ".join(bad), self.checkpoints)
+
+
+def non_finite(epoch: int, what: str, checkpoints: str | Path | None) -> UserError:
+    """The error of a training that became NaN or infinite in an epoch, counted from 0."""
+    found = _checkpoints(Path(checkpoints)) if checkpoints else []
+    last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint was made"
+    return UserError(
+        f"training became non-finite in epoch {epoch + 1} ({what}); {last}; "
+        "lower the learning rate or beta"
+    )

@@ -83,8 +83,8 @@ class ClassifierTrainer(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels = data[:2]
+        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         logits = self.classifier(images, training=False)
-        self._loss.update_state(losses.cross_entropy(labels, logits))
-        self._accuracy.update_state(labels, logits)
+        self._loss.update_state(losses.cross_entropy(labels, logits), weights)
+        self._accuracy.update_state(labels, logits, weights)
         return {metric.name: metric.result() for metric in self.metrics}

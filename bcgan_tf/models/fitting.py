@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from bcgan_tf.data import Split, evaluation_batches, steps_per_epoch, training_stream
 from bcgan_tf.distribute import check_batch_size
-from bcgan_tf.models.checkpoints import EpochCheckpoint, StopOnNonFinite, restore
+from bcgan_tf.errors import UserError
+from bcgan_tf.models.checkpoints import EpochCheckpoint, StopOnNonFinite, has_checkpoint, restore
 
 
 def fit(
@@ -45,10 +46,15 @@ def fit(
         One dict of logs per epoch, those of earlier attempts included.
 
     Raises:
-        UserError: non-finite losses, an indivisible batch, or an alien checkpoint.
+        UserError: non-finite losses, an indivisible batch, an alien checkpoint, or checkpoints in
+            ``directory`` without ``resume``.
     """
     mirrored = isinstance(model.distribute_strategy, tf.distribute.MirroredStrategy)
-    check_batch_size(batch_size, model.distribute_strategy if mirrored else None)
+    chosen = model.distribute_strategy if mirrored else None
+    check_batch_size(batch_size, chosen)
+    if directory and not resume and has_checkpoint(directory):
+        # Later ones of an earlier training would win over this one's when it is resumed.
+        raise UserError(f"{directory} holds checkpoints; resume them, or choose another folder")
     done, history = restore(model, directory) if directory and resume else (0, [])
     own: list[keras.callbacks.Callback] = [StopOnNonFinite(directory)]
     recorder = None
@@ -63,7 +69,7 @@ def fit(
                 initial_epoch=done,
                 epochs=epochs,
                 steps_per_epoch=steps_per_epoch(split, batch_size),
-                validation_data=evaluation_batches(validation, 500) if validation else None,
+                validation_data=_validation_batches(validation, chosen) if validation else None,
                 callbacks=[*callbacks, *own],
                 shuffle=False,  # the stream is shuffled already
                 verbose=1 if sys.stderr.isatty() else 2,
@@ -75,3 +81,28 @@ def fit(
                 for i, e in enumerate(result.epoch)
             ]
     return recorder.history if recorder is not None else history
+
+
+def _validation_batches(
+    split: Split, chosen: tf.distribute.Strategy | None, *, batch_size: int = 500
+) -> tf.data.Dataset:
+    """The split in order; under a strategy with weights, so that no replica is left without rows.
+
+    A replica without rows crashes or gives NaN. Batches are filled up to a multiple of the
+    replicas by rows of weight 0.
+    """
+    batches = evaluation_batches(split, batch_size)
+    if chosen is None:
+        return batches
+    replicas = chosen.num_replicas_in_sync
+
+    def fill(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        rows = tf.shape(labels)[0]
+        missing = -rows % replicas
+        return (
+            tf.concat([images, tf.repeat(images[:1], missing, axis=0)], axis=0),
+            tf.concat([labels, tf.repeat(labels[:1], missing, axis=0)], axis=0),
+            tf.concat([tf.ones([rows]), tf.zeros([missing])], axis=0),
+        )
+
+    return batches.map(fill)

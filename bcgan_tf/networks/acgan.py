@@ -53,7 +53,7 @@ def acgan_generator(
         for i, units in enumerate(_VECTOR_UNITS):
             initializer = keras.initializers.HeNormal(seed=next(seeds))
             x = keras.layers.Dense(
-                round(units * width),
+                max(1, round(units * width)),
                 activation="relu",
                 kernel_initializer=initializer,
                 name=f"dense_{i}",
@@ -80,7 +80,7 @@ def acgan_generator(
         name="class_embedding",
     )(label)
     x = keras.layers.Multiply(name="condition")([noise, embedded])
-    filters = [round(96 * width) * 2 ** (stages - 1 - i) for i in range(stages)]
+    filters = [max(1, round(96 * width)) * 2 ** (stages - 1 - i) for i in range(stages)]
     x = keras.layers.Dense(
         base_height * base_width * filters[0],
         kernel_initializer=normal(),
@@ -159,7 +159,7 @@ def acgan_discriminator(
     if len(shape) == 1:
         for i, units in enumerate(_VECTOR_UNITS):
             x = dense(
-                round(units * width),
+                max(1, round(units * width)),
                 kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
                 name=f"dense_{i}",
                 dtype=dtype,

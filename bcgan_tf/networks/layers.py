@@ -66,6 +66,7 @@ class _SpectralKernel:
             trainable=False,
             name="left_vector",
             dtype="float32",
+            autocast=False,
         )
 
     def _normalised_kernel(self, training: bool) -> tf.Tensor:
