@@ -5,6 +5,6 @@ TensorFlow is imported inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-from bcgan_tf.cli.group import main
+from .group import main
 
 __all__ = ["main"]

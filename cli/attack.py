@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bcgan_tf.cli import options, output, session
-from bcgan_tf.cli.command import Command
 from bcgan_tf.errors import UserError
+
+from . import options, output, session
+from .command import Command
 
 
 @click.command(cls=Command)
-@click.argument(
-    "models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL..."
-)
+@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @options.dataset_options()
 @options.recipe_options("attack")
 @options.run_options()
 def command(
-    models: tuple[Path, ...],
+    models: tuple[str, ...],
     dataset: str,
     data_dir: Path | None,
     run_dir: Path | None,
@@ -32,7 +32,8 @@ def command(
 ) -> None:
     """Attack classifiers (.keras files) and report their accuracy side by side.
 
-    All are attacked white-box on the same test images with the true labels.
+    All are attacked white-box on the same test images with the true labels. The models named
+    `original` and `hardened` are compared in words.
     """
     recipe = options.chosen_recipe(dataset, recipe_options)
     names = _names(models)
@@ -62,13 +63,22 @@ def command(
         output.print_paths({"report": run.path / "report.html"})
 
 
-def _names(paths: tuple[Path, ...]) -> dict[str, Path]:
-    """A column title for each model: its file's name, with its folder's where two are the same."""
-    stems = [path.stem for path in paths]
-    names = [
-        f"{path.parent.name}-{path.stem}" if stems.count(path.stem) > 1 else path.stem
-        for path in paths
-    ]
-    if len(set(names)) < len(names):
-        raise UserError("the models have the same names; give each file a name of its own")
-    return dict(zip(names, paths, strict=True))
+def _names(models: tuple[str, ...]) -> dict[str, Path]:
+    """Column titles: the names given, else the files', with their folders' where two are equal."""
+    named: list[tuple[str, Path]] = []
+    for model in models:
+        name, given, path = model.partition("=")
+        file = Path(path if given else model)
+        # As a run calls its columns: the classifier that it trains is the original.
+        named.append((name if given else file.stem.replace("classifier", "original"), file))
+    names = [name for name, _ in named]
+    found = {
+        f"{path.parent.name}-{name}" if names.count(name) > 1 else name: path
+        for name, path in named
+    }
+    if len(found) < len(named):
+        raise UserError("the models have the same names; give them as NAME=MODEL")
+    bad = [name for name in found if not re.fullmatch(r"[\w.-]+", name)]
+    if bad:
+        raise UserError(f"{bad[0]!r} is no name; use letters, digits, dots, dashes, underscores")
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ import click
 from bcgan_tf.errors import UserError
 
 INTERRUPTED = 130
+# Key of ctx.meta under which a command's run folder stands once it is open.
+RUN = "bcgan_tf.run"
 _NOT_SETTINGS = {"config", "help"}
+# What a TOML value must be for an option that click would otherwise convert without a word.
+_TOML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "integer": ("an integer", (int,)),
+    "integer range": ("an integer", (int,)),
+    "float": ("a number", (int, float)),
+    "float range": ("a number", (int, float)),
+    "boolean": ("true or false", (bool,)),
+    "numbers": ("a list of numbers, or a string of them", (list, str, int, float)),
+}
 
 
 class Command(click.Command):
@@ -45,19 +57,32 @@ class Command(click.Command):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise click.UsageError(f"{path} is no readable TOML file: {error}", ctx) from error
         found = {key.replace("-", "_"): value for key, value in values.items()}
-        known = {option.name for option in self._settings()}
-        unknown = sorted(set(found) - known)
+        known = {option.name: option for option in self._settings()}
+        unknown = sorted(set(found) - set(known))
         if unknown:
             raise click.UsageError(
                 f"{path}: no option of `{ctx.info_name}` is named {', '.join(unknown)}; "
                 f"its options are listed by `{ctx.command_path} --help`",
                 ctx,
             )
-        defaults = {
-            key: ",".join(map(str, value)) if isinstance(value, list) else value
-            for key, value in found.items()
-        }
-        ctx.default_map = {**(ctx.default_map or {}), **defaults}
+        for key, value in found.items():
+            kind, types = _TOML_TYPES.get(known[key].type.name, ("a string", (str,)))
+            if not isinstance(value, types) or isinstance(value, bool) != (bool in types):
+                raise click.UsageError(f"{path}: {key} must be {kind}, not {value!r}", ctx)
+        ctx.default_map = {**(ctx.default_map or {}), **_as_defaults(found)}
+
+    def take_up(self, ctx: click.Context, folder: Path) -> None:
+        """Makes the settings of a run that is resumed the defaults of this command's options."""
+        from bcgan_tf.runs import RunDirectory
+
+        try:
+            found = RunDirectory.saved_config(folder)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+        if found is not None and found["command"] == ctx.info_name:
+            names = {param.name for param in self.params}
+            saved = {key: value for key, value in found["config"].items() if key in names}
+            ctx.default_map = {**_as_defaults(saved), **(ctx.default_map or {})}
 
     def invoke(self, ctx: click.Context) -> Any:
         # TensorFlow's start-up notes are not for users; a user who set the level keeps it.
@@ -66,18 +91,57 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            hint = "; go on with --run-dir and --resume" if "resume" in ctx.params else ""
-            click.echo(f"Interrupted{hint}", err=True)
+            click.echo(f"Interrupted{_how_to_go_on(ctx)}", err=True)
             ctx.exit(INTERRUPTED)
+        except BrokenPipeError:  # the reader of our output has gone: click knows what to do
+            raise
         except (UserError, OSError) as error:
             if debug:
                 raise
             raise click.ClickException(" ".join(str(error).split())) from error
+        except Exception as error:
+            # By its name: TensorFlow need not be loaded to find out what an error is not.
+            if debug or type(error).__name__ != "ResourceExhaustedError":
+                raise
+            hint = "choose a smaller batch size or fewer samples"
+            raise click.ClickException(f"the device has not enough memory; {hint}") from error
+
+
+def _as_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as click takes them from a default: lists as text, models as NAME=PATH."""
+    defaults = {}
+    for key, value in values.items():
+        if isinstance(value, list):
+            value = ",".join(map(str, value))
+        elif isinstance(value, dict):
+            value = [f"{name}={path}" for name, path in value.items()]
+        defaults[key] = value
+    return defaults
+
+
+def _how_to_go_on(ctx: click.Context) -> str:
+    """The command that resumes the run; nothing where no run was begun."""
+    run = ctx.meta.get(RUN)
+    if run is None:
+        return ""
+    again = ["bcgan-tf", str(ctx.info_name), "--run-dir", str(run), "--resume"]
+    if ctx.params.get("data_dir"):
+        again += ["--data-dir", str(ctx.params["data_dir"])]
+    return f". Go on with: {shlex.join(again)}"
 
 
 def _read_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
     if path is not None and isinstance(ctx.command, Command):
         ctx.command.read_config(ctx, path)
+
+
+def take_up_run(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Callback of --run-dir and --resume: with both, what is not given is as it was before."""
+    ctx.meta[f"bcgan_tf.{param.name}"] = value
+    folder, resume = ctx.meta.get("bcgan_tf.run_dir"), ctx.meta.get("bcgan_tf.resume")
+    if folder is not None and resume and isinstance(ctx.command, Command):
+        ctx.command.take_up(ctx, folder)
+    return value
 
 
 config_option = click.option(

@@ -9,16 +9,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bcgan_tf.cli import options, output
-from bcgan_tf.cli.command import Command
+from . import options, output
+from .command import Command
 
 
 @click.command(cls=Command)
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="Where tensorflow-datasets keeps prepared data sets.",
-)
+@options.data_dir_option()
 @options.common_options()
 def command(data_dir: Path | None, as_json: bool) -> None:
     """List the data sets, and which are there."""

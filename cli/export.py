@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from bcgan_tf.cli import options, output
-from bcgan_tf.cli.command import Command
 from bcgan_tf.errors import UserError
+
+from . import options, output
+from .command import Command
 
 
 @click.command(cls=Command)
@@ -21,16 +22,22 @@ from bcgan_tf.errors import UserError
     default=Path("saved_models"),
     help="Where models are published, one integer version a folder.",
 )
+@options.data_dir_option()
 @options.common_options()
 def command(
-    source: Path, name: str | None, class_names: str | None, saved_models: Path, as_json: bool
+    source: Path,
+    name: str | None,
+    class_names: str | None,
+    saved_models: Path,
+    data_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """Export a run's hardened classifier, or a .keras file, for TF Serving."""
     from bcgan_tf import serving
     from bcgan_tf.classifier_io import load_classifier
 
     if source.is_dir():
-        classifier, names, card, default = _of_run(source)
+        classifier, names, card, default = _of_run(source, data_dir)
     else:
         classifier = load_classifier(source)
         names = [str(i) for i in range(classifier.output_shape[-1])]
@@ -46,7 +53,7 @@ def command(
         output.print_paths({"exported model": path})
 
 
-def _of_run(folder: Path):
+def _of_run(folder: Path, data_dir: Path | None):
     from bcgan_tf import data, pipeline
     from bcgan_tf.classifier_io import load_classifier
     from bcgan_tf.recipes import Recipe
@@ -64,7 +71,7 @@ def _of_run(folder: Path):
     fields = Recipe.__dataclass_fields__
     recipe = Recipe(**{key: value for key, value in run.config.items() if key in fields})
     seed = run.config.get("seed", 0)
-    dataset = data.load(run.config["dataset"])
+    dataset = data.load(run.config["dataset"], data_dir=data_dir)
     card = pipeline.model_card(run, model, recipe, seed=seed)
     default = f"{dataset.name}-bcgan" if model == "hardened" else f"{dataset.name}-original"
     return load_classifier(file), list(dataset.class_names), card, default

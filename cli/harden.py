@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from bcgan_tf.cli import options, output, session
-from bcgan_tf.cli.command import Command
+from . import options, output, session
+from .command import Command
 
 
 @click.command(cls=Command)
@@ -51,6 +51,7 @@ def command(
     settings = {
         "seed": seed,
         "deterministic": deterministic,
+        "devices": devices,
         "classifier": str(classifier),
         "defense": defense,
     }

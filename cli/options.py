@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from bcgan_tf.cli.command import config_option
 from bcgan_tf.recipes import PRESETS, Recipe, recipe
+
+from .command import config_option, take_up_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -138,12 +139,18 @@ def dataset_options(default: str | None = None) -> Decorator:
                 metavar="NAME",
                 help="mnist, fashion_mnist, cifar10, digits, or folder:PATH.",
             ),
-            click.option(
-                "--data-dir",
-                type=click.Path(path_type=Path),
-                help="Where tensorflow-datasets keeps prepared data sets.",
-            ),
+            data_dir_option(),
         ]
+    )
+
+
+def data_dir_option() -> Any:
+    """``--data-dir``."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        help="Where tensorflow-datasets keeps prepared data sets.  "
+        "[default: TFDS_DATA_DIR, or ~/tensorflow_datasets]",
     )
 
 
@@ -153,11 +160,17 @@ def run_options() -> Decorator:
         [
             click.option(
                 "--run-dir",
-                type=click.Path(path_type=Path, file_okay=False),
+                type=click.Path(path_type=Path),
+                is_eager=True,
+                callback=take_up_run,
                 help="Folder of the run.  [default: runs/<stamp>-<command>-<dataset>]",
             ),
             click.option(
-                "--resume", is_flag=True, help="Go on with the run in --run-dir (or start it)."
+                "--resume",
+                is_flag=True,
+                is_eager=True,
+                callback=take_up_run,
+                help="Go on with the run in --run-dir, with its settings (or start it).",
             ),
             click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all draws."),
             click.option(

@@ -11,10 +11,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bcgan_tf.files import as_json
+
 
 def print_json(content: Any) -> None:
-    """One JSON document."""
-    click.echo(json.dumps(content, indent=2))
+    """One JSON document; what is not a number is null."""
+    click.echo(json.dumps(as_json(content), indent=2, allow_nan=False))
 
 
 def print_paths(paths: Mapping[str, Path | str]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from bcgan_tf.cli import options, output, session
-from bcgan_tf.cli.command import Command
+from . import options, output, session
+from .command import Command
 
 
 @click.command(cls=Command)
@@ -58,7 +58,9 @@ def command(
     settings = {
         "seed": seed,
         "deterministic": deterministic,
+        "devices": devices,
         "classifier": str(classifier) if classifier else None,
+        "saved_models": str(saved_models),
     }
     with session.open_run("run", recipe, run_dir=run_dir, resume=resume, settings=settings) as run:
         metrics = pipeline.run(

@@ -13,6 +13,8 @@ import click
 
 from bcgan_tf.recipes import Recipe
 
+from .command import RUN
+
 if TYPE_CHECKING:
     from bcgan_tf.data import Dataset
     from bcgan_tf.runs import RunDirectory
@@ -52,5 +54,6 @@ def open_run(
     line = shlex.join(["bcgan-tf", *sys.argv[1:]])
     config = {**recipe.to_dict(), **settings}
     with RunDirectory.create(run_dir, command, config, resume=resume, command_line=line) as run:
+        click.get_current_context().meta[RUN] = run.path
         click.echo(f"run: {run.path}", err=True)
         yield run

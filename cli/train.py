@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from bcgan_tf.cli import options, output, session
-from bcgan_tf.cli.command import Command
+from . import options, output, session
+from .command import Command
 
 
 @click.command(cls=Command)
@@ -35,7 +35,7 @@ def command(
     from bcgan_tf.classifier_io import load_classifier
     from bcgan_tf.evaluation.first_look import clean_accuracy
 
-    settings = {"seed": seed, "deterministic": deterministic}
+    settings = {"seed": seed, "deterministic": deterministic, "devices": devices}
     with session.open_run(
         "train", recipe, run_dir=run_dir, resume=resume, settings=settings
     ) as run:
