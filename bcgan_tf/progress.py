@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -41,6 +42,33 @@ class HistoryWriter(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self.history.append(self.stage, epoch + 1, logs or {})
+
+
+class EpochLines(keras.callbacks.Callback):
+    """One line an epoch on stderr, for where Keras' bar cannot be drawn.
+
+    Args:
+        name: of what is trained, at the start of each line.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        numbers = ", ".join(
+            f"{name.replace('_', ' ')} {float(value):.4g}" for name, value in (logs or {}).items()
+        )
+        seconds = time.monotonic() - self._started
+        print(
+            f"{self.name} epoch {epoch + 1}/{self.params['epochs']}, {seconds:.1f} s: {numbers}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextlib.contextmanager

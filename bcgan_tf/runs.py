@@ -100,14 +100,11 @@ class RunDirectory:
         """
         settings = as_json(config)
         folder = _new_folder(Path(root), command, settings) if path is None else Path(path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise UserError(f"{folder} is a file; choose another folder for the run") from None
-        cls._check_startable(folder, resume)  # before a lock file is left in a stranger's folder
+        cls.check_startable(folder, resume=resume)  # before a stranger's folder gets a lock file
+        folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(folder / _LOCK)
         try:
-            cls._check_startable(folder, resume)
+            cls.check_startable(folder, resume=resume)
             for leftover in folder.glob(f".*{PARTIAL_SUFFIX}"):
                 leftover.unlink(missing_ok=True)
             found = cls.saved_config(folder)
@@ -126,16 +123,25 @@ class RunDirectory:
         return cls(folder, command, settings, found.get("command_line", ""), lock)
 
     @classmethod
-    def _check_startable(cls, folder: Path, resume: bool) -> None:
+    def check_startable(cls, path: str | Path, *, resume: bool = False) -> None:
+        """Looks, without TensorFlow and without a trace, whether :meth:`create` can begin there.
+
+        Raises:
+            UserError: it is a file, holds something else, or holds a run and ``resume`` is False.
+        """
+        folder = Path(path)
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise UserError(f"{folder} is a file; choose another folder for the run")
         if _holds_nothing(folder):
             return
-        holds_run = cls.saved_config(folder) is not None
-        if holds_run and not resume:
+        if cls.saved_config(folder) is None:
+            raise UserError(f"{folder} is not empty and holds no run; choose another --run-dir")
+        if not resume:
             raise UserError(
                 f"{folder} holds a run; pass --resume to go on with it, or choose another --run-dir"
             )
-        if not holds_run:
-            raise UserError(f"{folder} is not empty and holds no run; choose another --run-dir")
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -177,8 +183,6 @@ class RunDirectory:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    # Stages
-
     def stage_done(self, name: str) -> bool:
         """Whether :meth:`finish_stage` was called for this stage, now or before a resume."""
         return name in self._stages()
@@ -213,8 +217,6 @@ class RunDirectory:
     def _stages(self) -> dict[str, Any]:
         return self._read("stages.json")
 
-    # Results
-
     def write_metrics(self, metrics: Mapping[str, Any]) -> Path:
         """Writes metrics.json; see :mod:`bcgan_tf.report.page` for its shape."""
         return write_json(self.path / "metrics.json", metrics)
@@ -247,7 +249,8 @@ def _note_environment(folder: Path) -> None:
 
 def _new_folder(root: Path, command: str, config: Mapping[str, Any]) -> Path:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    dataset = re.sub(r"[^A-Za-z0-9_.-]+", "-", _short_name(str(config.get("dataset", ""))))
+    kind, _, rest = str(config.get("dataset", "")).partition(":")  # folder:PATH keeps PATH's end
+    dataset = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{kind}-{Path(rest).name}" if rest else kind)
     name = "-".join(filter(None, (stamp, command, dataset.strip("-."))))
     root.mkdir(parents=True, exist_ok=True)
     for count in range(1, 1000):
@@ -258,11 +261,6 @@ def _new_folder(root: Path, command: str, config: Mapping[str, Any]) -> Path:
             continue
         return folder
     raise UserError(f"{root} holds 999 runs of this second; pass --run-dir")
-
-
-def _short_name(dataset: str) -> str:
-    kind, _, rest = dataset.partition(":")
-    return f"{kind}-{Path(rest).name}" if rest else kind
 
 
 def _holds_nothing(folder: Path) -> bool:

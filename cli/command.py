@@ -15,6 +15,7 @@ from bcgan_tf.errors import UserError
 INTERRUPTED = 130
 # Key of ctx.meta under which a command's run folder stands once it is open.
 RUN = "bcgan_tf.run"
+DEBUG = "bcgan_tf.debug"
 _NOT_SETTINGS = {"config", "help"}
 # What a TOML value must be for an option that click would otherwise convert without a word.
 _TOML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
@@ -85,10 +86,15 @@ class Command(click.Command):
             ctx.default_map = {**_as_defaults(saved), **(ctx.default_map or {})}
 
     def invoke(self, ctx: click.Context) -> Any:
-        # TensorFlow's start-up notes are not for users; a user who set the level keeps it.
+        # TensorFlow's notes are not for users; a user who set the level keeps it.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         debug = ctx.params.pop("debug", False)
+        ctx.meta[DEBUG] = debug
         try:
+            if ctx.params.get("run_dir") is not None:
+                from bcgan_tf.runs import RunDirectory
+
+                RunDirectory.check_startable(ctx.params["run_dir"], resume=ctx.params["resume"])
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo(f"Interrupted{_how_to_go_on(ctx)}", err=True)

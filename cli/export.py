@@ -8,7 +8,7 @@ import click
 
 from bcgan_tf.errors import UserError
 
-from . import options, output
+from . import options, output, session
 from .command import Command
 
 
@@ -33,6 +33,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Export a run's hardened classifier, or a .keras file, for TF Serving."""
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give a run's folder or a .keras file")
+    session.start_tensorflow()
     from bcgan_tf import serving
     from bcgan_tf.classifier_io import load_classifier
 

@@ -15,6 +15,7 @@ from bcgan_tf.data import Split, evaluation_batches, steps_per_epoch, training_s
 from bcgan_tf.distribute import check_batch_size
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.checkpoints import EpochCheckpoint, StopOnNonFinite, has_checkpoint, restore
+from bcgan_tf.progress import EpochLines
 
 
 def fit(
@@ -61,6 +62,9 @@ def fit(
     if directory is not None:
         recorder = EpochCheckpoint(directory, history=history)
         own.append(recorder)
+    terminal = sys.stderr.isatty()
+    if not terminal:
+        own.append(EpochLines(directory.name if directory is not None else "training"))
     if done < epochs:
         # Keras reports on stdout, which here belongs to results.
         with contextlib.redirect_stdout(sys.stderr):
@@ -72,7 +76,7 @@ def fit(
                 validation_data=_validation_batches(validation, chosen) if validation else None,
                 callbacks=[*callbacks, *own],
                 shuffle=False,  # the stream is shuffled already
-                verbose=1 if sys.stderr.isatty() else 2,
+                verbose=1 if terminal else 0,
             )
         if recorder is None:
             columns = result.history
