@@ -63,7 +63,9 @@ def train(
     Returns:
         The saved classifier, ``classifier.keras`` in the run's folder.
     """
-    options = {} if recipe.architecture == "small_cnn" else {"width": recipe.architecture_width}
+    options: dict[str, Any] = (
+        {} if recipe.architecture == "small_cnn" else {"width": recipe.architecture_width}
+    )
     if recipe.dtype and recipe.architecture == "resnet18":
         options["dtype"] = recipe.dtype
     return _train_once(

@@ -6,19 +6,27 @@ replica the same numbers. Here the seed of each draw is folded from what identif
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
+
+
+def fold_in(seed: tf.Tensor, data: Any) -> tf.Tensor:
+    """A new stateless seed, int32 ``[2]``, from a seed and an integer (or integer tensor)."""
+    random: Any = tf.random  # its stub knows Python integers alone
+    return random.fold_in(seed, data)
 
 
 def fold_replica(seed: tf.Tensor) -> tf.Tensor:
     """Folds the replica's index into a stateless seed, int32 ``[2]``."""
     context = tf.distribute.get_replica_context()
     replica = context.replica_id_in_sync_group if context is not None else 0
-    return tf.random.fold_in(seed, replica)
+    return fold_in(seed, replica)
 
 
 def step_seed(seed: int, purpose: int, step: tf.Tensor) -> tf.Tensor:
     """Seed, int32 ``[2]``, of the draw for one ``purpose`` at one training ``step``."""
-    return tf.random.fold_in(tf.constant([seed, purpose], tf.int32), tf.cast(step, tf.int32))
+    return fold_in(tf.constant([seed, purpose], tf.int32), tf.cast(step, tf.int32))
 
 
 def _replica_rows(rows: int) -> tuple[tf.Tensor, int]:

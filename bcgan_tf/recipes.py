@@ -40,7 +40,7 @@ class Recipe:
     spectral_norm: bool = False
     ema: float = 0.0
     dtype: str | None = None
-    beta: float = 0.3
+    beta: float = 0.1
     delay_epochs: float = 2.0
     warmup_epochs: float = 1.0
     harden_epochs: int = 3

@@ -55,8 +55,9 @@ def main() -> None:
         recipe = dataclasses.replace(recipe, gan_epochs=args.gan_epochs)
     data = bcgan_tf.load(args.dataset)
     rows = []
+    settings = {k: v for k, v in recipe.to_dict().items() if k != "beta"}
     with RunDirectory.create(
-        args.out, "beta-trade", {**recipe.to_dict(), "seed": args.seed}, resume=True
+        args.out, "beta-trade", {**settings, "seed": args.seed}, resume=True
     ) as run:
         classifier = keras.models.load_model(pipeline.train(run, data, recipe, seed=args.seed))
         oracle = keras.models.load_model(pipeline.train_oracle(run, data, recipe, seed=args.seed))

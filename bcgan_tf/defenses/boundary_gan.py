@@ -63,16 +63,16 @@ class BCGANDefense(Defense):
 
     name: ClassVar[str] = "bcgan"
 
-    beta: float = 0.3
+    beta: float = 0.1
     delay_epochs: float = 2.0
     warmup_epochs: float = 1.0
     gan_epochs: int = 5
     gan_batch_size: int = 128
-    gan_learning_rate: float = 3e-4
-    generator_width: float = 1.0
-    discriminator_width: float = 1.0
+    gan_learning_rate: float = 8e-4
+    generator_width: float = 0.75
+    discriminator_width: float = 0.5
     latent_dim: int = 100
-    dropout: float = 0.3
+    dropout: float = 0.2
     real_target: float = 0.9
     instance_noise: float = 0.0
     spectral_norm: bool = False
@@ -236,7 +236,7 @@ class BCGANDefense(Defense):
             count = tf.cast(tf.round(tf.cast(rows, tf.float32) * ratio), tf.int32)
 
             def draw(purpose: int, below: int) -> tf.Tensor:
-                return randomness.global_labels(tf.random.fold_in(seed, purpose), count, below)
+                return randomness.global_labels(randomness.fold_in(seed, purpose), count, below)
 
             if stored is not None:
                 chosen = draw(_ROWS, self.fixed_samples)
@@ -244,7 +244,7 @@ class BCGANDefense(Defense):
             else:
                 classes = draw(_LABELS, gan.num_classes)
                 noise = randomness.global_normal(
-                    tf.random.fold_in(seed, _NOISE), count, gan.latent_dim
+                    randomness.fold_in(seed, _NOISE), count, gan.latent_dim
                 )
                 fakes = tf.stop_gradient(generator([noise, classes], training=False))
             return (

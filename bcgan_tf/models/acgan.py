@@ -72,9 +72,10 @@ class ACGAN(keras.Model):
         self.latent_dim = int(generator.inputs[0].shape[-1])
         self.generator_average: keras.Model | None = None
         if ema:
-            self.generator_average = keras.models.clone_model(generator)
-            self.generator_average.set_weights(generator.get_weights())
-            self.generator_average.trainable = False
+            average: Any = keras.models.clone_model(generator)
+            average.set_weights(generator.get_weights())
+            average.trainable = False
+            self.generator_average = average
         self._trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
         self.built = True
 

@@ -16,7 +16,7 @@ def noisy_shifted_batch(
     *,
     noise: float = 0.4,
     shift: float = 1 / 14,
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Gaussian noise of random strength and a random shift, for a net that should see shapes.
 
     Args:
@@ -34,12 +34,12 @@ def noisy_shifted_batch(
         return images, labels, weights
     seed = randomness.fold_replica(seed)
     scale = tf.random.stateless_uniform(
-        [tf.shape(images)[0], 1, 1, 1], tf.random.fold_in(seed, _SCALE), maxval=noise
+        [tf.shape(images)[0], 1, 1, 1], randomness.fold_in(seed, _SCALE), maxval=noise
     )
-    images += scale * tf.random.stateless_normal(tf.shape(images), tf.random.fold_in(seed, _NOISE))
-    reach = max(1, round(images.shape[1] * shift))
+    images += scale * tf.random.stateless_normal(tf.shape(images), randomness.fold_in(seed, _NOISE))
+    reach = max(1, round(int(images.shape[1] or 1) * shift))
     by = tf.random.stateless_uniform(
-        [2], tf.random.fold_in(seed, _SHIFT), -reach, reach + 1, dtype=tf.int32
+        [2], randomness.fold_in(seed, _SHIFT), -reach, reach + 1, dtype=tf.int32
     )
     # What is rolled over an edge is the other side's background.
     return tf.clip_by_value(tf.roll(images, by, axis=[1, 2]), 0.0, 1.0), labels, weights

@@ -51,7 +51,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self.keep = keep
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        arrays = {
+        arrays: dict[str, Any] = {
             f"{i:05d}": np.asarray(keras.ops.convert_to_numpy(v))
             for i, v in enumerate(state_variables(self.model))
         }

@@ -9,6 +9,7 @@ without knowing of the GAN's own range.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -152,8 +153,8 @@ def acgan_discriminator(
         ``{"source": float32 [B], "label": float32 [B, K]}``, both logits.
     """
     seeds = iter(range(seed * 1000 + 500, seed * 1000 + 1500))
-    convolution = SpectralConv2D if spectral_norm else keras.layers.Conv2D
-    dense = SpectralDense if spectral_norm else keras.layers.Dense
+    convolution: Any = SpectralConv2D if spectral_norm else keras.layers.Conv2D
+    dense: Any = SpectralDense if spectral_norm else keras.layers.Dense
     image = keras.Input(tuple(shape), name="image")
     x = image
     if len(shape) == 1:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bcgan_tf.randomness import fold_replica
+from bcgan_tf.randomness import fold_in, fold_replica
 
 
 @keras.saving.register_keras_serializable(package="bcgan_tf")
@@ -40,7 +40,7 @@ class ResumableDropout(keras.layers.Layer):
             return inputs
         count = tf.convert_to_tensor(self.calls)
         self.calls.assign(count + 1)
-        seed = fold_replica(tf.random.fold_in(tf.constant([self.seed, 0]), count))
+        seed = fold_replica(fold_in(tf.constant([self.seed, 0]), count))
         return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=seed)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
