@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import click
-
-from bcgan_tf.errors import UserError
 
 from . import options, output, session
 from .command import Command
@@ -36,24 +33,19 @@ def command(
     `original` and `hardened` are compared in words.
     """
     recipe = options.chosen_recipe(dataset, recipe_options)
-    names = _names(models)
+    names = session.named_models(models)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import pipeline
-    from bcgan_tf.classifier_io import load_classifier
 
-    loaded = {
-        name: load_classifier(path, image_shape=data.image_shape, num_classes=data.num_classes)
-        for name, path in names.items()
-    }
-    settings = {
+    loaded = session.load_models(names, data)
+    config = {
+        **recipe.to_dict(),
         "seed": seed,
         "deterministic": deterministic,
-        "models": {name: str(path) for name, path in names.items()},
+        **session.described(names),
     }
-    with session.open_run(
-        "attack", recipe, run_dir=run_dir, resume=resume, settings=settings
-    ) as run:
+    with session.open_run("attack", config, run_dir=run_dir, resume=resume) as run:
         metrics = pipeline.attack(run, data, loaded, recipe, seed=seed)
         pipeline.report(run)
         if as_json:
@@ -61,24 +53,3 @@ def command(
             return
         output.print_metrics(metrics)
         output.print_paths({"report": run.path / "report.html"})
-
-
-def _names(models: tuple[str, ...]) -> dict[str, Path]:
-    """Column titles: the names given, else the files', with their folders' where two are equal."""
-    named: list[tuple[str, Path]] = []
-    for model in models:
-        name, given, path = model.partition("=")
-        file = Path(path if given else model)
-        # As a run calls its columns: the classifier that it trains is the original.
-        named.append((name if given else file.stem.replace("classifier", "original"), file))
-    names = [name for name, _ in named]
-    found = {
-        f"{path.parent.name}-{name}" if names.count(name) > 1 else name: path
-        for name, path in named
-    }
-    if len(found) < len(named):
-        raise UserError("the models have the same names; give them as NAME=MODEL")
-    bad = [name for name in found if not re.fullmatch(r"[\w.-]+", name)]
-    if bad:
-        raise UserError(f"{bad[0]!r} is no name; use letters, digits, dots, dashes, underscores")
-    return found

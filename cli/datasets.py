@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from . import options, output
@@ -29,4 +28,4 @@ def command(data_dir: Path | None, as_json: bool) -> None:
         table.add_column(title, overflow="fold")
     for info in found:
         table.add_row(info.name, info.summary, "yes" if info.prepared else "no", info.location)
-    Console().print(table)
+    output.console().print(table)

@@ -45,19 +45,17 @@ def command(
     from bcgan_tf.evaluation.first_look import clean_accuracy
 
     # The oracle is trained like the preset's classifier; hardening has no option for that.
-    original = load_classifier(
-        classifier, image_shape=data.image_shape, num_classes=data.num_classes
-    )
-    settings = {
+    original = session.load_models({"original": classifier}, data)["original"]
+    config = {
+        **recipe.to_dict(),
         "seed": seed,
         "deterministic": deterministic,
         "devices": devices,
         "classifier": str(classifier),
+        **session.described({"original": classifier}),
         "defense": defense,
     }
-    with session.open_run(
-        "harden", recipe, run_dir=run_dir, resume=resume, settings=settings
-    ) as run:
+    with session.open_run("harden", config, run_dir=run_dir, resume=resume) as run:
         path = pipeline.harden(
             run, data, original, recipe, defense=defense, seed=seed, devices=devices
         )

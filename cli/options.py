@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,21 @@ _TYPES: dict[str, Any] = {
     "str | None": str,
     "tuple[float, ...]": _Numbers(),
 }
+
+
+def settings_options(table: Mapping[str, tuple[Any, Any, str]]) -> Decorator:
+    """Options from rows of name, (type, default, help); numbers separated by commas for a tuple."""
+    return _stack(
+        [
+            click.option(
+                "--" + name.replace("_", "-"),
+                type=_Numbers() if kind is tuple else kind,
+                default=default,
+                help=text,
+            )
+            for name, (kind, default, text) in table.items()
+        ]
+    )
 
 
 def chosen_recipe(dataset: str, options: dict[str, Any]) -> Recipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,33 @@ def print_paths(paths: Mapping[str, Path | str]) -> None:
         click.echo(f"{name:<{width}}  {path}")
 
 
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Dicts of the same keys, a row each."""
+    table = Table(title=title)
+    for name in rows[0]:
+        number = isinstance(rows[0][name], int | float)
+        table.add_column(name.replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(_shown, row.values()))
+    console().print(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def console() -> Console:
+    """As wide as the terminal; into a file or a pipe, wide enough for any table."""
+    return Console(width=None if Console().is_terminal else 120)
+
+
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     """The headline table, and in words what the defence did and did not achieve."""
     from bcgan_tf.report import findings
     from bcgan_tf.report.table import headline_rows
 
-    console = Console(width=None if Console().is_terminal else 120)
     models = list(metrics["models"])
     table = Table(title=f"{metrics['dataset']}: share of test images classified right")
     table.add_column("")
@@ -40,6 +61,8 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     for row in headline_rows(metrics):
         cells = [row.cells[m].text(row.kind) if m in row.cells else "" for m in models]
         table.add_row(row.label, *cells, style="bold" if row.worst else None)
-    console.print(table)
-    for sentence in [*findings.verdict(metrics), *findings.doubts(metrics)]:
+    console().print(table)
+    for sentence in findings.verdict(metrics):
         click.echo(sentence)
+    for doubt in findings.doubts(metrics):
+        click.echo(f"Doubtful: {doubt}")

@@ -48,21 +48,20 @@ def command(
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import pipeline
-    from bcgan_tf.classifier_io import load_classifier
 
     model = None
     if classifier is not None:
-        model = load_classifier(
-            classifier, image_shape=data.image_shape, num_classes=data.num_classes
-        )
-    settings = {
+        model = session.load_models({"original": classifier}, data)["original"]
+    config = {
+        **recipe.to_dict(),
         "seed": seed,
         "deterministic": deterministic,
         "devices": devices,
         "classifier": str(classifier) if classifier else None,
+        **session.described({"original": classifier} if classifier else {}),
         "saved_models": str(saved_models),
     }
-    with session.open_run("run", recipe, run_dir=run_dir, resume=resume, settings=settings) as run:
+    with session.open_run("run", config, run_dir=run_dir, resume=resume) as run:
         metrics = pipeline.run(
             run,
             data,

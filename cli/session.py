@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bcgan_tf.recipes import Recipe
+from bcgan_tf.errors import UserError
 
 from .command import DEBUG, RUN
 
 if TYPE_CHECKING:
+    import keras
+
     from bcgan_tf.data import Dataset
     from bcgan_tf.runs import RunDirectory
 
@@ -29,6 +33,47 @@ def load_data(dataset: str, data_dir: Path | None, seed: int) -> Dataset:
     if any(info.name == dataset and info.prepared for info in data.datasets(data_dir=data_dir)):
         start_tensorflow()  # reading will, and its notes are not for users
     return data.load(dataset, data_dir=data_dir, seed=seed)
+
+
+def named_models(models: tuple[str, ...]) -> dict[str, Path]:
+    """Column titles: the names given, else the files', with their folders' where two are equal."""
+    named: list[tuple[str, Path]] = []
+    for model in models:
+        name, given, path = model.partition("=")
+        file = Path(path if given else model)
+        # As a run calls its columns: the classifier that it trains is the original.
+        named.append((name if given else file.stem.replace("classifier", "original"), file))
+    names = [name for name, _ in named]
+    found = {
+        f"{path.parent.name}-{name}" if names.count(name) > 1 else name: path
+        for name, path in named
+    }
+    if len(found) < len(named):
+        raise UserError("the models have the same names; give them as NAME=MODEL")
+    bad = [name for name in found if not re.fullmatch(r"[\w.-]+", name)]
+    if bad:
+        raise UserError(f"{bad[0]!r} is no name; use letters, digits, dots, dashes, underscores")
+    return found
+
+
+def load_models(paths: Mapping[str, Path], data: Dataset) -> dict[str, keras.Model]:
+    """Checked classifiers for the data's images and classes."""
+    from bcgan_tf.classifier_io import load_classifier
+
+    return {
+        name: load_classifier(path, image_shape=data.image_shape, num_classes=data.num_classes)
+        for name, path in paths.items()
+    }
+
+
+def described(paths: Mapping[str, Path]) -> dict[str, Any]:
+    """The models a run works on, for its settings: resumed with other weights, it is refused."""
+    return {
+        "models": {name: str(path) for name, path in paths.items()},
+        "models_sha256": {
+            name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()
+        },
+    }
 
 
 def make_repeatable(seed: int, deterministic: bool) -> None:
@@ -69,20 +114,14 @@ def start_tensorflow() -> None:
 
 @contextlib.contextmanager
 def open_run(
-    command: str,
-    recipe: Recipe,
-    *,
-    run_dir: Path | None,
-    resume: bool,
-    settings: dict[str, Any],
+    command: str, config: Mapping[str, Any], *, run_dir: Path | None, resume: bool
 ) -> Iterator[RunDirectory]:
-    """The run's folder, locked, with every setting written down."""
+    """The run's folder, locked, with every setting (``config``) written down."""
     from bcgan_tf.runs import RunDirectory
 
     if resume and run_dir is None:
         raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with")
     line = shlex.join(["bcgan-tf", *sys.argv[1:]])
-    config = {**recipe.to_dict(), **settings}
     with RunDirectory.create(run_dir, command, config, resume=resume, command_line=line) as run:
         click.get_current_context().meta[RUN] = run.path
         click.echo(f"run: {run.path}", err=True)

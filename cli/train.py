@@ -35,10 +35,8 @@ def command(
     from bcgan_tf.classifier_io import load_classifier
     from bcgan_tf.evaluation.first_look import clean_accuracy
 
-    settings = {"seed": seed, "deterministic": deterministic, "devices": devices}
-    with session.open_run(
-        "train", recipe, run_dir=run_dir, resume=resume, settings=settings
-    ) as run:
+    config = {**recipe.to_dict(), "seed": seed, "deterministic": deterministic, "devices": devices}
+    with session.open_run("train", config, run_dir=run_dir, resume=resume) as run:
         path = pipeline.train(run, data, recipe, seed=seed, devices=devices)
         model = clean_accuracy(load_classifier(path), data.test)
         run.write_metrics({"dataset": data.name, "models": {"original": model}})

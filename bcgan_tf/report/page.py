@@ -17,6 +17,8 @@ no section. ``metrics.json`` has this shape, each key optional unless marked wit
        "hardened": {...}},
      "generated_set": {...},                    # GeneratedSet.to_dict(); "classes" adds log K
      "toy": [{"beta": 0.0, ...}],               # one dict of numbers a panel
+     "toy_classifier": {...},                   # numbers
+     "boundary": {"planes": [{...}], ...},      # one dict of numbers a plane and model
      "exported": "saved_models/mnist/1"}
 
 Accuracies and rates are shares in [0, 1], intervals are 95 %, eps and distances are in [0, 1] pixel
@@ -28,7 +30,7 @@ drawn here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def write_report(run: RunDirectory) -> Path:
         markup.section("Accuracy", *_accuracy(run, metrics)),
         markup.section("Boundary samples", *_samples(run, metrics)),
         markup.section("Adversarial examples", *_adversarial(run)),
-        markup.section("Decision boundary", *_planes(run)),
+        markup.section("Decision boundary", *_planes(run, metrics)),
         markup.section("Toy data", *_toy(run, metrics)),
         markup.section("Training", *_curves(run)),
         markup.section("How to repeat it", *_settings(run, metrics)),
@@ -156,29 +158,43 @@ def _adversarial(run: RunDirectory) -> Iterable[str]:
         )
 
 
-def _planes(run: RunDirectory) -> Iterable[str]:
+def _planes(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
     for file in sorted(run.figures.glob("boundary_plane*.png")):
         yield markup.picture(
             file,
             "Predicted class on a plane through a test image (the cross); both axes are L2 "
             "distances in [0, 1] pixel units",
         )
+    yield _rows(metrics.get("boundary", {}).get("planes", []))
 
 
 def _toy(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
     for file in sorted(run.figures.glob("toy*.png")):
         yield markup.picture(file, "Data of two classes, generated samples, the Bayes boundary")
-    panels = metrics.get("toy", [])
-    names = list(dict.fromkeys(name for panel in panels for name in panel))
-    yield markup.table(
-        [name.replace("_", " ") for name in names],
-        [[markup.text(_number(panel.get(name))) for name in names] for panel in panels],
+    yield _rows(metrics.get("toy", []))
+    classifier = metrics.get("toy_classifier", {})
+    numbers = markup.pairs((_spaced(name), _number(v)) for name, v in classifier.items())
+    yield markup.folded("The classifier", numbers)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Dicts of numbers, a row each."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return markup.table(
+        [_spaced(name) for name in names],
+        [[markup.text(_number(row.get(name))) for name in names] for row in rows],
     )
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _number(value: Any) -> str:
     if value is None:
-        return ""
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -125,7 +125,15 @@ def test_a_toy_run_has_its_table(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "b", "toy", {"dataset": "gaussians"}) as run:
         run.write_metrics({"toy": [{"beta": 0.0, "distance": 2.1234567}, {"beta": 5.0}]})
         text = read(write_report(run)).text
-    assert "beta distance 0 2.123 5" in text
+    assert "beta distance 0 2.123 5 -" in text
+
+
+def test_a_boundary_run_has_its_table(tmp_path: Path) -> None:
+    plane = {"plane": "own", "model": "a", "boundary_distance": None, "used_margin_gradient": True}
+    with RunDirectory.create(tmp_path / "b", "boundary", {"dataset": "mnist"}) as run:
+        run.write_metrics({"boundary": {"index": 3, "planes": [plane]}})
+        text = read(write_report(run)).text
+    assert "plane model boundary distance used margin gradient own a - yes" in text
 
 
 def test_names_cannot_break_the_page(tmp_path: Path, metrics: dict[str, Any]) -> None:

@@ -1,0 +1,69 @@
+"""``bcgan-tf boundary``: the paper's Figure 4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options, output, session
+from .command import Command
+
+# The fields of bcgan_tf.boundary.BoundarySettings, written out: importing it would load TensorFlow.
+SETTINGS: dict[str, tuple[Any, Any, str]] = {
+    "index": (int, None, "Of the test image.  [default: the first that all models get right]"),
+    "extent": (float, 8.0, "How far the planes reach, L2 norm, images in [0, 1]."),
+    "resolution": (int, 101, "Points a side, odd."),
+    "samples": (int, 1000, "Noisy copies that the gradient is averaged over."),
+    "sigma": (float, 1 / 255, "Of that noise, in [0, 1] pixel units."),
+    "eps": (float, 0.3, "Linf radius of the PGD attack that gives a plane its direction."),
+    "pgd_steps": (int, 40, "Its steps."),
+}
+
+
+@click.command(cls=Command)
+@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
+@options.dataset_options()
+@options.settings_options(SETTINGS)
+@options.run_options()
+def command(
+    models: tuple[str, ...],
+    dataset: str,
+    data_dir: Path | None,
+    run_dir: Path | None,
+    resume: bool,
+    seed: int,
+    deterministic: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Draw the paper's Figure 4: decision boundaries around one test image, side by side.
+
+    MODELs are .keras files, the original first: all are drawn on the directions of the first, and
+    each on its own.
+    """
+    names = session.named_models(models)
+    data = session.load_data(dataset, data_dir, seed)
+    session.make_repeatable(seed, deterministic)
+    from bcgan_tf import pipeline
+    from bcgan_tf.boundary import BoundarySettings, boundary
+
+    chosen = BoundarySettings(**settings, seed=seed)
+    loaded = session.load_models(names, data)
+    config = {
+        "dataset": dataset,
+        **chosen.to_dict(),
+        "deterministic": deterministic,
+        **session.described(names),
+    }
+    with session.open_run("boundary", config, run_dir=run_dir, resume=resume) as run:
+        metrics = boundary(run, data, loaded, chosen)
+        report = pipeline.report(run)
+        if as_json:
+            output.print_json({**metrics, "run": str(run.path)})
+            return
+        found = metrics["boundary"]
+        title = f"{data.name}: planes through test image {found['index']} ({found['class_name']})"
+        output.print_rows(title, found["planes"])
+        output.print_paths({"figures": run.figures, "report": report})
