@@ -21,7 +21,7 @@ METADATA := pyproject.toml setup.cfg constraints.txt
 
 demo: install
 	rm -rf runs/demo
-	$(BIN)/bcgan-tf run --dataset digits --preset quick --run-dir runs/demo
+	$(BIN)/bcgan-tf run --dataset digits --preset quick --run-dir runs/demo --saved-models runs/demo/saved_models
 
 test: install-dev
 	$(BIN)/pytest $(ARGS)
