@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ INTERRUPTED = 130
 # Key of ctx.meta under which a command's run folder stands once it is open.
 RUN = "bcgan_tf.run"
 DEBUG = "bcgan_tf.debug"
+# And where results go.
+STDOUT = "bcgan_tf.stdout"
 _NOT_SETTINGS = {"config", "help"}
 # What a TOML value must be for an option that click would otherwise convert without a word.
 _TOML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
@@ -95,7 +99,9 @@ class Command(click.Command):
                 from bcgan_tf.runs import RunDirectory
 
                 RunDirectory.check_startable(ctx.params["run_dir"], resume=ctx.params["resume"])
-            return super().invoke(ctx)
+            ctx.meta[STDOUT] = sys.stdout
+            with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no result
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo(f"Interrupted{_how_to_go_on(ctx)}", err=True)
             ctx.exit(INTERRUPTED)

@@ -143,20 +143,15 @@ def chosen_recipe(dataset: str, options: dict[str, Any]) -> Recipe:
     return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
 
 
-def dataset_options(default: str | None = None) -> Decorator:
+def dataset_options() -> Decorator:
     """``--dataset`` and ``--data-dir``."""
-    return _stack(
-        [
-            click.option(
-                "--dataset",
-                required=default is None,
-                default=default,
-                metavar="NAME",
-                help="mnist, fashion_mnist, cifar10, digits, or folder:PATH.",
-            ),
-            data_dir_option(),
-        ]
+    dataset = click.option(
+        "--dataset",
+        required=True,
+        metavar="NAME",
+        help="mnist, fashion_mnist, cifar10, digits, or folder:PATH.",
     )
+    return _stack([dataset, data_dir_option()])
 
 
 def data_dir_option() -> Any:

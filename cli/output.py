@@ -13,17 +13,19 @@ from rich.table import Table
 
 from bcgan_tf.files import as_json
 
+from .command import STDOUT
+
 
 def print_json(content: Any) -> None:
     """One JSON document; what is not a number is null."""
-    click.echo(json.dumps(as_json(content), indent=2, allow_nan=False))
+    _print(json.dumps(as_json(content), indent=2, allow_nan=False))
 
 
 def print_paths(paths: Mapping[str, Path | str]) -> None:
     """``name: path``, a line each."""
     width = max(map(len, paths))
     for name, path in paths.items():
-        click.echo(f"{name:<{width}}  {path}")
+        _print(f"{name:<{width}}  {path}")
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -45,7 +47,12 @@ def _shown(value: Any) -> str:
 
 def console() -> Console:
     """As wide as the terminal; into a file or a pipe, wide enough for any table."""
-    return Console(width=None if Console().is_terminal else 120)
+    stdout = click.get_current_context().meta[STDOUT]
+    return Console(file=stdout, width=None if Console(file=stdout).is_terminal else 120)
+
+
+def _print(text: str) -> None:
+    click.echo(text, file=click.get_current_context().meta[STDOUT])
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
@@ -63,6 +70,6 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
         table.add_row(row.label, *cells, style="bold" if row.worst else None)
     console().print(table)
     for sentence in findings.verdict(metrics):
-        click.echo(sentence)
+        _print(sentence)
     for doubt in findings.doubts(metrics):
-        click.echo(f"Doubtful: {doubt}")
+        _print(f"Doubtful: {doubt}")

@@ -1,0 +1,98 @@
+"""The command line in this process, in an empty folder, with the long work recorded instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click.testing
+import keras
+import pytest
+
+from bcgan_tf import pipeline, serving
+from bcgan_tf.cli import main
+from bcgan_tf.networks.classifiers import small_cnn
+
+CLEAN = {"clean_accuracy": 0.9, "clean_interval": [0.86, 0.93], "n": 360}
+METRICS = {
+    "dataset": "digits",
+    "models": {"original": CLEAN, "hardened": {**CLEAN, "clean_accuracy": 0.88}},
+    "exported": "saved_models/digits-bcgan/1",
+}
+
+Cli = Callable[..., click.testing.Result]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """``cli("train", "--dataset", "digits")``, with stdout and stderr apart."""
+    monkeypatch.chdir(tmp_path)
+    runner = click.testing.CliRunner()
+
+    def invoke(*arguments: str, **env: str) -> click.testing.Result:
+        return runner.invoke(main, list(arguments), env=env, prog_name="bcgan-tf")
+
+    return invoke
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    """An untrained classifier for digits, ``classifier.keras`` in the working directory."""
+    path = tmp_path / "classifier.keras"
+    small_cnn((8, 8, 1), 10, seed=0).save(path)
+    return path
+
+
+@pytest.fixture
+def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+    """What the commands asked of the pipeline; nothing is trained, attacked or exported."""
+    calls: list[SimpleNamespace] = []
+    model = small_cnn((8, 8, 1), 10, seed=0)
+
+    def note(name: str, run: Any, **arguments: Any) -> None:
+        calls.append(SimpleNamespace(name=name, run=run.path, config=run.config, **arguments))
+
+    def save(run: Any, name: str) -> Path:
+        path = run.path / name
+        model.save(path)
+        return path
+
+    def train(run: Any, data: Any, recipe: Any, **options: Any) -> Path:
+        note("train", run, data=data.name, recipe=recipe, **options)
+        print("progress")
+        return save(run, "classifier.keras")
+
+    def harden(run: Any, data: Any, classifier: keras.Model, recipe: Any, **options: Any) -> Path:
+        note("harden", run, data=data.name, recipe=recipe, classifier=classifier, **options)
+        run.finish_stage("generated_set", {"n": 10, "oracle_accuracy": 0.5})
+        return save(run, "hardened.keras")
+
+    def attack(run: Any, data: Any, models: Any, recipe: Any, **options: Any) -> dict[str, Any]:
+        note("attack", run, data=data.name, recipe=recipe, models=list(models), **options)
+        metrics = {"dataset": data.name, "models": {name: CLEAN for name in models}}
+        run.write_metrics(metrics)
+        return metrics
+
+    def whole(run: Any, data: Any, recipe: Any, **options: Any) -> dict[str, Any]:
+        note("run", run, data=data.name, recipe=recipe, **options)
+        run.write_metrics(METRICS)
+        return METRICS
+
+    for function in (train, harden, attack):
+        monkeypatch.setattr(pipeline, function.__name__, function)
+
+    def report(run: Any) -> Path:
+        (run.path / "report.html").touch()
+        return run.path / "report.html"
+
+    monkeypatch.setattr(pipeline, "run", whole)
+    monkeypatch.setattr(pipeline, "report", report)
+
+    def export(classifier: keras.Model, directory: Path, **options: Any) -> Path:
+        calls.append(SimpleNamespace(name="export", directory=directory, **options))
+        return directory / "1"
+
+    monkeypatch.setattr(serving, "export", export)
+    return calls

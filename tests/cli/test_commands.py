@@ -1,0 +1,124 @@
+"""What each command asks of the library, and that results alone go to stdout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import tensorflow as tf
+
+from bcgan_tf.runs import RunDirectory
+
+Calls = list[SimpleNamespace]
+
+
+def test_run_prints_the_table_and_the_paths(cli, pipeline_calls: Calls) -> None:
+    result = cli("run", "--dataset", "digits", "--run-dir", "a")
+    assert result.exit_code == 0
+    assert result.stderr == "run: a\n"
+    lines = result.stdout.splitlines()
+    assert any("clean" in line and "90.0 % (86.0 to 93.0), n = 360" in line for line in lines)
+    assert "Clean accuracy went from 90.0 % to 88.0 % (-2.0 points)." in lines
+    assert lines[-3:] == [
+        "report               a/report.html",
+        "hardened classifier  a/hardened.keras",
+        "exported model       saved_models/digits-bcgan/1",
+    ]
+    saved = RunDirectory.saved_config("a")
+    assert saved is not None and saved["config"]["dataset"] == "digits"
+
+
+def test_json_is_all_there_is_on_stdout(cli, pipeline_calls: Calls, model_file: Path) -> None:
+    for arguments in (
+        ["run", "--dataset", "digits"],
+        ["train", "--dataset", "digits"],
+        ["harden", "--dataset", "digits", "--classifier", str(model_file)],
+        ["attack", "--dataset", "digits", str(model_file)],
+        ["export", str(model_file)],
+        ["datasets"],
+    ):
+        result = cli(*arguments, "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout), arguments
+
+
+def test_train_measures_what_it_saved(cli, pipeline_calls: Calls) -> None:
+    result = cli("train", "--dataset", "digits", "--run-dir", "a", "--devices", "1", "--json")
+    content = json.loads(result.stdout)
+    assert content["classifier"] == "a/classifier.keras" and content["n"] == 360
+    assert 0 <= content["clean_accuracy"] <= 1
+    (call,) = pipeline_calls
+    assert (call.name, call.data, call.seed, call.devices) == ("train", "digits", 0, 1)
+    assert Path("a/report.html").is_file()
+
+
+def test_harden_hands_over_the_users_model(cli, pipeline_calls: Calls, model_file: Path) -> None:
+    flags = ["--dataset", "digits", "--gan-epochs", "7", "--run-dir", "a"]
+    result = cli("harden", "--classifier", str(model_file), *flags)
+    assert result.exit_code == 0, result.stderr
+    (call,) = pipeline_calls
+    assert call.defense == "bcgan" and call.recipe.gan_epochs == 7
+    assert call.classifier.output_shape == (None, 10)
+    assert "hardened classifier  a/hardened.keras" in result.stdout
+    metrics = RunDirectory.open("a").metrics()
+    assert list(metrics["models"]) == ["original", "hardened"]
+    assert metrics["generated_set"]["oracle_accuracy"] == 0.5
+
+
+def test_attack_names_its_columns(cli, pipeline_calls: Calls, model_file: Path) -> None:
+    data = model_file.read_bytes()
+    for folder in ("x", "y"):
+        Path(folder).mkdir()
+        Path(folder, "net.keras").write_bytes(data)
+    for models, names in (
+        (["classifier.keras"], ["original"]),  # a run's own name for what it trained
+        (["first=classifier.keras", "x/net.keras"], ["first", "net"]),
+        (["x/net.keras", "y/net.keras"], ["x-net", "y-net"]),
+    ):
+        result = cli("attack", *models, "--dataset", "digits")
+        assert result.exit_code == 0, result.stderr
+        assert pipeline_calls[-1].models == names
+
+
+def test_export_takes_a_run_with_its_card(cli, pipeline_calls: Calls) -> None:
+    cli("run", "--dataset", "digits", "--run-dir", "a", "--beta", "0.7")
+    for name in ("classifier", "hardened"):
+        # The recorded pipeline trains nothing: any classifier will do.
+        cli("train", "--dataset", "digits", "--run-dir", name)
+        Path("a", f"{name}.keras").write_bytes(Path(name, "classifier.keras").read_bytes())
+    result = cli("export", "a", "--saved-models", "out")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "exported model  out/digits-bcgan/1\n"
+    call = pipeline_calls[-1]
+    assert call.name == "export" and len(call.class_names) == 10
+    assert call.card["clean_accuracy"] == 0.88 and call.card["run"] == "a"
+    assert call.card["defense"]["beta"] == 0.7
+
+
+def test_export_takes_a_file(cli, pipeline_calls: Calls, model_file: Path) -> None:
+    assert cli("export", str(model_file)).exit_code == 0
+    assert pipeline_calls[-1].class_names == [str(i) for i in range(10)]
+    letters = "a, b,c,d,e,f,g,h,i,j"
+    cli("export", str(model_file), "--name", "mine", "--class-names", letters)
+    call = pipeline_calls[-1]
+    assert call.directory == Path("saved_models/mine") and call.class_names == list("abcdefghij")
+
+
+def test_deterministic_reaches_tensorflow(cli, pipeline_calls: Calls, monkeypatch) -> None:
+    called = []
+    monkeypatch.setattr(
+        tf.config.experimental, "enable_op_determinism", lambda: called.append(True)
+    )
+    cli("train", "--dataset", "digits")
+    assert not called
+    cli("train", "--dataset", "digits", "--deterministic")
+    assert called and pipeline_calls[-1].config["deterministic"] is True
+
+
+def test_datasets_lists_what_is_here(cli, tmp_path: Path) -> None:
+    rows = json.loads(cli("datasets", "--json", "--data-dir", str(tmp_path)).stdout)
+    here = {row["name"]: row["prepared"] for row in rows}
+    assert here["digits"] is True and here["mnist"] is False
+    text = cli("datasets", "--data-dir", str(tmp_path)).stdout
+    assert all(name in text for name in here)

@@ -1,0 +1,115 @@
+"""Flag before variable before file before preset; what is misspelt or mistyped is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bcgan_tf.recipes import recipe
+
+Calls = list[SimpleNamespace]
+
+
+@pytest.fixture
+def file(tmp_path: Path):
+    def write(text: str) -> str:
+        path = tmp_path / "settings.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_precedence(cli, pipeline_calls: Calls, file) -> None:
+    config = file('dataset = "digits"\nclassifier-epochs = 11\nseed = 5')
+    variables = {"BCGAN_TF_CLASSIFIER_EPOCHS": "22", "BCGAN_TF_CLASSIFIER_BATCH_SIZE": "64"}
+    flags = ["--classifier-epochs", "33"]
+    preset = recipe("digits").classifier_epochs
+    expected = [
+        ([], {}, [], preset),
+        (["--config", config], {}, [], 11),
+        (["--config", config], variables, [], 22),
+        (["--config", config], variables, flags, 33),
+        ([], variables, flags, 33),
+    ]
+    for settings, env, given, epochs in expected:
+        result = cli("run", "--dataset", "digits", *settings, *given, **env)
+        assert result.exit_code == 0, result.stderr
+        call = pipeline_calls[-1]
+        assert call.recipe.classifier_epochs == epochs == call.config["classifier_epochs"]
+        assert call.recipe.classifier_batch_size == (64 if env else 32)
+        assert call.seed == (5 if settings else 0)
+
+
+def test_the_order_of_the_flags_does_not_matter(cli, pipeline_calls: Calls, file) -> None:
+    config = file('dataset = "digits"\nseed = 5\nbeta = 0.7\nattack_eps = [0.1, 0.2]')
+    for flags in (["--config", config, "--seed", "9"], ["--seed", "9", "--config", config]):
+        assert cli("run", *flags).exit_code == 0
+        call = pipeline_calls[-1]
+        assert (call.seed, call.recipe.beta, call.recipe.attack_eps) == (9, 0.7, (0.1, 0.2))
+
+
+def test_every_kind_of_setting_comes_through(cli, pipeline_calls: Calls) -> None:
+    flags = "--dataset digits --preset paper --attack-eps 8/255,0.1 --spectral-norm --dtype x"
+    result = cli("run", *flags.split(), "--devices", "2", BCGAN_TF_EMA="0.9")
+    assert result.exit_code == 0, result.stderr
+    call = pipeline_calls[-1]
+    assert call.recipe.attack_eps == (8 / 255, 0.1)
+    assert call.recipe.spectral_norm is True and call.recipe.dtype == "x"
+    assert call.recipe.ema == 0.9 and call.devices == 2
+    assert call.recipe.gan_epochs == recipe("digits", "paper").gan_epochs
+    assert str(call.saved_models_dir) == "saved_models" and call.classifier is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gan_epoch = 3", "no option of `run` is named gan_epoch;"),
+        ("[run]\nseed = 3", "named run;"),
+        ("config = 'x'", "named config;"),
+        ("seed = 1.5", "seed must be an integer, not 1.5"),
+        ("seed = true", "seed must be an integer, not True"),
+        ("seed = '3'", "seed must be an integer, not '3'"),
+        ("beta = 'high'", "beta must be a number"),
+        ("spectral_norm = 1", "spectral_norm must be true or false, not 1"),
+        ("dataset = 3", "dataset must be a string, not 3"),
+        ("seed = -1", "-1 is not in the range"),
+        ("attack_eps = ['a']", "'a' is no list of numbers"),
+        ("seed = ", "no readable TOML file"),
+    ],
+)
+def test_a_wrong_file_is_a_usage_error(cli, pipeline_calls: Calls, file, text, words) -> None:
+    result = cli("run", "--dataset", "digits", "--config", file(text))
+    assert result.exit_code == 2
+    assert words in result.stderr.splitlines()[-1]
+    assert not pipeline_calls and result.stdout == ""
+
+
+def test_a_missing_file_is_a_usage_error(cli) -> None:
+    result = cli("run", "--config", "nowhere.toml")
+    assert result.exit_code == 2 and "nowhere.toml is no readable TOML file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "--dataset", "digits", "--seed", "x"],
+        ["run", "--dataset", "digits", "--attack-eps", "1/0"],
+        ["run", "--dataset", "digits", "--devices", "0"],
+        ["run", "--dataset", "digits", "--preset", "huge"],
+        ["run", "--dataset", "digits", "--resume"],
+        ["train", "--dataset", "digits", "--gan-epochs", "3"],
+        ["harden", "--dataset", "digits"],
+        ["harden", "--dataset", "digits", "--classifier", "a.keras", "--defense", "magic"],
+        ["attack", "--dataset", "digits"],
+        ["melt"],
+    ],
+)
+def test_wrong_usage_exits_with_2(cli, pipeline_calls: Calls, arguments: list[str]) -> None:
+    result = cli(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Usage: ") and result.stdout == ""
+    assert not pipeline_calls
