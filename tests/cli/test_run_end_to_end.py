@@ -1,0 +1,126 @@
+"""`bcgan-tf run` on real digits, as a user runs it: killed twice and resumed, the same result."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+COMMAND = [sys.executable, "-c", "from bcgan_tf.cli import main; main(prog_name='bcgan-tf')", "run"]
+SETTINGS = """
+dataset = "digits"
+deterministic = true
+seed = 3
+saved-models = "published"
+classifier-epochs = 2
+classifier-batch-size = 128
+oracle-epochs = 1
+gan-epochs = 2
+gan-batch-size = 128
+generator-width = 0.1
+discriminator-width = 0.1
+latent-dim = 8
+delay-epochs = 0
+warmup-epochs = 1
+harden-epochs = 1
+harden-batch-size = 128
+generated-samples = 50
+attack-eps = [0.1, 0.3]
+attack-samples = 40
+pgd-steps = 3
+cw-samples = 4
+cw-steps = 10
+cw-binary-search-steps = 2
+"""
+FIRST = ["--config", "settings.toml", "--run-dir", "r"]
+AGAIN = ["--run-dir", "r", "--resume"]
+
+
+def finish(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def kill(folder: Path, *arguments: str, at: str) -> None:
+    """Runs until a line of progress starts with ``at``, and kills without warning."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if line.startswith(at):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL, "".join(seen)
+    process.stderr.close()
+
+
+def weights(file: Path) -> list[np.ndarray]:
+    found: list[np.ndarray] = []
+    with zipfile.ZipFile(file) as archive, archive.open("model.weights.h5") as stream:
+        tree = h5py.File(stream, "r")
+        tree.visititems(lambda _, node: found.append(node[()]) if hasattr(node, "dtype") else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    (folder / "settings.toml").write_text(SETTINGS)
+    return folder, finish(folder, *FIRST).stdout
+
+
+def test_a_run_leaves_what_it_promises(unbroken: tuple[Path, str]) -> None:
+    folder, stdout = unbroken
+    run = folder / "r"
+    for name in ("config.json", "env.json", "history.csv", "metrics.json", "report.html"):
+        assert (run / name).stat().st_size > 0, name
+    for name in ("boundary_samples", "adversarial_original", "adversarial_hardened"):
+        assert (run / "figures" / f"{name}.png").is_file(), name
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert list(metrics["models"]) == ["original", "hardened"]
+    assert metrics["models"]["original"]["clean_accuracy"] > 0.5
+    assert set(metrics["generated_set"]) >= {"oracle_accuracy", "confidence", "diversity"}
+    published = folder / metrics["exported"]
+    assert published == folder / "published" / "digits-bcgan" / "1"
+    assert (published / "saved_model.pb").is_file() and (published / "export.json").is_file()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") >= 8
+    for words in ("Clean accuracy went from", "PGD-3, eps 0.3", "Boundary samples", "Oracle"):
+        assert words in page, words
+    assert "report" in stdout and "PGD-3, eps 0.3" in stdout
+    host_files = (run / "env.json").read_text() + (run / "stages.json").read_text()
+    assert str(folder) not in host_files
+
+
+def test_killed_twice_it_ends_the_same(unbroken: tuple[Path, str], tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    kill(tmp_path, *FIRST, at="gan epoch 1/2")
+    kill(tmp_path, *AGAIN, at="FGSM eps 0.1 on original")
+    stdout = finish(tmp_path, *AGAIN).stdout
+
+    folder, expected = unbroken
+    assert stdout == expected
+    one, other = folder / "r", tmp_path / "r"
+    for name in ("metrics.json", "history.csv", "config.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for name in ("classifier.keras", "oracle.keras", "gan.keras", "hardened.keras"):
+        pairs = list(zip(weights(one / name), weights(other / name), strict=True))
+        assert pairs and all(np.array_equal(a, b) for a, b in pairs), name
+    pictures = {p.relative_to(one) for p in one.glob("figures/**/*.png")}
+    assert pictures == {p.relative_to(other) for p in other.glob("figures/**/*.png")}
+    assert all((one / p).read_bytes() == (other / p).read_bytes() for p in pictures)
+    assert [p.name for p in (tmp_path / "published" / "digits-bcgan").iterdir()] == ["1"]
