@@ -155,7 +155,7 @@ def adversarial_grid(
         predictions: row name to the class names that the model gave, ``N``.
         title: over the figure.
     """
-    rows: dict[str, np.ndarray] = {"original": originals, **adversarials}
+    rows: dict[str, np.ndarray] = {"test image": originals, **adversarials}
     count = len(originals)
     figure = new_figure(0.95 * count + 1.3, 1.15 * len(rows) + (0.35 if title else 0.05))
     if title:

@@ -23,7 +23,7 @@ h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; padding-top: .9rem;
 p, li { max-width: 46rem; } p.under, figcaption, .note { color: var(--faint); font-size: .9rem; }
 p.under { margin: 0 0 1.4rem; }
 .verdict { background: var(--card); border-left: 4px solid var(--accent); border-radius: 4px;
-  padding: .7rem 1.1rem; } .verdict p { margin: .35rem 0; }
+  padding: .7rem 1.1rem; margin: 1rem 0; } .verdict p { margin: .35rem 0; }
 .doubt { border-left-color: var(--warn); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }

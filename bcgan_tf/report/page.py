@@ -67,7 +67,7 @@ def write_report(run: RunDirectory) -> Path:
         _doubts(metrics),
         markup.section("Accuracy", *_accuracy(run, metrics)),
         markup.section("Boundary samples", *_samples(run, metrics)),
-        markup.section("Adversarial examples", *_adversarial(run)),
+        markup.section("Adversarial examples", *_adversarial(run, metrics)),
         markup.section("Decision boundary", *_planes(run, metrics)),
         markup.section("Toy data", *_toy(run, metrics)),
         markup.section("Training", *_curves(run)),
@@ -148,8 +148,10 @@ def _words(file: Path) -> str:
     return file.stem.replace("_", " ").replace("-", " ")
 
 
-def _adversarial(run: RunDirectory) -> Iterable[str]:
-    for file in sorted(run.figures.glob("adversarial*.png")):
+def _adversarial(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
+    order = [f"adversarial_{model}" for model in metrics.get("models", {})]
+    files = sorted(run.figures.glob("adversarial*.png"))
+    for file in sorted(files, key=lambda f: order.index(f.stem) if f.stem in order else len(order)):
         yield markup.picture(
             file,
             f"{_words(file).replace('adversarial', 'Attacks on').strip()}. First row: test images "

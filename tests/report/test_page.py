@@ -60,7 +60,8 @@ def run(tmp_path: Path, metrics: dict[str, Any]) -> RunDirectory:
         run.history.append("gan", epoch, {"kl": 1 / epoch})
     images = np.zeros((4, 8, 8, 1), np.float32)
     figures.image_grid(images, run.figures / "boundary_samples.png")
-    figures.image_grid(images, run.figures / "adversarial_hardened.png")
+    for model in ("hardened", "original"):
+        figures.image_grid(images, run.figures / f"adversarial_{model}.png")
     figures.image_grid(images, run.figures / "boundary_plane.png")
     for epoch in range(1, 10):
         figures.image_grid(images, run.figures / "gan" / f"samples_epoch_{epoch:04d}.png")
@@ -77,8 +78,8 @@ def test_the_page_stands_alone(run: RunDirectory) -> None:
     assert "http" not in text and "<script" not in text and "@import" not in text
     assert "prefers-color-scheme: dark" in text
     images = [attrs for tag, attrs in read(page).tags if tag == "img"]
-    # bars, samples, 4 of 9 grids, adversarial, plane, 2 stages of curves
-    assert len(images) == 1 + 1 + 4 + 1 + 1 + 2
+    # bars, samples, 4 of 9 grids, adversarial of 2 models, plane, 2 stages of curves
+    assert len(images) == 1 + 1 + 4 + 2 + 1 + 2
     assert all(str(attrs["src"]).startswith("data:image/png;base64,iVBOR") for attrs in images)
     assert all(attrs["alt"] for attrs in images)
 
@@ -99,6 +100,7 @@ def test_the_page_tells_the_whole_story(run: RunDirectory) -> None:
     ):
         assert words in text, words
     assert "What to doubt" not in text
+    assert text.index("Attacks on original.") < text.index("Attacks on hardened.")
 
 
 def test_doubts_stand_beside_the_verdict(run: RunDirectory, metrics: dict[str, Any]) -> None:
