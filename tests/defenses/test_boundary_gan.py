@@ -1,0 +1,261 @@
+"""The BCGAN defence: what it learns from, what it leaves alone, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.data import Dataset, load
+from bcgan_tf.defenses import BCGANDefense
+from bcgan_tf.defenses.defense import copy_classifier
+from bcgan_tf.errors import UserError
+from bcgan_tf.models import BCGAN
+
+TINY = {
+    "gan_epochs": 1,
+    "gan_batch_size": 32,
+    "generator_width": 0.05,
+    "discriminator_width": 0.05,
+    "latent_dim": 6,
+    "epochs": 1,
+    "batch_size": 32,
+    "delay_epochs": 0.0,
+    "warmup_epochs": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    data = load("digits")
+    return dataclasses.replace(
+        data, train=data.train.take(128), validation=data.validation.take(32)
+    )
+
+
+@pytest.fixture(scope="module")
+def classifier() -> keras.Model:
+    """With batch norm; built-in layers only."""
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(image)
+    x = keras.layers.Dense(16, kernel_initializer=keras.initializers.HeNormal(1))(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    logits = keras.layers.Dense(10, kernel_initializer=keras.initializers.HeNormal(2))(x)
+    return keras.Model(image, logits)
+
+
+@pytest.fixture(scope="module")
+def gan(classifier, digits) -> BCGAN:
+    return BCGANDefense(**TINY, seed=2).build_gan(classifier, digits)
+
+
+def arrays(model):
+    return [np.array(weight.numpy()) for weight in model.weights]
+
+
+def test_the_given_classifier_is_untouched_and_the_hardened_one_is_new(
+    classifier, digits, tmp_path
+):
+    before = arrays(classifier)
+    asked = []
+    defense = BCGANDefense(**TINY)
+    hardened = defense.harden(
+        classifier,
+        digits,
+        directory=tmp_path / "work",
+        callbacks=lambda stage: asked.append(stage) or [],
+    )
+    assert asked == ["gan", "harden"]
+    for one, other in zip(before, arrays(classifier), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert hardened is not classifier
+    assert hardened.trainable
+    assert all(
+        (one != other).any() for one, other in zip(before, arrays(hardened), strict=True)
+    )  # batch norm's statistics among them
+    for stage in ("gan", "harden"):
+        assert (tmp_path / "work" / stage / "epoch-0001").is_dir()
+
+    # Resumed, the finished stages are read, not trained again.
+    again = defense.harden(classifier, digits, directory=tmp_path / "work", resume=True)
+    for one, other in zip(arrays(hardened), arrays(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    # What comes out is a file for Keras alone.
+    hardened.save(tmp_path / "hardened.keras")
+    images = digits.test.scaled(0, 4)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "logits.npy", hardened(images, training=False))
+    script = (
+        "import sys; sys.modules['bcgan_tf'] = None\n"
+        "import keras, numpy as np\n"
+        "found = keras.models.load_model('hardened.keras')(np.load('images.npy'), training=False)\n"
+        "np.testing.assert_allclose(found, np.load('logits.npy'), atol=1e-5)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        check=True,
+    )
+
+
+def built(gan, rows=24, seed=(1, 2), **options):
+    builder = BCGANDefense(**{**TINY, **options})._batch_builder(gan)
+    images = tf.fill([rows, 8, 8, 1], 2.0)  # no generated pixel is 2
+    labels = tf.cast(tf.range(rows) % 10, tf.int64)
+    found, classes, weights = builder(images, labels, tf.constant(seed))
+    np.testing.assert_array_equal(found[:rows], images)
+    np.testing.assert_array_equal(classes[:rows], labels)
+    np.testing.assert_array_equal(weights, np.ones(len(found)))
+    assert classes.dtype == tf.int64
+    return found[rows:].numpy(), classes[rows:].numpy()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "fakes"), [(0.5, 24), (0.75, 8), (0.25, 72), (0.8, 6), (0.96, 1), (0.999, 0)]
+)
+def test_clean_ratio_is_the_share_of_clean_images(gan, ratio, fakes):
+    images, classes = built(gan, clean_ratio=ratio)
+    assert images.shape == (fakes, 8, 8, 1)
+    assert classes.shape == (fakes,)
+    assert not fakes or images.max() <= 1
+
+
+def test_a_ratio_of_one_needs_no_builder(gan):
+    assert BCGANDefense(**TINY, clean_ratio=1.0)._batch_builder(gan) is None
+
+
+def test_fresh_fakes_carry_the_class_they_were_asked_for(gan):
+    images, classes = built(gan, rows=40, clean_ratio=0.2)  # 160 fakes
+    assert set(classes) == set(range(10))
+    # The generator maps its noise with these classes, and no others, to these images.
+    noise = tf.random.stateless_normal([160, 6], tf.random.fold_in(tf.constant([1, 2]), 0))
+    expected = gan.generator([noise, tf.constant(classes)], training=False).numpy()
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+    shifted = gan.generator([noise, tf.constant((classes + 1) % 10)], training=False).numpy()
+    assert np.abs(images - shifted).reshape(160, -1).max(1).min() > 1e-6
+
+
+def test_fresh_fakes_change_with_the_seed_only(gan):
+    first, again, other = (built(gan, seed=seed)[0] for seed in ((1, 2), (1, 2), (1, 3)))
+    np.testing.assert_array_equal(first, again)
+    assert not np.isclose(first, other, atol=1e-7).reshape(24, -1).all(1).any()
+
+
+def test_the_moving_average_makes_the_fakes_where_there_is_one(classifier, digits):
+    gan = BCGANDefense(**TINY, ema=0.9).build_gan(classifier, digits)
+    before = built(gan)[0]
+    for weight in gan.generator.weights:
+        weight.assign(0 * weight)
+    np.testing.assert_array_equal(built(gan)[0], before)
+
+
+def test_a_fixed_set_is_all_that_is_drawn_from(gan):
+    stored = gan.generate(np.arange(7) % 10, seed=4)
+    images, classes = built(gan, rows=60, fixed_samples=7, seed=(0, 0), clean_ratio=0.5)
+    # The set is made with the defence's seed.
+    defense = BCGANDefense(**TINY, fixed_samples=7, seed=4)
+    builder = defense._batch_builder(gan)
+    images, classes, _ = builder(
+        tf.zeros([60, 8, 8, 1]), tf.zeros([60], tf.int64), tf.constant([0, 0])
+    )
+    for image, label in zip(images[60:].numpy(), classes[60:].numpy(), strict=True):
+        distances = np.abs(stored - image).reshape(7, -1).max(1)
+        assert distances.argmin() == label
+        assert distances.min() < 1e-6
+    assert set(classes[60:].numpy()) == set(range(7))
+
+
+def test_replicas_learn_from_different_fakes(two_replicas, classifier, digits):
+    gan = BCGANDefense(**TINY, seed=2, devices=2).build_gan(classifier, digits)
+    assert gan.distribute_strategy is two_replicas
+    builder = BCGANDefense(**TINY, clean_ratio=0.5)._batch_builder(gan)
+    images, labels = tf.zeros([6, 8, 8, 1]), tf.zeros([6], tf.int64)
+
+    @tf.function
+    def run():
+        return two_replicas.run(lambda: builder(images, labels, tf.constant([1, 2]))[:2])
+
+    found, classes = (
+        [part.numpy()[6:] for part in two_replicas.experimental_local_results(value)]
+        for value in run()
+    )
+    single, single_classes = built(gan, rows=12)
+    np.testing.assert_array_equal(np.concatenate(classes), single_classes)
+    np.testing.assert_allclose(np.concatenate(found), single, atol=1e-6)
+
+
+def test_the_gan_has_the_defences_settings(classifier, digits):
+    defense = BCGANDefense(
+        **{**TINY, "delay_epochs": 1.5, "warmup_epochs": 0.5},
+        beta=0.4,
+        seed=9,
+        real_target=0.8,
+        instance_noise=0.1,
+        spectral_norm=True,
+        gan_learning_rate=0.003,
+    )
+    gan = defense.build_gan(classifier, digits)  # 128 images: 4 steps an epoch
+    found = (gan.beta, gan.delay_steps, gan.warmup_steps, gan.seed, gan.latent_dim)
+    assert found == (0.4, 6, 2, 9, 6)
+    assert (gan.real_target, gan.instance_noise) == (0.8, 0.1)
+    assert [float(v.learning_rate) for v in gan.optimizers] == [pytest.approx(0.003)] * 2
+    assert [v.beta_1 for v in gan.optimizers] == [0.5, 0.5]
+    assert "SpectralConv2D" in {type(v).__name__ for v in gan.discriminator.layers}
+    assert gan.classifier is not classifier
+
+
+def test_a_copy_shares_nothing(classifier):
+    copy = copy_classifier(classifier)
+    for one, other in zip(classifier.weights, copy.weights, strict=True):
+        assert one is not other
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": -1}, "beta is -1.*or more"),
+        ({"clean_ratio": 0}, "clean_ratio is 0.*at most 1"),
+        ({"clean_ratio": 1.2}, r"clean_ratio is 1\.2"),
+        ({"gan_epochs": 0}, "gan_epochs is 0"),
+        ({"gan_batch_size": 0}, "gan_batch_size is 0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": -2}, "batch_size is -2"),
+        ({"latent_dim": 0}, "latent_dim is 0"),
+        ({"fixed_samples": -1}, "fixed_samples is -1"),
+    ],
+)
+def test_impossible_settings(options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        BCGANDefense(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_hardened(classifier, digits):
+    three = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    three.add(keras.layers.Dense(3))
+    for model, options, message in (
+        (three, {}, "3"),
+        (classifier, {"gan_batch_size": 1000}, "1000"),
+        (classifier, {"gan_batch_size": 33, "devices": 2}, "does not divide by 2"),
+        (classifier, {"devices": 64}, "64 devices"),
+    ):
+        with pytest.raises(UserError, match=message):
+            BCGANDefense(**{**TINY, **options}).harden(model, digits)
+
+
+def test_config_is_for_the_models_card():
+    import json
+
+    config = json.loads(json.dumps(BCGANDefense(beta=0.7).config()))
+    assert config["defense"] == "bcgan"
+    assert config["beta"] == 0.7
+    assert set(config) == {"defense"} | {f.name for f in dataclasses.fields(BCGANDefense)}
