@@ -29,7 +29,7 @@ def step_seed(seed: int, purpose: int, step: tf.Tensor) -> tf.Tensor:
     return fold_in(tf.constant([seed, purpose], tf.int32), tf.cast(step, tf.int32))
 
 
-def _replica_rows(rows: int) -> tuple[tf.Tensor, int]:
+def _replica_rows(rows: int | tf.Tensor) -> tuple[tf.Tensor, int | tf.Tensor]:
     context = tf.distribute.get_replica_context()
     if context is None:
         return tf.constant(0), rows
@@ -37,7 +37,7 @@ def _replica_rows(rows: int) -> tuple[tf.Tensor, int]:
     return first, rows * context.num_replicas_in_sync
 
 
-def global_normal(seed: tf.Tensor, rows: int, width: int) -> tf.Tensor:
+def global_normal(seed: tf.Tensor, rows: int | tf.Tensor, width: int) -> tf.Tensor:
     """This replica's rows of one N(0, 1) draw for the *global* batch, float32 ``[rows, width]``.
 
     Replicas get different rows of the same draw, so ``N`` replicas see exactly the noise that one
@@ -47,7 +47,7 @@ def global_normal(seed: tf.Tensor, rows: int, width: int) -> tf.Tensor:
     return tf.random.stateless_normal([total, width], seed)[first : first + rows]
 
 
-def global_labels(seed: tf.Tensor, rows: int, num_classes: int) -> tf.Tensor:
+def global_labels(seed: tf.Tensor, rows: int | tf.Tensor, num_classes: int) -> tf.Tensor:
     """This replica's rows of one uniform draw of classes for the global batch, int32 ``[rows]``."""
     first, total = _replica_rows(rows)
     draw = tf.random.stateless_uniform([total], seed, maxval=num_classes, dtype=tf.int32)

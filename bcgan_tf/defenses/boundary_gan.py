@@ -232,7 +232,7 @@ class BCGANDefense(Defense):
         def build(
             images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            rows = images.shape[0] if images.shape[0] is not None else tf.shape(images)[0]
+            rows = tf.shape(images)[0]
             count = tf.cast(tf.round(tf.cast(rows, tf.float32) * ratio), tf.int32)
 
             def draw(purpose: int, below: int) -> tf.Tensor:

@@ -105,7 +105,7 @@ def measure_generated_set(
         classifier_accuracy=float(np.mean(logits.argmax(-1) == labels)),
         confidence=float(confidence.mean()),
         entropy=float(-np.mean(np.sum(probabilities * np.log(probabilities + 1e-12), -1))),
-        margin=float(tf.reduce_mean(losses.top_two_margin(logits))),
+        margin=float(tf.reduce_mean(losses.top_two_margin(tf.constant(logits)))),
         useful=float(np.mean((judged == labels) & (confidence < 0.9))),
         diversity=intra_class_distance(images, labels),
         real_diversity=intra_class_distance(real_images, real_labels),

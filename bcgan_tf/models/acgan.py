@@ -140,8 +140,9 @@ class ACGAN(keras.Model):
         if not self.instance_noise:
             return images
         seed = randomness.step_seed(self.seed, _INSTANCE + which, step)
-        noise = randomness.global_normal(seed, images.shape[0], math.prod(images.shape[1:]))
-        return images + self.instance_noise * tf.reshape(noise, images.shape)
+        shape = [int(size or 0) for size in images.shape]  # train_step has checked the rows
+        noise = randomness.global_normal(seed, shape[0], math.prod(shape[1:]))
+        return images + self.instance_noise * tf.reshape(noise, shape)
 
     def generator_loss(self, fakes: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """Per-example generator loss, ``[B]``; subclasses add their terms here."""

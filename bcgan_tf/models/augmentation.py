@@ -34,7 +34,7 @@ def noisy_shifted_batch(
         return images, labels, weights
     seed = randomness.fold_replica(seed)
     scale = tf.random.stateless_uniform(
-        [tf.shape(images)[0], 1, 1, 1], randomness.fold_in(seed, _SCALE), maxval=noise
+        tf.stack([tf.shape(images)[0], 1, 1, 1]), randomness.fold_in(seed, _SCALE), maxval=noise
     )
     images += scale * tf.random.stateless_normal(tf.shape(images), randomness.fold_in(seed, _NOISE))
     reach = max(1, round(int(images.shape[1] or 1) * shift))
