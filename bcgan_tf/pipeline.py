@@ -17,6 +17,7 @@ from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.first_look import first_look
 from bcgan_tf.evaluation.generated_set import measure_generated_set
+from bcgan_tf.files import read_json
 from bcgan_tf.models.augmentation import noisy_shifted_batch
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
@@ -355,11 +356,25 @@ def export(
     """
     if run.stage_done("export"):
         return Path(run.stage_payload("export")["path"])
-    path = serving.export(
-        classifier, Path(saved_models_dir) / name, class_names=data.class_names, card=card
+    directory = Path(saved_models_dir) / name
+    if not run.stage_done("export-begin"):
+        newest = max(serving.versions(directory), default=0)
+        run.finish_stage("export-begin", {"newest": newest})
+    path = _published(run, directory) or serving.export(
+        classifier, directory, class_names=data.class_names, card=card
     )
     run.finish_stage("export", {"path": str(path)})
     return path
+
+
+def _published(run: RunDirectory, directory: Path) -> Path | None:
+    """The version that this run published just before it was killed, if it did."""
+    before = run.stage_payload("export-begin")["newest"]
+    for version in sorted(v for v in serving.versions(directory) if v > before):
+        card = directory / str(version) / serving.CARD
+        if card.exists() and read_json(card).get("run") == run.path.name:
+            return card.parent
+    return None
 
 
 def model_card(run: RunDirectory, model: str, recipe: Recipe, *, seed: int) -> dict[str, Any]:

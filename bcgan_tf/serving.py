@@ -125,10 +125,10 @@ def verify(
     """
     path = Path(path)
     if not (path / "saved_model.pb").is_file():
-        versions = _versions(path)
-        if not versions:
+        found = versions(path)
+        if not found:
             raise UserError(f"{path} holds no exported model; export one there first")
-        return verify(path / str(max(versions)), classifier, tolerance=tolerance)
+        return verify(path / str(max(found)), classifier, tolerance=tolerance)
 
     def compare(what: str, found: Any, expected: Any) -> None:
         if not np.allclose(found, expected, rtol=tolerance, atol=tolerance):
@@ -182,7 +182,7 @@ def _card(
     given: Mapping[str, Any],
     signatures: list[str],
 ) -> dict[str, Any]:
-    versions = environment()
+    built_with = environment()
     own = {
         "model": name,
         "classes": [str(class_name) for class_name in class_names],
@@ -193,7 +193,7 @@ def _card(
         },
         "signatures": signatures,
         "parameters": classifier.count_params(),
-        "versions": {key: versions[key] for key in ("bcgan_tf", "tensorflow", "keras", "python")},
+        "versions": {key: built_with[key] for key in ("bcgan_tf", "tensorflow", "keras", "python")},
     }
     clash = sorted(set(own) & set(given))
     if clash:
@@ -208,8 +208,8 @@ def _card(
     return own | dict.fromkeys(_MEASURED) | dict(given)
 
 
-def _versions(directory: Path) -> list[int]:
-    """Every integer that is taken, whatever carries it as its name."""
+def versions(directory: Path) -> list[int]:
+    """Every integer that is taken in ``saved_models/NAME``, whatever carries it as its name."""
     if not directory.is_dir():
         return []
     names = (entry.name for entry in directory.iterdir())
@@ -218,7 +218,7 @@ def _versions(directory: Path) -> list[int]:
 
 def _publish(staging: Path, directory: Path) -> Path:
     """Renames to the next free version; another export may take it in between."""
-    version = max(_versions(directory), default=0) + 1
+    version = max(versions(directory), default=0) + 1
     while True:
         target = directory / str(version)
         try:

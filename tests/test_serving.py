@@ -316,7 +316,7 @@ def test_versions_count_up_and_nothing_is_overwritten(classifier, tmp_path):
 
 def test_a_version_that_another_export_takes_is_left_alone(classifier, tmp_path, monkeypatch):
     first = export(classifier, tmp_path / "model", class_names=NAMES, card={"run": "first"})
-    monkeypatch.setattr(serving, "_versions", lambda directory: [])  # as seen before the first
+    monkeypatch.setattr(serving, "versions", lambda directory: [])  # as seen before the first
     second = export(classifier, tmp_path / "model", class_names=NAMES, card={"run": "second"})
     assert (first.name, second.name) == ("1", "2")
     assert json.loads((first / "export.json").read_text())["run"] == "first"
