@@ -110,8 +110,8 @@ class Attack(abc.ABC):
 
     def __post_init__(self) -> None:
         checks.check_positive_int("batch_size", self.batch_size)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise UserError(f"seed is {self.seed!r}; it must be an integer of at least 0")
+        if isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
+            raise UserError(f"seed is {self.seed!r}; it must be an integer from 0 to 2**63 - 1")
 
     @property
     @abc.abstractmethod

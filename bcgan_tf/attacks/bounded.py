@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -69,24 +68,28 @@ class BoundedAttack(Attack):
     ) -> tf.Tensor:
         """A point drawn uniformly from the ball, clipped to [0, 1].
 
-        Each example's draw depends on (seed, round, its index) alone, not on its batch.
+        Each example's draw depends on (seed, round, its index) alone, not on its batch. NumPy
+        draws it: one stateless draw per example costs TensorFlow 2 ms each on a CPU.
         """
-        seed = tf.stack([tf.constant(self.seed, tf.int64), round_index])
         shape = cast(list[int], images.shape[1:].as_list())
 
-        def draw(index: tf.Tensor) -> tf.Tensor:
-            own = _fold_in(seed, index)
-            if self.norm == "linf":
-                return tf.random.stateless_uniform(
-                    shape, own, minval=-self.eps, maxval=self.eps, alg="philox"
-                )
-            direction = tf.random.stateless_normal(shape, own, alg="philox")
-            share = tf.random.stateless_uniform([], _fold_in(own, 1), alg="philox")
-            radius = self.eps * share ** (1.0 / math.prod(shape))
-            return radius * direction / tf.norm(direction)
+        def draw(indices: np.ndarray, round_index: np.ndarray) -> np.ndarray:
+            return np.stack([self._noise(int(i), int(round_index), shape) for i in indices])
 
-        noise = tf.map_fn(draw, indices, fn_output_signature=tf.TensorSpec(shape, tf.float32))
-        return tf.clip_by_value(images + noise, 0.0, 1.0)
+        noise = tf.numpy_function(draw, [indices, round_index], tf.float32, stateful=False)
+        return tf.clip_by_value(images + tf.ensure_shape(noise, images.shape), 0.0, 1.0)
+
+    def _noise(self, index: int, round_index: int, shape: list[int]) -> np.ndarray:
+        """Uniform in the ball; a Philox key per (seed, round), a range of counters per example."""
+        bits = np.random.Philox(key=[self.seed, round_index], counter=[0, 0, 0, index])
+        generator = np.random.Generator(bits)
+        if self.norm == "linf":
+            noise = (2 * generator.random(shape, np.float32) - 1) * self.eps
+        else:
+            direction = generator.standard_normal(shape, np.float32)
+            radius = self.eps * generator.random() ** (1 / direction.size)
+            noise = direction * (radius / np.linalg.norm(direction))
+        return noise.astype(np.float32)
 
     def confine(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Clips to [0, 1], and takes back what float32 rounding put outside the ball."""
@@ -100,8 +103,3 @@ class BoundedAttack(Attack):
             length = np.sqrt(np.square(change).sum(axis=axes, keepdims=True))
             change *= np.minimum(1.0, self.eps / np.maximum(length, np.finfo(np.float64).tiny))
         return np.clip(images + change, 0.0, 1.0).astype(np.float32)
-
-
-def _fold_in(seed: tf.Tensor, data: Any) -> Any:
-    """A new stateless seed; the algorithm is named so that every device draws the same."""
-    return tf.random.fold_in(seed, data, alg="philox")

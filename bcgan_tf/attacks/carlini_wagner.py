@@ -12,7 +12,13 @@ from cleverhans.tf2.attacks.carlini_wagner_l2 import clip_tanh
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.primitives import fooled, margins, per_example, require_gradient
+from bcgan_tf.attacks.primitives import (
+    fooled,
+    margins,
+    outside_loop,
+    per_example,
+    require_gradient,
+)
 
 # Pixels of exactly 0 or 1 lie at infinity in tanh space; the reference draws them in by this.
 _TANH_SHRINK = 0.999999
@@ -108,30 +114,28 @@ class CarliniWagnerL2(Attack):
     ) -> tf.Tensor:
         origin = tf.atanh((2.0 * images - 1.0) * _TANH_SHRINK)
 
+        @outside_loop
+        def differentiate(candidates: tf.Tensor, const: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            # Only the model is differentiated by the tape, so that a model without a gradient is
+            # noticed; the distance and tanh are done by hand.
+            with tf.GradientTape() as tape:
+                tape.watch(candidates)
+                logits = logits_fn(candidates)
+                weighted = const * tf.nn.relu(self.confidence - margins(logits, labels))
+            gradient = require_gradient(tape.gradient(weighted, candidates))
+            return gradient, weighted, fooled(logits, labels, confidence=self.confidence)
+
         def unfinished(state: _State) -> tf.Tensor:
             return tf.reduce_any(state.search < self.binary_search_steps)
 
         def advance(state: _State) -> tuple[_State]:
             candidates = clip_tanh(origin + state.shift, 0.0, 1.0)
-            with tf.GradientTape() as tape:
-                tape.watch(candidates)
-                logits = logits_fn(candidates)
-                hinge = tf.nn.relu(self.confidence - margins(logits, labels))
-                weighted = state.const * hinge
-            # Only the model is differentiated by the tape, so that a model without a gradient is
-            # noticed; the distance and tanh are done by hand.
-            through_model = require_gradient(tape.gradient(weighted, candidates))
+            through_model, weighted, is_fooled = differentiate(candidates, state.const)
             change = candidates - images
             gradient = (through_model + 2.0 * change) * (2.0 * candidates * (1.0 - candidates))
             distance = tf.reduce_sum(tf.square(change), axis=list(range(1, len(images.shape))))
 
-            state = self._record(
-                state,
-                candidates,
-                distance,
-                distance + weighted,
-                fooled(logits, labels, confidence=self.confidence),
-            )
+            state = self._record(state, candidates, distance, distance + weighted, is_fooled)
             state, stalled = self._check_progress(state)
             return (self._end_search_steps(_adam(state, gradient, self.learning_rate), stalled),)
 

@@ -24,7 +24,7 @@ def as_logits_fn(model: Any) -> LogitsFn:
 
     Args:
         model: a Keras model, which is then called with ``training=False``, or any callable on
-            tensors that ``tf.function`` can trace.
+            tensors that ``tf.function`` can trace, for any batch size.
 
     Raises:
         UserError: if it cannot be called.

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.primitives import cross_entropy_gradient, fooled, per_example
+from bcgan_tf.attacks.primitives import (
+    cross_entropy_gradient,
+    fooled,
+    outside_loop,
+    per_example,
+)
 from bcgan_tf.errors import UserError
 
 
@@ -20,8 +26,8 @@ class PGD(BoundedAttack):
 
     The steps and projections are cleverhans' ``optimize_linear`` and ``clip_eta``; the whole loop
     is one graph. An example stops at its first iterate that is misclassified, so the best of all
-    iterates is returned, not the last; a batch ends when all its examples are broken, and a
-    restart attacks only those that survived the restarts before.
+    iterates is returned, not the last. Broken examples cost little more: the batch shrinks by
+    eighths as they break, and a restart attacks only those that survived the restarts before.
 
     Args:
         eps: radius, in units of the [0, 1] pixel range; 0 returns the images.
@@ -92,20 +98,80 @@ class PGD(BoundedAttack):
             return images
         start = self.draw_start(images, indices, round_index) if self.random_start else images
 
-        def unfinished(step: tf.Tensor, iterates: tf.Tensor, broken: tf.Tensor) -> tf.Tensor:
-            del iterates
-            return (step < self.steps) & tf.logical_not(tf.reduce_all(broken))
+        differentiate = outside_loop(functools.partial(cross_entropy_gradient, logits_fn))
 
-        def advance(
-            step: tf.Tensor, iterates: tf.Tensor, broken: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            gradient, logits = cross_entropy_gradient(logits_fn, iterates, labels)
-            broken |= fooled(logits, labels)
-            moved = tf.clip_by_value(
-                iterates + self.ascend(gradient, self.resolved_step_size), 0.0, 1.0
-            )
-            moved = self.project(images, moved)
-            return step + 1, tf.where(per_example(broken, images), iterates, moved), broken
+        def unfinished(state: _State) -> tf.Tensor:
+            return (state.step < self.steps) & tf.logical_not(tf.reduce_all(state.broken))
 
-        state = (tf.constant(0), start, tf.zeros_like(labels, tf.bool))
-        return tf.while_loop(unfinished, advance, state)[1]
+        def advance(state: _State) -> tuple[_State]:
+            gradient, logits = differentiate(state.iterates, state.labels)
+            moved = state.iterates + self.ascend(gradient, self.resolved_step_size)
+            moved = self.project(state.images, tf.clip_by_value(moved, 0.0, 1.0))
+            broken = state.broken | fooled(logits, state.labels)
+            iterates = tf.where(per_example(broken, images), state.iterates, moved)
+            state = state._replace(step=state.step + 1, iterates=iterates, broken=broken)
+            return (_shrunk(state),)
+
+        state = _State(
+            step=tf.constant(0),
+            rows=tf.range(tf.shape(images)[0]),
+            images=images,
+            labels=labels,
+            iterates=start,
+            broken=tf.zeros_like(labels, tf.bool),
+            results=start,
+        )
+        active, item = tf.TensorShape([None]), images.shape[1:]
+        shapes: dict[str, Any] = {
+            "step": tf.TensorShape([]),
+            "rows": active,
+            "images": active + item,
+            "labels": active,
+            "iterates": active + item,
+            "broken": active,
+            "results": images.shape,
+        }
+        invariants = _State(**shapes)
+        final = tf.while_loop(unfinished, advance, (state,), shape_invariants=(invariants,))[0]
+        return _with_results(final)
+
+
+class _State(NamedTuple):
+    """The examples still worked on, ``[M, ...]``, and the results of all, ``[B, ...]``."""
+
+    step: tf.Tensor
+    rows: tf.Tensor  # int32 [M], which of the B examples these are
+    images: tf.Tensor
+    labels: tf.Tensor
+    iterates: tf.Tensor
+    broken: tf.Tensor  # bool [M]
+    results: tf.Tensor
+
+
+def _with_results(state: _State) -> tf.Tensor:
+    return tf.tensor_scatter_nd_update(state.results, state.rows[:, None], state.iterates)
+
+
+def _shrunk(state: _State) -> _State:
+    """Leaves broken examples out, once the others fit in fewer eighths of the batch.
+
+    Eighths, the last one filled up by repeating rows, so that no more than eight shapes occur:
+    kernels are tuned anew for each.
+    """
+    unit = (tf.shape(state.results)[0] + 7) // 8
+    standing = tf.where(tf.logical_not(state.broken))[:, 0]
+    left = tf.shape(standing)[0]
+    size = (left + unit - 1) // unit * unit
+
+    def shrink() -> _State:
+        kept = tf.gather(standing, tf.range(size) % left)
+        return state._replace(
+            rows=tf.gather(state.rows, kept),
+            images=tf.gather(state.images, kept),
+            labels=tf.gather(state.labels, kept),
+            iterates=tf.gather(state.iterates, kept),
+            broken=tf.gather(state.broken, kept),
+            results=_with_results(state),
+        )
+
+    return tf.cond((left > 0) & (size < tf.shape(state.rows)[0]), shrink, lambda: state)

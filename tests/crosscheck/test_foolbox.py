@@ -20,8 +20,8 @@ def theirs(network):
 
 def test_mean_l2_of_carlini_wagner_agrees_within_5_percent(network, theirs):
     model, images, labels = network
-    ours = CarliniWagnerL2(steps=150, learning_rate=0.05)(model, images, labels)
-    attack = foolbox.attacks.L2CarliniWagnerAttack(steps=150, stepsize=0.05)
+    ours = CarliniWagnerL2(steps=100, learning_rate=0.08)(model, images, labels)
+    attack = foolbox.attacks.L2CarliniWagnerAttack(steps=100, stepsize=0.08)
     _, found, broken = attack(theirs, tf.constant(images), tf.constant(labels), epsilons=None)
     # Foolbox returns a black image where it found nothing: count such a one as a failure.
     real = broken.numpy() & (found.numpy().max(axis=(1, 2, 3)) > 0)
