@@ -55,6 +55,7 @@ class Recipe:
     pgd_restarts: int = 1
     cw_samples: int = 100
     cw_steps: int = 200
+    cw_learning_rate: float = 5e-2  # 1e-2 is too slow for 200 steps to leave saturated pixels
     cw_binary_search_steps: int = 9
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +81,7 @@ _IMAGES_PAPER: dict[str, Any] = {
     "attack_samples": 0,
     "cw_samples": 1000,
     "cw_steps": 1000,
+    "cw_learning_rate": 1e-2,
 }
 _CIFAR: dict[str, Any] = {
     "architecture": "resnet18",
@@ -90,9 +92,9 @@ _SMALL: dict[str, Any] = {
     "classifier_epochs": 30,
     "classifier_batch_size": 32,
     "oracle_epochs": 20,
-    "gan_epochs": 60,
+    "gan_epochs": 50,
     "gan_batch_size": 32,
-    "delay_epochs": 30.0,
+    "delay_epochs": 20.0,
     "warmup_epochs": 10.0,
     "harden_epochs": 20,
     "harden_batch_size": 32,
@@ -114,7 +116,13 @@ _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("cifar10", "paper"): {**_IMAGES_PAPER, **_CIFAR, "classifier_epochs": 60, "gan_epochs": 100},
     ("digits", "quick"): _SMALL,
-    ("digits", "paper"): {**_SMALL, "gan_epochs": 400, "cw_samples": 360, "cw_steps": 1000},
+    ("digits", "paper"): {
+        **_SMALL,
+        "gan_epochs": 400,
+        "cw_samples": 360,
+        "cw_steps": 1000,
+        "cw_learning_rate": 1e-2,
+    },
 }
 
 

@@ -55,6 +55,7 @@ _RECIPE_HELP: dict[str, dict[str, str]] = {
         "pgd_restarts": "Random starts of PGD.",
         "cw_samples": "Test images for Carlini-Wagner L2; 0: none.",
         "cw_steps": "Its iterations in each search step.",
+        "cw_learning_rate": "Of its Adam.",
         "cw_binary_search_steps": "Its search steps for the constant.",
     },
 }

@@ -61,7 +61,10 @@ def first_look(
     results = [_attacked(attack, classifier, images, labels, progress) for attack in attacks]
     if recipe.cw_samples:
         carlini = CarliniWagnerL2(
-            steps=recipe.cw_steps, binary_search_steps=recipe.cw_binary_search_steps, seed=seed
+            steps=recipe.cw_steps,
+            learning_rate=recipe.cw_learning_rate,
+            binary_search_steps=recipe.cw_binary_search_steps,
+            seed=seed,
         )
         few = slice(0, min(recipe.cw_samples, len(labels)))
         results.append(_attacked(carlini, classifier, images[few], labels[few], progress))
