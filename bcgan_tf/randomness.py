@@ -44,11 +44,11 @@ def global_normal(seed: tf.Tensor, rows: int | tf.Tensor, width: int) -> tf.Tens
     replica would see on the same global batch.
     """
     first, total = _replica_rows(rows)
-    return tf.random.stateless_normal([total, width], seed)[first : first + rows]
+    return tf.random.stateless_normal(tf.stack([total, width]), seed)[first : first + rows]
 
 
 def global_labels(seed: tf.Tensor, rows: int | tf.Tensor, num_classes: int) -> tf.Tensor:
     """This replica's rows of one uniform draw of classes for the global batch, int32 ``[rows]``."""
     first, total = _replica_rows(rows)
-    draw = tf.random.stateless_uniform([total], seed, maxval=num_classes, dtype=tf.int32)
+    draw = tf.random.stateless_uniform(tf.stack([total]), seed, maxval=num_classes, dtype=tf.int32)
     return draw[first : first + rows]

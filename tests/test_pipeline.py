@@ -24,6 +24,7 @@ STAGES = (
     "harden",
     "attack-original",
     "attack-hardened",
+    "export-begin",
     "export",
 )
 CONFIG = {"dataset": "digits", "seed": 3}
@@ -158,7 +159,7 @@ def numbers(value, place=()):
 def test_interrupted_after_every_stage_and_in_mid_training(
     whole, data, tiny, tmp_path, monkeypatch
 ):
-    """Killed at each mark, and after the first epoch of each training, then resumed."""
+    """Killed at each mark, after each epoch, and right after publishing, then resumed."""
     _, run, metrics = whole
     finish_stage, save = RunDirectory.finish_stage, EpochCheckpoint.on_epoch_end
     stopped = set()
@@ -176,6 +177,14 @@ def test_interrupted_after_every_stage_and_in_mid_training(
         save(self, epoch, logs)
         stop_once(f"{self.directory.name} epoch {epoch + 1}")
 
+    publish = pipeline.serving.export
+
+    def publish_and_stop(*args, **kwargs):
+        path = publish(*args, **kwargs)
+        stop_once("published")
+        return path
+
+    monkeypatch.setattr(pipeline.serving, "export", publish_and_stop)
     monkeypatch.setattr(RunDirectory, "finish_stage", finish_and_stop)
     monkeypatch.setattr(EpochCheckpoint, "on_epoch_end", save_and_stop)
     for _ in range(30):
@@ -189,7 +198,7 @@ def test_interrupted_after_every_stage_and_in_mid_training(
         for stage, count in (("train", 2), ("gan", 2), ("oracle", 1), ("harden", 2))
         for epoch in range(1, count + 1)
     }
-    assert stopped == set(STAGES) | epochs
+    assert stopped == {*STAGES, *epochs, "published"}
     # Equal to the last bit with op determinism only; here up to the rounding of threads.
     found, expected = numbers(found), numbers(metrics)
     assert found.pop(("exported",)) == str(tmp_path / "models" / "digits-bcgan" / "1")
