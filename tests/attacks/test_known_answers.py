@@ -186,6 +186,15 @@ def test_masked_classes_are_neither_targets_nor_obstacles(masked, scale):
     assert set(model(tf.constant(found.adversarials)).numpy().argmax(-1)) == {1, 2}
 
 
+def test_carlini_wagner_handles_logits_that_are_large_and_all_negative():
+    """A mask of -10,000 on the true class, as in the reference, would be the largest logit here."""
+    inner, images, labels = _two_classes(2, 0.1)
+    attack = CarliniWagnerL2(steps=300, initial_const=1e-9)
+    found = attack(lambda batch: 1e6 * (inner(batch) - 9.0), images, labels)
+    assert found.success.all()
+    np.testing.assert_allclose(found.l2, 0.1, rtol=0.02)
+
+
 def test_l2_steps_do_not_shrink_with_a_small_gradient():
     """cleverhans treats a gradient of 1e-9 as one of length 1e-6: a thousandth of the step."""
     model, images, labels = _two_classes(2, 0.1)
