@@ -55,7 +55,6 @@ def test_vectors_and_labels_are_drawn(tmp_path: Path) -> None:
         tmp_path / "v.png",
         columns=1,
         row_labels=list("abcd"),
-        captions=list("wxyz"),
         title="strips",
     )
     assert read(path).std() > 0
