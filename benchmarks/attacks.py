@@ -38,15 +38,7 @@ from bcgan_tf.attacks import PGD
 from bcgan_tf.data import load
 from bcgan_tf.networks.classifiers import small_cnn
 
-PACKAGES = (
-    "tensorflow",
-    "keras",
-    "cleverhans",
-    "torch",
-    "foolbox",
-    "adversarial-robustness-toolbox",
-    "torchattacks",
-)
+PACKAGES = "tensorflow keras cleverhans torch foolbox adversarial-robustness-toolbox torchattacks"
 OURS = "bcgan_tf"
 Contender = Callable[[float, float], np.ndarray]  # (eps, step size) -> adversarial images
 
@@ -150,26 +142,17 @@ def contenders(
     nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     inputs, targets = torch.from_numpy(nchw), torch.from_numpy(labels)
 
-    def foolbox(eps: float, step: float) -> np.ndarray:
-        import foolbox as fb
+    def foolbox(build: str, target: Any, x: Any, y: Any) -> Contender:
+        def contender(eps: float, step: float) -> np.ndarray:
+            import foolbox as fb
 
-        theirs = fb.PyTorchModel(twin, bounds=(0, 1), device="cpu")
-        attack = fb.attacks.LinfPGD(steps=steps, abs_stepsize=step)
-        parts = [attack(theirs, inputs[p], targets[p], epsilons=eps)[1] for p in batches]
-        return torch.cat(parts).numpy().transpose(0, 2, 3, 1)
+            theirs = getattr(fb, build)(target, bounds=(0, 1))
+            attack = fb.attacks.LinfPGD(steps=steps, abs_stepsize=step)
+            parts = [attack(theirs, x[p], y[p], epsilons=eps)[1].numpy() for p in batches]
+            found = np.concatenate(parts)
+            return found if found.shape == images.shape else found.transpose(0, 2, 3, 1)
 
-    def foolbox_tensorflow(eps: float, step: float) -> np.ndarray:
-        import foolbox as fb
-
-        theirs = fb.TensorFlowModel(compiled, bounds=(0, 1), device="CPU:0")
-        attack = fb.attacks.LinfPGD(steps=steps, abs_stepsize=step)
-        parts = [
-            attack(theirs, tf.constant(images[p]), tf.constant(labels[p]), epsilons=eps)[1]
-            for p in batches
-        ]
-        return np.concatenate([part.numpy() for part in parts])
-
-    compiled = tf.function(logits)
+        return contender
 
     def art(eps: float, step: float) -> np.ndarray:
         from art.attacks.evasion import ProjectedGradientDescent
@@ -202,8 +185,11 @@ def contenders(
         return torch.cat(parts).numpy().transpose(0, 2, 3, 1)
 
     optional = {
-        "foolbox (PyTorch)": ("foolbox", foolbox),
-        "foolbox (TensorFlow)": ("foolbox", foolbox_tensorflow),
+        "foolbox (PyTorch)": ("foolbox", foolbox("PyTorchModel", twin, inputs, targets)),
+        "foolbox (TensorFlow)": (
+            "foolbox",
+            foolbox("TensorFlowModel", tf.function(logits), *map(tf.constant, (images, labels))),
+        ),
         "ART (PyTorch)": ("adversarial-robustness-toolbox", art),
         "torchattacks": ("torchattacks", torchattacks),
     }
@@ -291,7 +277,7 @@ def main() -> None:
     logging.getLogger("art").setLevel(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     print(f"python {platform.python_version()}, {platform.machine()}, {usable_cpus()} CPUs")
-    print(", ".join(f"{package} {version(package) or 'missing'}" for package in PACKAGES))
+    print(", ".join(f"{package} {version(package) or 'missing'}" for package in PACKAGES.split()))
     if hasattr(os, "getloadavg"):
         print(f"load before the start: {os.getloadavg()[0]:.2f}")
     model, images, labels = trained_classifier(options.train_images)
