@@ -126,9 +126,10 @@ def toy(run: RunDirectory, settings: ToySettings) -> dict[str, Any]:
 
 
 def _caption(panel: Mapping[str, float]) -> str:
+    # One line: a panel has no room for more.
     return (
-        f"distance {panel['mean_distance']:.2f}, KL {panel['kl_to_uniform']:.2f}\n"
-        f"c is the Bayes class: {panel['bayes_accuracy']:.1%}"
+        f"distance {panel['mean_distance']:.2f}, KL {panel['kl_to_uniform']:.2f}, "
+        f"true label {panel['bayes_accuracy']:.0%}"
     )
 
 
