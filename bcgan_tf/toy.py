@@ -126,10 +126,10 @@ def toy(run: RunDirectory, settings: ToySettings) -> dict[str, Any]:
 
 
 def _caption(panel: Mapping[str, float]) -> str:
-    # One line: a panel has no room for more.
+    # Two short lines: longer ones would run into the next panel's.
     return (
-        f"distance {panel['mean_distance']:.2f}, KL {panel['kl_to_uniform']:.2f}, "
-        f"true label {panel['bayes_accuracy']:.0%}"
+        f"distance {panel['mean_distance']:.2f}, KL {panel['kl_to_uniform']:.2f}\n"
+        f"true label {panel['bayes_accuracy']:.1%}"
     )
 
 
