@@ -152,7 +152,7 @@ def toy_panels(
         captions: beta to a line under its panel's title.
         shown: of each panel's data and generated points; they are taken in order.
     """
-    figure = new_figure(3.1 * len(fakes), 3.5)
+    figure = new_figure(3.1 * len(fakes), 4.2)
     row = figure.subplots(1, len(fakes), sharex=True, sharey=True, squeeze=False)[0]
     limit = float(np.ceil(np.abs(points).max()))
     for number, (axes, (beta, made)) in enumerate(zip(row, fakes.items(), strict=True)):
