@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
 
@@ -28,7 +29,8 @@ class AttackResult:
         adversarials: float32 ``[N, ...]`` in [0, 1]. Where the attack failed: the last candidate
             (CW: the clean image). Where the clean image was already misclassified: that image.
         clean_correct: bool ``[N]``, the clean image is classified right.
-        success: bool ``[N]``, ``clean_correct`` and the model is wrong on ``adversarials``.
+        attacked: bool ``[N]``: was attacked: right, and not left out by the caller.
+        success: bool ``[N]``, ``attacked`` and the model is wrong on ``adversarials``.
         linf: float64 ``[N]``, largest change of a pixel.
         l2: float64 ``[N]``, Euclidean norm of the change.
     """
@@ -37,6 +39,7 @@ class AttackResult:
     config: dict[str, Any]
     adversarials: np.ndarray
     clean_correct: np.ndarray
+    attacked: np.ndarray
     success: np.ndarray
     linf: np.ndarray
     l2: np.ndarray
@@ -48,7 +51,7 @@ class AttackResult:
 
     @property
     def robust(self) -> np.ndarray:
-        """bool ``[N]``: classified right, and still so after the attack."""
+        """bool ``[N]``: classified right, and not broken by this attack."""
         return self.clean_correct & ~self.success
 
     @property
@@ -58,13 +61,17 @@ class AttackResult:
 
     @property
     def robust_accuracy(self) -> float:
-        """Share of *all* examples that are classified right and survive the attack."""
+        """Share of *all* examples that are classified right and survive the attack.
+
+        Where the caller left examples out, because another attack broke them, this bounds the
+        attack's own figure from above; the worst case over the attacks is what counts.
+        """
         return float(self.robust.mean())
 
     @property
     def success_rate(self) -> float:
-        """Share of the correctly classified examples that were broken; NaN without any."""
-        attacked = int(self.clean_correct.sum())
+        """Share of the attacked examples that were broken; NaN without any."""
+        attacked = int(self.attacked.sum())
         return float(self.success.sum() / attacked) if attacked else math.nan
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +94,7 @@ class AttackResult:
             "clean_accuracy": self.clean_accuracy,
             "robust_accuracy": self.robust_accuracy,
             "success_rate": None if math.isnan(self.success_rate) else self.success_rate,
+            "attacked": int(self.attacked.sum()),
             "successes": int(self.success.sum()),
             "linf": summary(self.linf),
             "l2": summary(self.l2),
@@ -160,6 +168,8 @@ class Attack(abc.ABC):
         images: np.ndarray,
         labels: np.ndarray,
         *,
+        only: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> AttackResult:
         """Attacks every example that the model still classifies right.
@@ -169,6 +179,9 @@ class Attack(abc.ABC):
                 that ``tf.function`` can trace; float32 images in [0, 1] to logits ``[B, K]``.
             images: float32 ``[N, ...]`` in [0, 1] within 1e-6.
             labels: int ``[N]``, the true classes.
+            only: bool ``[N]``: attack these alone, such as the survivors of other attacks.
+            indices: int ``[N]``, each example's position in the whole set, from which its random
+                draws follow; None: 0 ... N-1.
             progress: called with (examples done, examples to do) after every batch.
 
         Returns:
@@ -179,86 +192,85 @@ class Attack(abc.ABC):
             UserError: if the images, labels or outputs are unfit (probabilities included), or the
                 model's gradient is missing or not finite.
         """
+        prepared = self.prepare(logits_fn)
+        return prepared(images, labels, only=only, indices=indices, progress=progress)
+
+    def prepare(self, logits_fn: Any) -> PreparedAttack:
+        """The attack on one model, traced at its first call, for many calls."""
+        return PreparedAttack(self, logits_fn)
+
+
+class PreparedAttack:
+    """An attack and the model it attacks; called like :class:`Attack`, without the model."""
+
+    def __init__(self, attack: Attack, logits_fn: Any) -> None:
+        self.attack = attack
+        self._model = logits_fn
+        forward = checks.as_logits_fn(logits_fn)
+        self._predict = Batched(forward, attack.batch_size)
+        self._run = Batched(lambda *batch: attack.run(forward, *batch), attack.batch_size)
+
+    def __call__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        only: np.ndarray | None = None,
+        indices: np.ndarray | None = None,
+        progress: Progress | None = None,
+    ) -> AttackResult:
+        """See :meth:`Attack.__call__`."""
+        attack = self.attack
         images = checks.check_images(images)
         labels = checks.check_labels(labels, len(images))
-        checks.check_model_input(logits_fn, images)
-        forward = checks.as_logits_fn(logits_fn)
-        predict = _batched(forward, len(images), self.batch_size)
-
-        clean_logits = predict(images)
+        checks.check_model_input(self._model, images)
+        if indices is None:
+            indices = np.arange(len(images))
+        clean_logits = self._predict(images)
         checks.check_logits(clean_logits, labels)
         clean_correct = clean_logits.argmax(-1) == labels
+        attacked = clean_correct if only is None else clean_correct & only
         adversarials, success = images.copy(), np.zeros(len(images), bool)
 
-        total = int(clean_correct.sum())
-        attack = _batched(lambda *batch: self.run(forward, *batch), total, self.batch_size)
-        for round_index in range(self.rounds):
-            pending = np.flatnonzero(clean_correct & ~success)
+        total = int(attacked.sum())
+        for round_index in range(attack.rounds):
+            pending = np.flatnonzero(attacked & ~success)
             if not pending.size:
                 break
 
             def report(done: int, base: int = total * (round_index + 1) - pending.size) -> None:
                 if progress is not None:
-                    progress(base + done, total * self.rounds)
+                    progress(base + done, total * attack.rounds)
 
-            candidates = attack(
+            candidates = self._run(
                 images[pending],
                 labels[pending],
-                pending,
+                indices[pending].astype(np.int64),
                 constants=(np.int64(round_index),),
+                total=len(images),
                 report=report,
             )
             if not np.isfinite(candidates).all():
                 raise UserError(
-                    f"{self.name}: the model's gradient is NaN or infinite, so this attack cannot "
-                    "judge it; look for a division, log or sqrt of zero in the model"
+                    f"{attack.name}: the model's gradient is NaN or infinite, so this attack "
+                    "cannot judge it; look for a division, log or sqrt of zero in the model"
                 )
-            adversarials[pending] = self.confine(images[pending], candidates)
-            logits = predict(adversarials[pending])
+            adversarials[pending] = attack.confine(images[pending], candidates)
+            logits = self._predict(adversarials[pending], total=len(images))
             if np.isnan(logits).any():
-                raise UserError(f"the model returned NaN logits on images changed by {self.name}")
+                raise UserError(f"the model returned NaN logits on images changed by {attack.name}")
             success[pending] = logits.argmax(-1) != labels[pending]
         if progress is not None:
-            progress(total * self.rounds, total * self.rounds)
+            progress(total * attack.rounds, total * attack.rounds)
 
         change = (adversarials.astype(np.float64) - images).reshape(len(images), -1)
         return AttackResult(
-            attack=self.name,
-            config=self.config(),
+            attack=attack.name,
+            config=attack.config(),
             adversarials=adversarials,
             clean_correct=clean_correct,
+            attacked=attacked,
             success=success,
             linf=np.abs(change).max(axis=1),
             l2=np.sqrt(np.square(change).sum(axis=1)),
         )
-
-
-def _batched(function: Callable[..., tf.Tensor], count: int, batch_size: int) -> Callable[..., Any]:
-    """Applies ``function``, compiled, in batches of one shape, so that it is traced once.
-
-    The shape is the one that covers ``count`` rows with the least padding; the last batch is
-    filled up with rows of its own.
-    """
-    rows = max(1, math.ceil(count / max(1, math.ceil(count / batch_size))))
-    compiled: list[Callable[..., tf.Tensor]] = []
-
-    def apply(
-        *arrays: np.ndarray,
-        constants: tuple[Any, ...] = (),
-        report: Callable[[int], None] | None = None,
-    ) -> np.ndarray:
-        pieces, total = [], len(arrays[0])
-        for start in range(0, total, rows):
-            taken = np.arange(start, min(start + rows, total))
-            padded = np.resize(taken, rows)
-            inputs = [tf.constant(array[padded]) for array in arrays]
-            inputs += [tf.constant(value) for value in constants]
-            if not compiled:
-                graph = tf.function(function, autograph=False)
-                compiled.append(graph.get_concrete_function(*inputs))
-            pieces.append(compiled[0](*inputs).numpy()[: len(taken)])
-            if report is not None:
-                report(int(taken[-1]) + 1)
-        return np.concatenate(pieces)
-
-    return apply

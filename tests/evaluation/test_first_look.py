@@ -23,6 +23,7 @@ def result(correct, success, linf, *, attack="PGD", **config):
         config=config,
         adversarials=np.zeros((len(correct), 2), np.float32),
         clean_correct=correct,
+        attacked=correct,
         success=success,
         linf=np.float32(linf),
         l2=np.float32(linf),
