@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.errors import UserError
 
 LogitsFn = Callable[[tf.Tensor], tf.Tensor]
@@ -24,7 +25,8 @@ def as_logits_fn(model: Any) -> LogitsFn:
 
     Args:
         model: a Keras model, which is then called with ``training=False``, or any callable on
-            tensors that ``tf.function`` can trace, for any batch size.
+            tensors that ``tf.function`` can trace, for any batch size. A callable with an
+            attribute ``backward``, a differentiable stand-in, is differentiated through that.
 
     Raises:
         UserError: if it cannot be called.
@@ -35,6 +37,8 @@ def as_logits_fn(model: Any) -> LogitsFn:
             "or a function from images to logits"
         )
     options = {"training": False} if isinstance(model, keras.Model) else {}
+    if not options and callable(backward := getattr(model, "backward", None)):
+        model = bpda(model, backward)
 
     def logits_fn(images: tf.Tensor) -> tf.Tensor:
         outputs: Any = model(images, **options)

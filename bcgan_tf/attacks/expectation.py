@@ -1,0 +1,43 @@
+"""Expectation over transformation: a model that draws random numbers, averaged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.checks import LogitsFn
+
+SAMPLES = 20
+
+
+def expectation(logits_fn: Any, samples: int = SAMPLES) -> LogitsFn:
+    """The mean logits of ``samples`` calls, as a model that attacks take.
+
+    One call of a stochastic model gives a gradient that points somewhere else at the next call,
+    and a success that the next draw undoes. The mean is what an attacker optimises and what
+    decides whether an example is broken.
+
+    Args:
+        logits_fn: a Keras model or a callable, images to logits ``[B, K]``. Its randomness must
+            be TensorFlow's: what NumPy draws is drawn once, when the graph is traced.
+        samples: calls that are averaged, one after the other: time grows with it, memory for the
+            gradient too.
+
+    Reference: Athalye, Engstrom, Ilyas, Kwok 2018, "Synthesizing Robust Adversarial Examples";
+    20 samples as in AutoAttack's version for randomised defences.
+    """
+    checks.check_positive_int("samples", samples)
+    forward = checks.as_logits_fn(logits_fn)
+
+    def mean_logits(images: tf.Tensor) -> tf.Tensor:
+        drawn = tf.map_fn(
+            lambda _: forward(images),
+            tf.range(samples),
+            fn_output_signature=tf.float32,
+            parallel_iterations=1,
+        )
+        return tf.reduce_mean(drawn, axis=0)
+
+    return mean_logits

@@ -1,0 +1,46 @@
+"""One trace, few shapes, every row once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.attacks.batching import Batched
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9, 31, 32, 33, 100])
+def test_every_row_is_done_once_and_in_order(count):
+    seen = []
+    rows = np.arange(count, dtype=np.float32)
+    found = Batched(lambda x: 2 * x, 32)(rows, report=seen.append)
+    np.testing.assert_array_equal(found, 2 * rows)
+    assert seen[-1] == count and seen == sorted(set(seen))
+
+
+def test_it_is_traced_once_and_meets_at_most_eight_shapes():
+    traces, shapes = [], set()
+
+    def function(images, scale):
+        traces.append(images.shape)
+        tf.py_function(lambda n: shapes.add(int(n)), [tf.shape(images)[0]], [])
+        return images * scale
+
+    batched = Batched(function, 64)
+    for count in range(1, 300, 7):
+        images = np.full((count, 2), 2, np.float32)
+        found = batched(images, constants=(np.float32(1.5),), total=300)
+        np.testing.assert_array_equal(found, np.full((count, 2), 3))
+    assert len(traces) == 1 and traces[0][0] is None
+    assert len(shapes) <= 8 and max(shapes) == 64
+
+
+def test_a_few_rows_are_not_blown_up_to_a_large_batch():
+    shapes = []
+
+    def function(images):
+        tf.py_function(lambda n: shapes.append(int(n)), [tf.shape(images)[0]], [])
+        return images
+
+    Batched(function, 1000)(np.zeros(10, np.float32))
+    assert shapes == [10]
