@@ -1,0 +1,100 @@
+"""The attack inside adversarial training: a fixed number of steps on a whole batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from bcgan_tf.attacks.primitives import outside_loop
+from bcgan_tf.errors import UserError
+
+# Logits to a per-example loss [B] that the attack raises.
+Objective = Callable[[tf.Tensor], tf.Tensor]
+STARTS = ("uniform", "normal", "none")
+_NORMAL_START = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InnerMaximisation:
+    """Projected gradient ascent within the Linf ball, for training.
+
+    It differs from the attack :class:`bcgan_tf.attacks.PGD` in what training needs: every example
+    takes every step (a broken one is to be made worse still), eps is a tensor, so that it can
+    grow with the steps of training, and the draws come from a stateless seed.
+
+    Args:
+        steps: gradient steps; 1 with ``start="none"`` and ``step_ratio=1`` is FGSM.
+        step_ratio: length of a step in units of eps; None: ``2.5 / steps``.
+        start: ``"uniform"`` in the ball, ``"normal"`` (0.001 N(0, 1), as in TRADES), or
+            ``"none"``, at the image.
+
+    Raises:
+        UserError: if a setting is out of range.
+
+    Reference: Madry et al. 2018, eq. 2.1 and section 2.1.
+    """
+
+    steps: int = 7
+    step_ratio: float | None = None
+    start: str = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"steps is {self.steps}; an attack takes at least 1")
+        if self.start not in STARTS:
+            raise UserError(f"start is {self.start!r}; choose one of {', '.join(STARTS)}")
+        if self.step_ratio is not None and self.step_ratio <= 0:
+            raise UserError(f"step_ratio is {self.step_ratio}; choose more than 0")
+
+    def __call__(
+        self,
+        logits_fn: Callable[[tf.Tensor], tf.Tensor],
+        images: tf.Tensor,
+        eps: tf.Tensor,
+        objective: Objective,
+        seed: tf.Tensor,
+    ) -> tf.Tensor:
+        """Adversarial examples.
+
+        Args:
+            logits_fn: images to logits ``[B, K]``.
+            images: float32 ``[B, ...]`` in [0, 1].
+            eps: float32 scalar, Linf radius.
+            objective: raised by the attack; a function of the logits.
+            seed: stateless, int32 ``[2]``.
+
+        Returns:
+            float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images; no gradient flows back.
+        """
+        ratio = 2.5 / self.steps if self.step_ratio is None else self.step_ratio
+        low = tf.maximum(images - eps, 0.0)
+        high = tf.minimum(images + eps, 1.0)
+
+        @outside_loop
+        def direction(candidates: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                tape.watch(candidates)
+                loss = tf.reduce_sum(objective(logits_fn(candidates)))
+            return tf.sign(tape.gradient(loss, candidates))
+
+        def advance(step: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            moved = candidates + ratio * eps * direction(candidates)
+            return step + 1, tf.clip_by_value(moved, low, high)
+
+        start = tf.clip_by_value(images + self._offset(images, eps, seed), low, high)
+        _, found = tf.while_loop(
+            lambda step, _: step < self.steps,
+            advance,
+            (tf.constant(0), start),
+            maximum_iterations=self.steps,
+        )
+        return tf.stop_gradient(found)
+
+    def _offset(self, images: tf.Tensor, eps: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        if self.start == "uniform":
+            return eps * tf.random.stateless_uniform(tf.shape(images), seed, -1.0, 1.0)
+        if self.start == "normal":
+            return _NORMAL_START * tf.random.stateless_normal(tf.shape(images), seed)
+        return tf.zeros_like(images)
