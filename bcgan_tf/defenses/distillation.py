@@ -1,0 +1,114 @@
+"""Defensive distillation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import keras
+
+from bcgan_tf.data import Dataset
+from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
+from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.errors import UserError
+from bcgan_tf.models.distillation_trainer import DistillationTrainer
+from bcgan_tf.models.fitting import fit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DefensiveDistillation(Defense):
+    """A student learns a teacher's soft answers at a high temperature, and is used at 1.
+
+    Three stages: an initialisation (the architecture anew, briefly trained as usual, because at
+    T = 100 a fresh network barely begins to learn), a teacher from it on ``logits / T``, and a
+    student, from the same initialisation, on ``softmax(teacher / T)``.
+
+    It is here as the paper's baseline and as a known case of gradient masking: logits about T
+    times larger leave the cross entropy no gradient, and attacks on ``logits / T`` or on a margin
+    break it. It adds no robustness.
+
+    Args:
+        temperature: T.
+        initial_epochs: of the initialisation.
+        epochs: of the teacher, and again of the student.
+        batch_size: global.
+        learning_rate: of SGD with Nesterov momentum 0.9.
+
+    Reference: Papernot et al. 2016, "Distillation as a Defense to Adversarial Perturbations
+    against Deep Neural Networks"; the protocol is that of Carlini and Wagner 2017.
+    """
+
+    name: ClassVar[str] = "distillation"
+
+    temperature: float = 100.0
+    initial_epochs: int = 1
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if self.temperature < 1:
+            raise UserError(f"temperature is {self.temperature}; choose at least 1 (no effect)")
+        for field in ("initial_epochs", "epochs", "batch_size"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
+
+    def run(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        *,
+        directory: Path | None,
+        resume: bool,
+        callbacks: StageCallbacks,
+    ) -> keras.Model:
+        """See :meth:`Defense.harden`."""
+        chosen = strategy(self.devices)
+        check_batch_size(self.batch_size, chosen)
+
+        def trained(
+            stage: str,
+            start: keras.Model,
+            *,
+            epochs: int,
+            temperature: float,
+            teacher: keras.Model | None = None,
+        ) -> keras.Model:
+            with scope(chosen):
+                network = copy_classifier(start)
+                network.trainable = True
+                trainer = DistillationTrainer(
+                    network, temperature=temperature, teacher=teacher, seed=self.seed
+                )
+                trainer.compile(
+                    keras.optimizers.SGD(self.learning_rate, momentum=0.9, nesterov=True)
+                )
+            fit(
+                trainer,
+                data.train,
+                epochs=epochs,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                validation=data.validation,
+                directory=directory / stage if directory is not None else None,
+                resume=resume,
+                callbacks=callbacks(stage),
+            )
+            return network
+
+        keras.utils.set_random_seed(self.seed)
+        with scope(chosen):
+            fresh = keras.models.clone_model(classifier)
+        initial = trained("distillation-start", fresh, epochs=self.initial_epochs, temperature=1.0)
+        teacher = trained(
+            "distillation-teacher", initial, epochs=self.epochs, temperature=self.temperature
+        )
+        teacher.trainable = False
+        return trained(
+            "distillation-student",
+            initial,
+            epochs=self.epochs,
+            temperature=self.temperature,
+            teacher=teacher,
+        )
