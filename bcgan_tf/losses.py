@@ -11,6 +11,9 @@ import math
 
 import tensorflow as tf
 
+# Keeps the ratio of logit differences finite where all of them are equal.
+_SMALLEST_SCALE = 1e-12
+
 
 def average(per_example: tf.Tensor) -> tf.Tensor:
     """Mean of a per-example loss over the *global* batch, whatever the number of replicas.
@@ -56,6 +59,24 @@ def kl_to_uniform(logits: tf.Tensor) -> tf.Tensor:
     log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
     classes = log_probabilities.shape[-1]
     return -math.log(classes) - tf.reduce_mean(log_probabilities, axis=-1)
+
+
+def kl_divergence(logits: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """``KL(softmax(logits) || softmax(other))`` in nats: the consistency term of TRADES.
+
+    Args:
+        logits: float ``[B, K]``, of the clean images; differentiated too.
+        other: float ``[B, K]``, of the adversarial images.
+
+    Returns:
+        float32 ``[B]``, at least 0.
+
+    Reference: Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and
+    Accuracy", eq. 5.
+    """
+    log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    log_q = tf.nn.log_softmax(tf.cast(other, tf.float32))
+    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def _source_loss(logits: tf.Tensor, target: float) -> tf.Tensor:
@@ -114,3 +135,65 @@ def top_two_margin(logits: tf.Tensor) -> tf.Tensor:
     """Largest minus second-largest logit, ``[B]``: 0 exactly on a decision boundary."""
     top = tf.math.top_k(tf.cast(logits, tf.float32), k=2).values
     return top[:, 0] - top[:, 1]
+
+
+def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Difference of logits ratio, which attacks maximise: positive where the model is wrong.
+
+    ``(max_{i != y} z_i - z_y) / (z_(1) - z_(3))`` with ``z_(j)`` the j-th largest logit: unlike
+    the cross entropy it does not change when all logits are scaled. Where no third logit is
+    there, ``K = 2`` or the third is minus infinity, it is the plain margin: divided by 1.
+
+    Args:
+        labels: int ``[B]``, the true ones.
+        logits: float ``[B, K]``, ``K >= 2``.
+
+    Returns:
+        float32 ``[B]``; in [-1, 0] where the model is right and ``K >= 3``.
+
+    Reference: Croce and Hein 2020, "Reliable Evaluation of Adversarial Robustness with an Ensemble
+    of Diverse Parameter-free Attacks", eq. 6.
+    """
+    top, order = _top(logits, 3)
+    wrong = tf.where(order[:, 0] == tf.cast(labels, tf.int32), top[:, 1], top[:, 0])
+    return _ratio(wrong - _logit_of(labels, logits), top[:, 0], top[:, 2])
+
+
+def targeted_dlr(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Targeted difference of logits ratio, which attacks maximise.
+
+    ``(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2)``. Where no fourth logit is there, ``K < 4`` or
+    it is minus infinity, it is the plain targeted margin: divided by 1.
+
+    Args:
+        labels: int ``[B]``, the true ones.
+        targets: int ``[B]``, the classes to be predicted instead.
+        logits: float ``[B, K]``, ``K >= 2``.
+
+    Returns:
+        float32 ``[B]``.
+
+    Reference: Croce and Hein 2020, as for :func:`dlr`, eq. 7.
+    """
+    top, _ = _top(logits, 4)
+    margin = _logit_of(targets, logits) - _logit_of(labels, logits)
+    return _ratio(margin, top[:, 0], (top[:, 2] + top[:, 3]) / 2.0)
+
+
+def _top(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The largest logits and their classes, ``[B, count]``; minus infinity where K is smaller."""
+    logits = tf.cast(logits, tf.float32)
+    if (logits.shape[-1] or 0) < count:
+        logits = tf.pad(logits, [[0, 0], [0, count]], constant_values=-math.inf)
+    top = tf.math.top_k(logits, k=count)
+    return top.values, top.indices
+
+
+def _logit_of(classes: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return tf.gather(tf.cast(logits, tf.float32), classes, axis=1, batch_dims=1)
+
+
+def _ratio(margin: tf.Tensor, largest: tf.Tensor, lower: tf.Tensor) -> tf.Tensor:
+    exists = tf.math.is_finite(lower)
+    scale = tf.where(exists, largest - tf.where(exists, lower, 0.0), 1.0)
+    return margin / (scale + _SMALLEST_SCALE)

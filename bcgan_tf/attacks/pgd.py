@@ -17,6 +17,7 @@ from bcgan_tf.attacks.primitives import (
     outside_loop,
     per_example,
 )
+from bcgan_tf.attacks.shrinking import shrinking_loop
 from bcgan_tf.errors import UserError
 
 
@@ -100,78 +101,23 @@ class PGD(BoundedAttack):
 
         differentiate = outside_loop(functools.partial(cross_entropy_gradient, logits_fn))
 
-        def unfinished(state: _State) -> tf.Tensor:
-            return (state.step < self.steps) & tf.logical_not(tf.reduce_all(state.broken))
-
-        def advance(state: _State) -> tuple[_State]:
-            gradient, logits = differentiate(state.iterates, state.labels)
-            moved = state.iterates + self.ascend(gradient, self.resolved_step_size)
+        def advance(step: tf.Tensor, state: _State) -> _State:
+            del step
+            gradient, logits = differentiate(state.found, state.labels)
+            moved = state.found + self.ascend(gradient, self.resolved_step_size)
             moved = self.project(state.images, tf.clip_by_value(moved, 0.0, 1.0))
-            broken = state.broken | fooled(logits, state.labels)
-            iterates = tf.where(per_example(broken, images), state.iterates, moved)
-            state = state._replace(step=state.step + 1, iterates=iterates, broken=broken)
-            return (_shrunk(state),)
+            broken = state.finished | fooled(logits, state.labels)
+            found = tf.where(per_example(broken, images), state.found, moved)
+            return state._replace(finished=broken, found=found)
 
-        state = _State(
-            step=tf.constant(0),
-            rows=tf.range(tf.shape(images)[0]),
-            images=images,
-            labels=labels,
-            iterates=start,
-            broken=tf.zeros_like(labels, tf.bool),
-            results=start,
-        )
-        active, item = tf.TensorShape([None]), images.shape[1:]
-        shapes: dict[str, Any] = {
-            "step": tf.TensorShape([]),
-            "rows": active,
-            "images": active + item,
-            "labels": active,
-            "iterates": active + item,
-            "broken": active,
-            "results": images.shape,
-        }
-        invariants = _State(**shapes)
-        final = tf.while_loop(unfinished, advance, (state,), shape_invariants=(invariants,))[0]
-        return _with_results(final)
+        state = _State(images, labels, finished=tf.zeros_like(labels, tf.bool), found=start)
+        return shrinking_loop(advance, state, self.steps)
 
 
 class _State(NamedTuple):
-    """The examples still worked on, ``[M, ...]``, and the results of all, ``[B, ...]``."""
+    """The examples still worked on; what was found last is where an example stands."""
 
-    step: tf.Tensor
-    rows: tf.Tensor  # int32 [M], which of the B examples these are
     images: tf.Tensor
     labels: tf.Tensor
-    iterates: tf.Tensor
-    broken: tf.Tensor  # bool [M]
-    results: tf.Tensor
-
-
-def _with_results(state: _State) -> tf.Tensor:
-    return tf.tensor_scatter_nd_update(state.results, state.rows[:, None], state.iterates)
-
-
-def _shrunk(state: _State) -> _State:
-    """Leaves broken examples out, once the others fit in fewer eighths of the batch.
-
-    Eighths, the last one filled up by repeating rows, so that no more than eight shapes occur:
-    kernels are tuned anew for each.
-    """
-    unit = (tf.shape(state.results)[0] + 7) // 8
-    standing = tf.where(tf.logical_not(state.broken))[:, 0]
-    left = tf.shape(standing)[0]
-    size = (left + unit - 1) // unit * unit
-
-    def shrink() -> _State:
-        kept = tf.gather(standing, tf.range(size) % left)
-        return state._replace(
-            rows=tf.gather(state.rows, kept),
-            images=tf.gather(state.images, kept),
-            labels=tf.gather(state.labels, kept),
-            iterates=tf.gather(state.iterates, kept),
-            broken=tf.gather(state.broken, kept),
-            results=_with_results(state),
-        )
-
-    return tf.cond((left > 0) & (size < tf.shape(state.rows)[0]), shrink, lambda: state)
+    finished: tf.Tensor
+    found: tf.Tensor

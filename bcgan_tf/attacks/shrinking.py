@@ -1,0 +1,86 @@
+"""A loop over attack steps, in one graph, whose batch shrinks as examples are broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
+
+import tensorflow as tf
+
+
+class Working(Protocol):
+    """What a loop keeps of the ``M`` examples still worked on.
+
+    A NamedTuple, all of whose fields are ``[M, ...]``, the two below among them.
+    """
+
+    @property
+    def finished(self) -> tf.Tensor:
+        """bool ``[M]``: needs no further step; ``found`` must stay as it is from then on."""
+        ...
+
+    @property
+    def found(self) -> tf.Tensor:
+        """``[M, ...]``, the candidate to return."""
+        ...
+
+
+_W = TypeVar("_W", bound=Working)
+
+
+def shrinking_loop(
+    advance: Callable[[tf.Tensor, _W], _W], working: _W, iterations: int
+) -> tf.Tensor:
+    """Advances all examples until each is finished, and leaves the finished ones out.
+
+    The batch shrinks by eighths, the last one filled up by repeating rows, so that no more than
+    eight shapes occur: kernels are tuned anew for each.
+
+    Args:
+        advance: from the iteration, an int32 scalar from 0, and the state of ``M`` examples to
+            their next state. It must treat every row by itself.
+        working: the state of all ``B`` examples at the start.
+        iterations: at most this many.
+
+    Returns:
+        ``found`` of all examples, ``[B, ...]``.
+    """
+    count = tf.shape(working.finished)[0]
+    unit = (count + 7) // 8
+
+    def unfinished(step: tf.Tensor, rows: tf.Tensor, working: _W, results: tf.Tensor) -> tf.Tensor:
+        del rows, results
+        return (step < iterations) & tf.logical_not(tf.reduce_all(working.finished))
+
+    def body(step: tf.Tensor, rows: tf.Tensor, working: _W, results: tf.Tensor) -> tuple[Any, ...]:
+        working = advance(step, working)
+        standing = tf.where(tf.logical_not(working.finished))[:, 0]
+        left = tf.shape(standing)[0]
+        size = (left + unit - 1) // unit * unit
+
+        def shrink() -> tuple[Any, ...]:
+            kept = tf.gather(standing, tf.range(size) % left)
+            smaller = tf.nest.map_structure(lambda values: tf.gather(values, kept), working)
+            return tf.gather(rows, kept), smaller, _merged(results, rows, working)
+
+        smaller_is_possible = (left > 0) & (size < tf.shape(rows)[0])
+        kept = tf.cond(smaller_is_possible, shrink, lambda: (rows, working, results))
+        return step + 1, *kept
+
+    def free(values: tf.Tensor) -> tf.TensorShape:
+        return tf.TensorShape([None]) + values.shape[1:]
+
+    start = (tf.constant(0), tf.range(count), working, working.found)
+    invariants = (
+        tf.TensorShape([]),
+        tf.TensorShape([None]),
+        tf.nest.map_structure(free, working),
+        free(working.found),
+    )
+    final: Any = tf.while_loop(unfinished, body, start, shape_invariants=invariants)
+    _, rows, last, results = final
+    return _merged(results, rows, cast(Working, last))
+
+
+def _merged(results: tf.Tensor, rows: tf.Tensor, working: Working) -> tf.Tensor:
+    return tf.tensor_scatter_nd_update(results, rows[:, None], working.found)

@@ -1,0 +1,394 @@
+"""Auto-PGD: known answers, and an independent NumPy version of its algorithm, step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.attacks import PGD
+from bcgan_tf.attacks.apgd import APGD, checkpoints
+from bcgan_tf.attacks.objectives import ranked_wrong_class
+from bcgan_tf.errors import UserError
+
+norms = pytest.mark.parametrize("norm", ["linf", "l2"])
+ORDERS = {"linf": np.inf, "l2": 2}
+
+
+def _apgd_dlr(eps: float, **settings) -> APGD:
+    return APGD(eps, loss="dlr", **settings)
+
+
+def _apgd_t(eps: float, **settings) -> APGD:
+    return APGD(eps, loss="dlr", targeted=True, **settings)
+
+
+def test_checkpoints():
+    assert checkpoints(100) == (22, 41, 57, 70, 80, 87, 93, 99)
+    assert checkpoints(50) == (11, 21, 30, 38, 45)  # 11, then 1 shorter each, at least 3
+    assert checkpoints(10) == (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    assert checkpoints(1) == (1,)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Logits ``x W + b`` of images of 4x3 pixels."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+    scale: float = 1.0
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(images, [-1, len(self.weights)])
+        return self.scale * (flat @ self.weights + self.bias)
+
+
+def _at_distance(distance: float, order: float, classes: int) -> tuple:
+    """A linear model, and mid-grey images all at ``distance`` from their nearest other class."""
+    rng = np.random.default_rng(classes)
+    weights = rng.normal(size=(12, classes))
+    model = Linear(weights.astype(np.float32), (-0.5 * weights.sum(0)).astype(np.float32))
+    images, labels = [], []
+    while len(images) < 12:
+        direction = rng.normal(size=12)
+        logits = direction @ weights
+        label = int(logits.argmax())
+        normals = weights[:, [label]] - np.delete(weights, label, axis=1)
+        gaps = direction @ normals / np.linalg.norm(normals, 1 if order == np.inf else 2, axis=0)
+        image = 0.5 + direction * distance / gaps.min()
+        if image.min() > 0.2 and image.max() < 0.8:  # the box must not bind
+            images.append(image)
+            labels.append(label)
+    return model, np.float32(images).reshape(12, 4, 3, 1), np.array(labels)
+
+
+@norms
+@pytest.mark.parametrize(
+    ("classes", "build"),
+    [(2, APGD), (2, _apgd_dlr), (2, _apgd_t), (3, _apgd_t), (5, _apgd_t)],
+    ids=["ce-2", "dlr-2", "t-2", "t-3", "t-5"],
+)
+def test_success_just_above_the_distance_and_failure_just_below(classes, build, norm):
+    """With more than two classes the untargeted losses have local maxima; targets are sure."""
+    model, images, labels = _at_distance(0.05, ORDERS[norm], classes)
+    above = build(0.05 * 1.005, norm=norm, steps=50)(model, images, labels)
+    below = build(0.05 * 0.995, norm=norm, steps=50)(model, images, labels)
+    assert above.clean_accuracy == below.clean_accuracy == 1
+    assert above.success_rate == 1
+    assert below.success_rate == 0
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A two-layer network in float64, with the gradient of its cross entropy by hand."""
+
+    hidden: np.ndarray
+    output: np.ndarray
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(tf.cast(images, tf.float64), [-1, len(self.hidden)])
+        return tf.cast(tf.tanh((flat - 0.5) @ self.hidden) @ self.output, tf.float32)
+
+    def loss_gradient(self, image: np.ndarray, label: int) -> tuple[float, np.ndarray, bool]:
+        inner = np.tanh((image - 0.5) @ self.hidden)
+        logits = inner @ self.output
+        exp = np.exp(logits - logits.max())
+        p = exp / exp.sum()
+        back = self.output @ (p - np.eye(len(p))[label])
+        gradient = self.hidden @ (back * (1 - inner**2))
+        return -np.log(p[label]), gradient, bool(logits.argmax() != label)
+
+
+def _network(sharpness: float) -> tuple[Smooth, np.ndarray, np.ndarray]:
+    """A network, 25 images of 6x6x1, and labels of which two are wrong."""
+    rng = np.random.default_rng(7)
+    model = Smooth(sharpness * rng.normal(size=(36, 32)), rng.normal(size=(32, 5)))
+    images = rng.uniform(0, 1, (25, 6, 6, 1)).astype(np.float32)
+    labels = model(tf.constant(images)).numpy().argmax(-1)
+    labels[[3, 11]] = (labels[[3, 11]] + 1) % 5
+    return model, images, labels
+
+
+@pytest.fixture(scope="module")
+def smooth() -> tuple[Smooth, np.ndarray, np.ndarray]:
+    return _network(0.5)
+
+
+def _start(attack: APGD, images: np.ndarray) -> np.ndarray:
+    zero = tf.constant(0, tf.int64)
+    return attack.draw_start(tf.constant(images), tf.range(len(images), dtype=tf.int64), zero)
+
+
+def _reference(attack: APGD, model: Smooth, image: np.ndarray, start: np.ndarray, label: int):
+    """Algorithm 1 of the paper for one example, with lists in place of running counts."""
+    eps, steps = attack.eps, attack.steps
+
+    def project(point: np.ndarray) -> np.ndarray:
+        change = point - image
+        if attack.norm == "linf":
+            change = np.clip(change, -eps, eps)
+        elif np.linalg.norm(change) > eps:
+            change *= eps / np.linalg.norm(change)
+        return np.clip(image + change, 0, 1)
+
+    before = point = start
+    losses, best, eta = [], (-np.inf, start, np.zeros_like(start)), 2 * eps
+    last, halved, best_then, halvings = 0, True, -np.inf, 0
+    for step in range(steps + 1):
+        loss, gradient, wrong = model.loss_gradient(point, label)
+        losses.append(loss)
+        if wrong:
+            return point, losses, halvings
+        best = max(best, (loss, point, gradient), key=lambda entry: entry[0])
+        if step in checkpoints(steps):
+            recent = losses[last : step + 1]
+            rises = sum(b > a for a, b in itertools.pairwise(recent))
+            halved = rises <= 0.75 * (step - last) or (not halved and best[0] <= best_then)
+            if halved:
+                eta, halvings = eta / 2, halvings + 1
+                _, point, gradient = best
+            last, best_then = step, best[0]
+        size = gradient / np.linalg.norm(gradient) if attack.norm == "l2" else np.sign(gradient)
+        ahead = project(point + eta * size)
+        a = 1.0 if step == 0 else 0.75
+        moved = project(point + a * (ahead - point) + (1 - a) * (point - before))
+        before, point = point, moved
+    return best[1], losses, halvings
+
+
+@norms
+def test_it_does_what_the_papers_algorithm_says(norm):
+    model, images, labels = _network(4.0)  # sharp: maxima within the ball, not at its corners
+    attack = APGD({"linf": 0.02, "l2": 0.06}[norm], norm=norm, steps=30)
+    result = attack(model, images, labels)
+    assert 0.2 < result.success_rate < 0.8  # both kinds are compared
+    starts = _start(attack, images).numpy()
+    errors, losses, halvings = [], [], set()
+    for i in np.flatnonzero(result.attacked):
+        image, start = (values[i].ravel().astype(np.float64) for values in (images, starts))
+        expected, on_the_way, halved = _reference(attack, model, image, start, labels[i])
+        found = result.adversarials[i].ravel()
+        assert result.success[i] == model.loss_gradient(expected, labels[i])[2]
+        errors.append(np.abs(found - expected).max())
+        if not result.success[i]:
+            # What is returned has the largest loss of all points on the way.
+            losses.append((model.loss_gradient(found, labels[i])[0], max(on_the_way)))
+            halvings.add(halved)
+    # Ours is in float32: a sign that flips where the gradient is almost 0 leads elsewhere, but not
+    # to another loss.
+    assert np.quantile(errors, 0.8) < 1e-4
+    np.testing.assert_allclose(*np.transpose(losses), rtol=2e-3)
+    assert len(halvings) >= 5  # examples of one batch halved at different times
+
+
+@norms
+def test_starts_lie_on_the_surface_of_the_ball(norm):
+    attack, images = APGD(0.2, norm=norm), np.full((500, 3), 0.5, np.float32)
+    change = _start(attack, images).numpy() - images
+    np.testing.assert_allclose(np.linalg.norm(change, ORDERS[norm], axis=1), 0.2, rtol=1e-5)
+    assert np.abs(change.mean(0)).max() < 0.03
+    again = _start(dataclasses.replace(attack, seed=1), images).numpy() - images
+    assert abs(np.corrcoef(change[:, 0], again[:, 0])[0, 1]) < 0.1
+
+
+@norms
+@pytest.mark.parametrize("build", [APGD, _apgd_t], ids=["ce", "t"])
+def test_the_batch_changes_nothing(build, smooth, norm):
+    """Sizes in which examples leave at different times, and a part of the examples alone."""
+    attack = build({"linf": 0.02, "l2": 0.12}[norm], norm=norm, steps=25)
+    whole = attack(*smooth)
+    assert 0 < whole.success_rate < 1
+    for size in (1, 4, 22):
+        parts = dataclasses.replace(attack, batch_size=size)(*smooth)
+        np.testing.assert_array_equal(parts.success, whole.success)
+        np.testing.assert_allclose(parts.adversarials, whole.adversarials, rtol=0, atol=1e-5)
+    model, images, labels = smooth
+    some = attack(model, images[7:15], labels[7:15], indices=np.arange(7, 15))
+    np.testing.assert_allclose(some.adversarials, whole.adversarials[7:15], rtol=0, atol=1e-5)
+
+
+def test_dlr_is_blind_to_the_scale_that_blinds_cross_entropy(digits_cnn):
+    images, labels, eps = digits_cnn.images, digits_cnn.labels, 0.2
+
+    def scaled(batch: tf.Tensor) -> tf.Tensor:
+        return 1000.0 * digits_cnn.model(batch, training=False)
+
+    cross_entropy = APGD(eps, steps=30)
+    dlr, targeted = APGD(eps, steps=30, loss="dlr"), _apgd_t(eps, steps=30)
+    plain = dlr(digits_cnn.model, images, labels)
+    assert cross_entropy(digits_cnn.model, images, labels).success_rate > 0.9
+    assert cross_entropy(scaled, images, labels).success_rate < 0.5
+    for attack in (dlr, targeted):
+        assert attack(scaled, images, labels).success_rate >= plain.success_rate > 0.8
+
+
+@norms
+def test_gradients_of_exactly_zero_give_no_step(norm):
+    def flat(images: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(images - 2.0) + tf.constant([[3.0, 0.0, 0.0]])
+
+    images, labels = np.full((9, 3), 0.5, np.float32), np.zeros(9, int)
+    for attack in (APGD(0.2, norm=norm), APGD(0.2, norm=norm, loss="dlr")):
+        result = attack(flat, images, labels)
+        np.testing.assert_allclose(result.adversarials, _start(attack, images), rtol=0, atol=1e-6)
+        assert result.success_rate == 0
+
+
+def test_a_misclassified_iterate_of_low_loss_is_returned():
+    """The target's logit rises to the right and never wins; another class wins on the left."""
+
+    def model(images: tf.Tensor) -> tf.Tensor:
+        left = 10.0 * (0.35 - images)
+        return tf.concat([tf.zeros_like(images), left, images - 1.1, images - 9, images - 9], 1)
+
+    images, labels = np.full((40, 1), 0.5, np.float32), np.zeros(40, int)
+    attack = dataclasses.replace(_apgd_t(0.2, target_classes=1), steps=5)
+    result = attack(model, images, labels)
+    began_left = _start(attack, images).numpy()[:, 0] < 0.5
+    assert 0.2 < began_left.mean() < 0.8
+    np.testing.assert_array_equal(result.success, began_left)
+    np.testing.assert_allclose(result.adversarials[:, 0], np.where(began_left, 0.3, 0.7), atol=1e-6)
+
+
+def test_targets_are_ranked_by_the_clean_logits():
+    logits = tf.constant([[5.0, 1, 3, 2], [0, 9, -np.inf, 4], [2, 2, 2, 2]])
+    labels = tf.constant([0, 1, 2], tf.int64)
+    ranked = [ranked_wrong_class(logits, labels, tf.constant(r, tf.int64)) for r in range(5)]
+    exists = np.transpose([there for _, there in ranked])
+    np.testing.assert_array_equal(exists, [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
+    classes = np.transpose([found for found, _ in ranked])
+    np.testing.assert_array_equal(classes[0, :3], [2, 3, 1])
+    np.testing.assert_array_equal(classes[1, :2], [3, 0])
+    assert sorted(classes[2, :3]) == [0, 1, 3]
+
+
+class _Counter:
+    """A model that counts the images it was run on."""
+
+    def __init__(self, model) -> None:
+        self._model, self._count = model, tf.Variable(0, dtype=tf.int64)
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        self._count.assign_add(tf.shape(images, tf.int64)[0])
+        return self._model(images, training=False)
+
+    def count(self, attack: APGD, images: np.ndarray, labels: np.ndarray) -> int:
+        self._count.assign(0)
+        attack(self, images, labels)
+        return int(self._count)
+
+
+def test_broken_examples_cost_little(digits_cnn):
+    counter = _Counter(digits_cnn.model)
+    images, labels = digits_cnn.images, digits_cnn.labels
+    # Clean, and run again on the result, in 2 of these; 101 points an example for those that stand.
+    assert counter.count(APGD(0.4), images, labels) < 8 * len(images)
+    assert counter.count(APGD(1e-6), images, labels) > 98 * len(images)
+
+
+def test_rounds_without_a_target_do_nothing():
+    model, images, labels = _at_distance(0.05, np.inf, 3)
+    counter = _Counter(lambda batch, training: model(batch))
+    two = counter.count(_apgd_t(0.04, target_classes=2, steps=20), images, labels)
+    nine = counter.count(_apgd_t(0.04, target_classes=9, steps=20), images, labels)
+    assert two >= 2 * 21 * 12
+    assert nine - two <= 7 * 2 * 12  # the clean logits and the run on what came back
+    result = _apgd_t(0.04)(model, images, labels)
+    assert result.success_rate == 0 and np.isfinite(result.adversarials).all()
+
+
+@pytest.mark.parametrize("masked", [-np.inf, -1e9])
+def test_masked_classes_are_neither_targets_nor_obstacles(masked):
+    inner, images, labels = _at_distance(0.05, np.inf, 2)
+
+    def model(batch: tf.Tensor) -> tf.Tensor:
+        return tf.pad(inner(batch), [[0, 0], [1, 1]], constant_values=np.float32(masked))
+
+    for attack in (APGD(0.0503), APGD(0.0503, loss="dlr"), _apgd_t(0.0503)):
+        assert attack(model, images, labels + 1).success_rate == 1
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_an_undefended_network_falls_and_a_targeted_attack_needs_no_fewer_images(
+    digits_cnn, loss, targeted
+):
+    attack = APGD(0.3, loss=loss, targeted=targeted, steps=30)
+    result = attack(digits_cnn.model, digits_cnn.images, digits_cnn.labels)
+    assert result.robust_accuracy <= 0.01 and result.clean_accuracy >= 0.95
+
+
+def test_it_is_no_weaker_than_pgd(digits_cnn):
+    images, labels, eps = digits_cnn.images, digits_cnn.labels, 0.08
+    pgd = PGD(eps, steps=40)(digits_cnn.model, images, labels)
+    apgd = APGD(eps, steps=40)(digits_cnn.model, images, labels)
+    assert 0.1 < pgd.robust_accuracy < 0.9
+    assert apgd.robust_accuracy <= pgd.robust_accuracy + 0.01
+
+
+def test_a_gradient_that_breaks_down_is_not_called_robust():
+    weights = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(0, 1, (6, 4)).astype(np.float32)
+    labels = (images @ weights).argmax(-1)
+
+    @tf.custom_gradient
+    def broken(batch: tf.Tensor):
+        return batch @ weights, lambda upstream: batch * float("nan")
+
+    def brittle(batch: tf.Tensor) -> tf.Tensor:
+        clean = tf.reduce_all(tf.abs(batch - 0.5) < 10, axis=1) & (batch[:, 0] == images[:, 0])
+        return batch @ weights + tf.where(clean, 0.0, float("nan"))[:, None]
+
+    for attack in (APGD(0.1), APGD(0.1, norm="l2"), APGD(0.1, loss="dlr"), _apgd_t(0.1)):
+        with pytest.raises(UserError, match="gradient is NaN or infinite"):
+            attack(broken, images, labels)
+        with pytest.raises(UserError, match="no gradient"):
+            attack(lambda batch: tf.round(10 * batch) @ weights, images, labels)
+        with pytest.raises(UserError, match="NaN logits on images changed by APGD"):
+            attack(brittle, images, labels)
+
+
+def test_names_and_configurations():
+    builds = [APGD(0.1), APGD(0.1, loss="dlr"), _apgd_t(0.1), _apgd_t(1, norm="l2")]
+    assert [attack.name for attack in builds] == ["APGD-CE", "APGD-DLR", "APGD-T", "APGD-T-L2"]
+    assert [attack.rounds for attack in builds] == [1, 1, 9, 9]
+    assert _apgd_t(0.1, restarts=2, target_classes=4).rounds == 8
+    assert APGD(0.3, steps=10).config() == {
+        "batch_size": 250,
+        "seed": 0,
+        "eps": 0.3,
+        "norm": "linf",
+        "loss": "ce",
+        "targeted": False,
+        "steps": 10,
+        "restarts": 1,
+        "checkpoints": [2, 3, 4, 5, 6, 7, 8, 9, 10],
+    }
+    config = json.loads(json.dumps(_apgd_t(0.3).config()))
+    assert config["target_classes"] == 9
+    assert config["loss_of_few_classes"] == "targeted margin where K < 4"
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"loss": "cw"}, "loss is 'cw'; it must be 'ce' or 'dlr'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"restarts": 0}, "restarts is 0"),
+        ({"target_classes": 2.5}, "target_classes is 2.5"),
+        ({"eps": -1.0}, "eps is -1.0"),
+    ],
+)
+def test_settings_out_of_range(settings, match):
+    with pytest.raises(UserError, match=match):
+        APGD(**({"eps": 0.1} | settings))
+
+
+def test_eps_zero_returns_the_inputs(smooth):
+    for attack in (APGD(0.0), _apgd_t(0.0, norm="l2")):
+        np.testing.assert_array_equal(attack(*smooth).adversarials, smooth[1])
