@@ -52,3 +52,23 @@ def global_labels(seed: tf.Tensor, rows: int | tf.Tensor, num_classes: int) -> t
     first, total = _replica_rows(rows)
     draw = tf.random.stateless_uniform(tf.stack([total]), seed, maxval=num_classes, dtype=tf.int32)
     return draw[first : first + rows]
+
+
+def global_noise(seed: tf.Tensor, shape: tf.Tensor, *, uniform: bool = False) -> tf.Tensor:
+    """This replica's part of one draw for the global batch: N(0, 1), or uniform in [-1, 1).
+
+    Args:
+        seed: stateless, int32 ``[2]``.
+        shape: int32, of this replica's part, rows first.
+        uniform: instead of normal.
+
+    Returns:
+        float32 of that shape.
+    """
+    first, total = _replica_rows(shape[0])
+    whole = tf.concat([tf.reshape(total, [1]), shape[1:]], axis=0)
+    if uniform:
+        draw = tf.random.stateless_uniform(whole, seed, -1.0, 1.0)
+    else:
+        draw = tf.random.stateless_normal(whole, seed)
+    return draw[first : first + shape[0]]

@@ -114,9 +114,7 @@ class AdversarialTrainer(ClassifierTrainer):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        seed = randomness.fold_replica(
-            randomness.step_seed(self.seed, _VALIDATION_START, tf.constant(0))
-        )
+        seed = randomness.step_seed(self.seed, _VALIDATION_START, tf.constant(0))
         adversarial = _VALIDATION(
             lambda x: self.judged(x, training=False),
             images,
@@ -150,9 +148,7 @@ class AdversarialTrainer(ClassifierTrainer):
             def objective(logits: tf.Tensor) -> tf.Tensor:
                 return losses.kl_divergence(clean, logits)
 
-        return self.attack(
-            predict, images, self.current_eps(), objective, randomness.fold_replica(seed)
-        )
+        return self.attack(predict, images, self.current_eps(), objective, seed)
 
     def _objective(
         self, images: tf.Tensor, labels: tf.Tensor, adversarial: tf.Tensor

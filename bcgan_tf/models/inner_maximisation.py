@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from bcgan_tf import randomness
 from bcgan_tf.attacks.primitives import outside_loop
 from bcgan_tf.errors import UserError
 
@@ -63,7 +64,7 @@ class InnerMaximisation:
             images: float32 ``[B, ...]`` in [0, 1].
             eps: float32 scalar, Linf radius.
             objective: raised by the attack; a function of the logits.
-            seed: stateless, int32 ``[2]``.
+            seed: stateless, int32 ``[2]``; replicas share it and get their part of one draw.
 
         Returns:
             float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images; no gradient flows back.
@@ -94,7 +95,7 @@ class InnerMaximisation:
 
     def _offset(self, images: tf.Tensor, eps: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         if self.start == "uniform":
-            return eps * tf.random.stateless_uniform(tf.shape(images), seed, -1.0, 1.0)
+            return eps * randomness.global_noise(seed, tf.shape(images), uniform=True)
         if self.start == "normal":
-            return _NORMAL_START * tf.random.stateless_normal(tf.shape(images), seed)
+            return _NORMAL_START * randomness.global_noise(seed, tf.shape(images))
         return tf.zeros_like(images)

@@ -1,0 +1,227 @@
+"""Adversarial training: its attack, its losses by hand, replicas, resume, the best epoch."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf import distribute, losses
+from bcgan_tf.errors import UserError
+from bcgan_tf.models.adversarial_trainer import AdversarialTrainer
+from bcgan_tf.models.best_weights import BestWeights
+from bcgan_tf.models.fitting import fit
+from bcgan_tf.models.inner_maximisation import InnerMaximisation
+
+SEED = tf.constant([1, 2])
+
+
+def _linear(images):
+    """Logits 0 and the sum of the first pixel minus the second."""
+    return tf.stack([tf.zeros(tf.shape(images)[0]), images[:, 0] - images[:, 1]], axis=1)
+
+
+@pytest.mark.parametrize("start", ["uniform", "normal", "none"])
+def test_the_attack_reaches_the_corner_of_the_ball(start):
+    images = np.float32([[0.5, 0.5, 0.5], [0.95, 0.05, 0.5]])
+    labels = np.array([0, 0])
+    attack = InnerMaximisation(steps=5, start=start)
+    found = attack(
+        _linear, images, tf.constant(0.2), lambda z: losses.cross_entropy(labels, z), SEED
+    ).numpy()
+    np.testing.assert_allclose(found[:, :2], [[0.7, 0.3], [1.0, 0.0]], atol=1e-6)
+    moved = np.abs(found[:, 2] - 0.5)  # no gradient there: only the start moves it
+    assert (moved <= (0.2 if start == "uniform" else 0.01 if start == "normal" else 0)).all()
+
+
+def test_one_step_of_the_whole_radius_without_a_start_is_fgsm():
+    images = np.float32([[0.5, 0.5]])
+    attack = InnerMaximisation(steps=1, step_ratio=1.0, start="none")
+    found = attack(_linear, images, tf.constant(0.1), lambda z: z[:, 1], SEED)
+    np.testing.assert_allclose(found, [[0.6, 0.4]], atol=1e-6)
+
+
+def test_uniform_starts_fill_the_ball_and_depend_on_the_seed():
+    images = np.full((500, 3), 0.5, np.float32)
+    attack = InnerMaximisation(steps=1)
+    one, other = (
+        attack(_linear, images, tf.constant(0.2), lambda z: 0 * z[:, 0], tf.constant([0, s]))
+        for s in (1, 2)
+    )
+    change = one.numpy() - 0.5
+    assert np.abs(change).max() <= 0.2 + 1e-6 and np.abs(change).max() > 0.195
+    assert abs(change.std() - 0.2 / np.sqrt(3)) < 0.005
+    assert np.abs(one - other).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"steps": 0}, "steps"), ({"start": "x"}, "start"), ({"step_ratio": 0.0}, "step_ratio")],
+)
+def test_settings_out_of_range_are_refused(options, named):
+    with pytest.raises(UserError, match=named):
+        InnerMaximisation(**options)
+
+
+def _trainer(networks, **options):
+    options = {"eps": 0.2, "attack": InnerMaximisation(steps=3), "seed": 4, **options}
+    trainer = AdversarialTrainer(networks["classifier"](dropout=0), **options)
+    trainer.compile(keras.optimizers.SGD(0.1))
+    return trainer
+
+
+def _first_batch(some):
+    return some.scaled(0, 16), some.labels[:16].astype(np.int64)
+
+
+def test_the_ramp_of_eps(networks):
+    trainer = _trainer(networks, ramp_steps=4)
+    radii = []
+    for step in (0, 1, 2, 4, 9):
+        trainer.optimizer.iterations.assign(step)
+        radii.append(float(trainer.current_eps()))
+    np.testing.assert_allclose(radii, [0, 0.05, 0.1, 0.2, 0.2], atol=1e-7)
+
+
+@pytest.mark.parametrize("clean_weight", [0.0, 0.5])
+def test_the_loss_of_adversarial_training_by_hand(networks, some, clean_weight):
+    trainer = _trainer(networks, clean_weight=clean_weight)
+    images, labels = _first_batch(some)
+    adversarial = trainer._adversarial_examples(tf.constant(images), tf.constant(labels)).numpy()
+    assert np.abs(adversarial - images).max() <= 0.2 + 1e-6
+    copy = keras.models.clone_model(trainer.classifier)
+    copy.set_weights(trainer.classifier.get_weights())
+
+    def cross_entropy(x):
+        log_p = tf.nn.log_softmax(copy(x, training=True)).numpy()
+        return -log_p[np.arange(16), labels].mean()
+
+    expected = (1 - clean_weight) * cross_entropy(adversarial)
+    expected += clean_weight * cross_entropy(images)
+    logs = trainer.train_on_batch(images, labels, return_dict=True)
+    assert float(logs["loss"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_loss_of_trades_by_hand(networks, some):
+    trainer = _trainer(networks, trades_beta=3.0, attack=InnerMaximisation(steps=3, start="normal"))
+    images, labels = _first_batch(some)
+    adversarial = trainer._adversarial_examples(tf.constant(images), tf.constant(labels)).numpy()
+    copy = keras.models.clone_model(trainer.classifier)
+    copy.set_weights(trainer.classifier.get_weights())
+    attacked = tf.nn.softmax(copy(adversarial, training=True)).numpy()
+    clean = tf.nn.softmax(copy(images, training=True)).numpy()
+    divergence = (clean * (np.log(clean) - np.log(attacked))).sum(axis=1)
+    expected = (-np.log(clean[np.arange(16), labels]) + 3 * divergence).mean()
+    logs = trainer.train_on_batch(images, labels, return_dict=True)
+    assert float(logs["loss"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_attack_of_trades_raises_the_divergence(networks, some):
+    trainer = _trainer(
+        networks,
+        trades_beta=1.0,
+        attack=InnerMaximisation(steps=10, start="normal"),
+    )
+    images, labels = _first_batch(some)
+    found = trainer._adversarial_examples(tf.constant(images), tf.constant(labels))
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, images.shape).astype(np.float32)
+
+    def divergence(x):
+        clean = trainer.classifier(images, training=False)
+        return losses.kl_divergence(clean, trainer.classifier(x, training=False)).numpy().mean()
+
+    assert divergence(found) > 3 * divergence(np.clip(images + noise, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"trades_beta": 2.0, "attack": InnerMaximisation(steps=2, start="normal")},
+        {"average_decay": 0.9, "clean_weight": 0.5},
+    ],
+)
+def test_two_replicas_train_like_one(networks, some, two_replicas, weights, options):
+    found = []
+    for chosen in (None, two_replicas):
+        with distribute.scope(chosen):
+            trainer = _trainer(networks, ramp_steps=3, **options)
+        logs = fit(trainer, some, epochs=2, batch_size=16, seed=0, validation=some.take(33, seed=1))
+        found.append((weights(trainer.judged), logs))
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=5e-5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(networks, some, weights, tmp_path):
+    def trained(folder, epochs, resume=False):
+        trainer = _trainer(networks, ramp_steps=6, average_decay=0.9)
+        best = BestWeights("val_robust_accuracy", folder)
+        fit(
+            trainer,
+            some,
+            epochs=epochs,
+            batch_size=16,
+            seed=0,
+            validation=some,
+            directory=folder,
+            resume=resume,
+            callbacks=[best],
+        )
+        return trainer, best
+
+    whole, best = trained(tmp_path / "whole", 4)
+    trained(tmp_path / "parts", 2)
+    resumed, best_again = trained(tmp_path / "parts", 4, resume=True)
+    for one, other in zip(weights(whole.judged), weights(resumed.judged), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert (best.best, best.epoch) == (best_again.best, best_again.epoch)
+
+
+def test_the_average_follows_the_weights(networks, some):
+    trainer = _trainer(networks, average_decay=0.9)
+    mean = [np.array(w) for w in trainer.averaged.get_weights()]
+    images, labels = _first_batch(some)
+    for step in range(1, 4):
+        trainer.train_on_batch(images, labels)
+        decay = min(0.9, step / (step + 10))
+        mean = [
+            decay * m + (1 - decay) * w
+            for m, w in zip(mean, trainer.classifier.get_weights(), strict=True)
+        ]
+    for one, other in zip(mean, trainer.averaged.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert trainer.judged is trainer.averaged
+
+
+class _Logs:
+    """A model whose weights are one number, and epochs with given values."""
+
+    def __init__(self, folder):
+        self.judged = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        self.callback = BestWeights("val_robust_accuracy", folder)
+        self.callback.set_model(self)
+
+    def run(self, *values, start=0):
+        self.callback.on_train_begin()
+        for epoch, value in enumerate(values, start):
+            self.judged.set_weights([np.float32([[epoch]])])
+            self.callback.on_epoch_end(epoch, {"val_robust_accuracy": value})
+        self.callback.restore(self.judged)
+        return float(self.judged.get_weights()[0][0, 0])
+
+
+def test_the_best_epoch_is_restored_and_of_equal_ones_the_later(tmp_path):
+    assert _Logs(None).run(0.1, 0.5, 0.3) == 1
+    assert _Logs(None).run(0.1, 0.5, 0.5, 0.2) == 2
+    assert _Logs(tmp_path).run(0.1, 0.5) == 1
+    assert _Logs(tmp_path).run(0.4, 0.2, start=2) == 1  # a resume knows of the better epoch
+    assert _Logs(tmp_path).run(0.6, start=4) == 4
+
+
+def test_a_damaged_file_of_best_weights_is_named(tmp_path):
+    (tmp_path / "best.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(UserError, match=r"best\.npz is damaged"):
+        _Logs(tmp_path).run(0.1)
