@@ -8,6 +8,8 @@ from typing import Any
 from bcgan_tf.errors import UserError
 
 PRESETS = ("quick", "paper")
+# The names of bcgan_tf.defenses.presets.DEFENSES, for those who do not load TensorFlow.
+DEFENSES = ("bcgan", "fgsm-at", "pgd-at", "trades", "distillation")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

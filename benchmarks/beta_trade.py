@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 import bcgan_tf
-from bcgan_tf import pipeline, recipes
+from bcgan_tf import hardening, recipes, training
 from bcgan_tf.environment import environment
 from bcgan_tf.evaluation.generated_set import measure_generated_set
 from bcgan_tf.models.fitting import fit
@@ -59,8 +59,8 @@ def main() -> None:
     with RunDirectory.create(
         args.out, "beta-trade", {**settings, "seed": args.seed}, resume=True
     ) as run:
-        classifier = keras.models.load_model(pipeline.train(run, data, recipe, seed=args.seed))
-        oracle = keras.models.load_model(pipeline.train_oracle(run, data, recipe, seed=args.seed))
+        classifier = keras.models.load_model(training.train(run, data, recipe, seed=args.seed))
+        oracle = keras.models.load_model(training.train_oracle(run, data, recipe, seed=args.seed))
         shared = run.checkpoints / "shared"
         for beta in args.betas:
             rows.append(one_beta(run, data, classifier, oracle, recipe, beta, shared, args.seed))
@@ -73,7 +73,7 @@ def one_beta(run, data, classifier, oracle, recipe, beta, shared, seed) -> dict:
     stage = f"beta-{beta:g}"
     if run.stage_done(stage):
         return run.stage_payload(stage)
-    defense = pipeline.defense_of(dataclasses.replace(recipe, beta=beta), seed=seed)
+    defense = hardening.defense_of(dataclasses.replace(recipe, beta=beta), seed=seed)
     start = time.perf_counter()
     gan = defense.build_gan(classifier, data)
     folder = run.checkpoints / stage
@@ -92,7 +92,7 @@ def one_beta(run, data, classifier, oracle, recipe, beta, shared, seed) -> dict:
         real_images=data.validation.scaled(),
         real_labels=data.validation.labels,
     ).to_dict()
-    pipeline.draw_samples(
+    hardening.draw_samples(
         gan, run.figures / f"beta_{beta:g}.png", data.class_names, title=f"beta {beta:g}"
     )
     row = {"beta": beta, "seconds": time.perf_counter() - start, **measures}

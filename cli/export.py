@@ -59,7 +59,6 @@ def command(
 def _of_run(folder: Path, data_dir: Path | None):
     from bcgan_tf import data, pipeline
     from bcgan_tf.classifier_io import load_classifier
-    from bcgan_tf.recipes import Recipe
     from bcgan_tf.runs import RunDirectory
 
     run = RunDirectory.open(folder)
@@ -71,10 +70,7 @@ def _of_run(folder: Path, data_dir: Path | None):
         raise UserError(
             f"{folder} holds no classifier; finish the run first, or give a .keras file"
         )
-    fields = Recipe.__dataclass_fields__
-    recipe = Recipe(**{key: value for key, value in run.config.items() if key in fields})
-    seed = run.config.get("seed", 0)
     dataset = data.load(run.config["dataset"], data_dir=data_dir)
-    card = pipeline.model_card(run, model, recipe, seed=seed)
-    default = f"{dataset.name}-bcgan" if model == "hardened" else f"{dataset.name}-original"
-    return load_classifier(file), list(dataset.class_names), card, default
+    card = pipeline.model_card(run, model)
+    kind = (card["defense"] or {}).get("defense", "bcgan") if model == "hardened" else model
+    return load_classifier(file), list(dataset.class_names), card, f"{dataset.name}-{kind}"

@@ -1,4 +1,4 @@
-"""``bcgan-tf harden``: boundary samples refine a classifier."""
+"""``bcgan-tf harden``: a defence makes a classifier more robust."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from bcgan_tf.recipes import DEFENSES
 
 from . import options, output, session
 from .command import Command
@@ -19,7 +21,15 @@ from .command import Command
     required=True,
     help="A trained .keras file, images in [0, 1] to logits.",
 )
-@click.option("--defense", type=click.Choice(["bcgan"]), default="bcgan", help="How to harden.")
+@click.option("--defense", type=click.Choice(DEFENSES), default="bcgan", help="How to harden.")
+@click.option(
+    "-o",
+    "--option",
+    "defense_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the defence, such as `-o eps=8/255`; several may be given.",
+)
 @options.devices_option()
 @options.recipe_options("harden")
 @options.run_options()
@@ -28,6 +38,7 @@ def command(
     data_dir: Path | None,
     classifier: Path,
     defense: str,
+    defense_options: tuple[str, ...],
     devices: int | None,
     run_dir: Path | None,
     resume: bool,
@@ -36,8 +47,13 @@ def command(
     as_json: bool,
     **recipe_options: Any,
 ) -> None:
-    """Harden a classifier with boundary samples, beside clean data."""
+    """Harden a classifier: by boundary samples, adversarial training, distillation.
+
+    The options below that speak of the GAN belong to the defence `bcgan`; every setting of a
+    defence can be given as --option NAME=VALUE.
+    """
     recipe = options.chosen_recipe(dataset, recipe_options)
+    changes = options.named_values(defense_options)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import pipeline
@@ -47,7 +63,10 @@ def command(
     # The oracle is trained like the preset's classifier; hardening has no option for that.
     original = session.load_models({"original": classifier}, data)["original"]
     config = {
-        **recipe.to_dict(),
+        **(recipe.to_dict() if defense == "bcgan" else {}),
+        "dataset": recipe.dataset,
+        "preset": recipe.preset,
+        "defense_options": [f"{name}={value}" for name, value in changes.items()],
         "seed": seed,
         "deterministic": deterministic,
         "devices": devices,
@@ -57,14 +76,22 @@ def command(
     }
     with session.open_run("harden", config, run_dir=run_dir, resume=resume) as run:
         path = pipeline.harden(
-            run, data, original, recipe, defense=defense, seed=seed, devices=devices
+            run,
+            data,
+            original,
+            recipe,
+            defense=defense,
+            options=changes,
+            seed=seed,
+            devices=devices,
         )
         models = {"original": original, "hardened": load_classifier(path)}
         metrics = {
             "dataset": data.name,
             "models": {name: clean_accuracy(model, data.test) for name, model in models.items()},
-            "generated_set": run.stage_payload("generated_set"),
         }
+        if run.stage_done("generated_set"):
+            metrics["generated_set"] = run.stage_payload("generated_set")
         run.write_metrics(metrics)
         pipeline.report(run)
         if as_json:

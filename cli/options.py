@@ -210,3 +210,14 @@ def common_options() -> Decorator:
             config_option,
         ]
     )
+
+
+def named_values(given: tuple[str, ...]) -> dict[str, str]:
+    """``NAME=VALUE`` options as a dict; dashes in a name are underscores."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"--option {text!r} is no NAME=VALUE, such as eps=0.3")
+        found[name.strip().replace("-", "_")] = value.strip()
+    return found

@@ -11,7 +11,7 @@ from bcgan_tf import recipes
 from bcgan_tf.defenses import BCGANDefense
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import CLASSIFIERS
-from bcgan_tf.pipeline import defense_of
+from bcgan_tf.hardening import defense_of
 
 NAMES = ("mnist", "fashion_mnist", "cifar10", "digits", "folder:somewhere/pictures")
 

@@ -77,6 +77,7 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
 
     def whole(run: Any, data: Any, recipe: Any, **options: Any) -> dict[str, Any]:
         note("run", run, data=data.name, recipe=recipe, **options)
+        run.finish_stage("harden", {"defense": {"defense": "bcgan", "beta": recipe.beta}})
         run.write_metrics(METRICS)
         return METRICS
 

@@ -1,0 +1,124 @@
+"""The stages that train a network from its initial weights: the classifier and the oracle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from bcgan_tf import progress
+from bcgan_tf.data import Dataset, steps_per_epoch
+from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.models.augmentation import noisy_shifted_batch
+from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
+from bcgan_tf.models.fitting import fit
+from bcgan_tf.networks.classifiers import classifier as build_classifier
+from bcgan_tf.networks.oracle import oracle as build_oracle
+from bcgan_tf.recipes import Recipe
+from bcgan_tf.runs import RunDirectory
+
+CLASSIFIER = "classifier.keras"
+_ORACLE = "oracle.keras"
+
+
+def train(
+    run: RunDirectory, data: Dataset, recipe: Recipe, *, seed: int = 0, devices: int | None = None
+) -> Path:
+    """Trains the recipe's classifier on clean data.
+
+    Returns:
+        The saved classifier, ``classifier.keras`` in the run's folder.
+    """
+    options: dict[str, Any] = (
+        {} if recipe.architecture == "small_cnn" else {"width": recipe.architecture_width}
+    )
+    if recipe.dtype and recipe.architecture == "resnet18":
+        options["dtype"] = recipe.dtype
+    return _train_once(
+        run,
+        data,
+        "train",
+        CLASSIFIER,
+        lambda: build_classifier(
+            recipe.architecture, data.image_shape, data.num_classes, seed=seed, **options
+        ),
+        epochs=recipe.classifier_epochs,
+        recipe=recipe,
+        seed=seed,
+        devices=devices,
+    )
+
+
+def train_oracle(
+    run: RunDirectory, data: Dataset, recipe: Recipe, *, seed: int = 0, devices: int | None = None
+) -> Path:
+    """Trains the net that judges generated samples and is in no loss.
+
+    It sees noisy, shifted images, so that it goes by shapes: a plainly trained net calls a sample
+    something else for a texture that a person does not see.
+
+    Returns:
+        The saved oracle, ``oracle.keras`` in the run's folder.
+    """
+    return _train_once(
+        run,
+        data,
+        "oracle",
+        _ORACLE,
+        lambda: build_oracle(data.image_shape, data.num_classes, seed=seed),
+        epochs=recipe.oracle_epochs,
+        recipe=recipe,
+        seed=seed,
+        devices=devices,
+        build_batch=noisy_shifted_batch,
+    )
+
+
+def _train_once(
+    run: RunDirectory,
+    data: Dataset,
+    stage: str,
+    file: str,
+    build: Any,
+    *,
+    epochs: int,
+    recipe: Recipe,
+    seed: int,
+    devices: int | None,
+    build_batch: BatchBuilder | None = None,
+) -> Path:
+    path = run.path / file
+    if run.stage_done(stage):
+        return path
+    keras.utils.set_random_seed(seed)
+    chosen = strategy(devices)
+    batch_size = recipe.classifier_batch_size
+    check_batch_size(batch_size, chosen)
+    with scope(chosen):
+        model = build()
+        trainer = ClassifierTrainer(model, seed=seed, build_batch=build_batch)
+        steps = epochs * steps_per_epoch(data.train, batch_size)
+        schedule = keras.optimizers.schedules.CosineDecay(recipe.classifier_learning_rate, steps)
+        trainer.compile(keras.optimizers.Adam(schedule))
+    fit(
+        trainer,
+        data.train,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        validation=data.validation,
+        directory=run.checkpoints / stage,
+        resume=True,
+        callbacks=[progress.HistoryWriter(run.history, stage)],
+    )
+    save_model(model, path)
+    run.finish_stage(stage)
+    return path
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves beside the target and renames: a kill leaves no half-written model."""
+    partial = path.with_name(f".partial-{path.name}")
+    model.save(partial)
+    partial.replace(path)

@@ -1,0 +1,58 @@
+"""Every defence by name, for every data set and preset, and from the command line's text."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from bcgan_tf import recipes
+from bcgan_tf.defenses.presets import DEFENSES, EPS, defense
+from bcgan_tf.errors import UserError
+
+DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize(("dataset", "preset"), list(itertools.product(DATASETS, recipes.PRESETS)))
+def test_every_defence_has_settings_for_every_data_set(name, dataset, preset):
+    found = defense(name, dataset, preset, seed=5, devices=1)
+    assert type(found) is DEFENSES[name] and found.name == name
+    assert (found.seed, found.devices) == (5, 1)
+    if name in ("fgsm-at", "pgd-at", "trades"):
+        assert found.config()["eps"] == EPS[dataset]
+        assert found.config()["ramp_epochs"] < found.config()["epochs"]
+
+
+def test_the_command_line_knows_the_same_names():
+    assert tuple(DEFENSES) == recipes.DEFENSES
+
+
+def test_options_are_read_from_text():
+    found = defense(
+        "pgd-at",
+        "cifar10",
+        options={"eps": "4/255", "steps": "3", "step_ratio": "none", "average_decay": 0.9},
+    )
+    assert (found.eps, found.steps, found.step_ratio) == (4 / 255, 3, None)
+    assert found.average_decay == 0.9
+    assert defense("bcgan", "mnist", options={"spectral_norm": "yes"}).spectral_norm is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("magic", "mnist"), {}, "no defense 'magic'; choose one of bcgan, fgsm-at"),
+        (("pgd-at", "mnist"), {"beta": "1"}, "pgd-at has no option 'beta'; it has eps"),
+        (("pgd-at", "mnist"), {"steps": "many"}, "steps=many is no int"),
+        (("pgd-at", "mnist"), {"eps": "1/0"}, "eps=1/0 is no float"),
+        (("trades", "folder:pictures"), {}, "trades needs the radius.*-o eps="),
+    ],
+)
+def test_mistakes_are_one_line(arguments, options, message):
+    with pytest.raises(UserError, match=message):
+        defense(*arguments, options=options)
+
+
+def test_a_folder_of_images_takes_the_radius_from_its_owner():
+    assert defense("trades", "folder:pictures", options={"eps": "0.1"}).eps == 0.1
