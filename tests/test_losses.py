@@ -121,6 +121,75 @@ def test_top_two_margin():
     np.testing.assert_allclose(losses.top_two_margin(LOGITS), [2, 0, 0], atol=1e-6)
 
 
+WIDE = np.float32([[4, 1, 3, 0, -2], [4, 1, 3, 0, -2], [4, 1, 3, 0, -2], [-1, -1, -7, 5, 5]])
+
+
+def test_dlr():
+    # Sorted 4, 3, 1, 0, -2. Right: -(4 - 3) / (4 - 1); wrong: (4 - 1) / 3, (4 - -2) / 3.
+    found = losses.dlr(np.int64([0, 1, 4, 3]), WIDE)
+    assert found.shape == (4,)
+    # The last is a tie, 5 and 5, at which the loss is 0.
+    np.testing.assert_allclose(found, [-1 / 3, 1, 2, 0], rtol=1e-6)
+
+
+def test_targeted_dlr():
+    # (z_t - z_y) / (4 - (1 + 0) / 2); the last: (5 - 5) and (5 - -1).
+    found = losses.targeted_dlr(np.int64([0, 0, 1, 3]), np.int64([1, 4, 2, 4]), WIDE)
+    assert found.shape == (4,)
+    np.testing.assert_allclose(found, [-3 / 3.5, -6 / 3.5, 2 / 3.5, 0], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_dlr_and_its_direction_do_not_change_with_the_scale_of_the_logits(scale):
+    logits = np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32)
+    labels, targets = logits.argmax(-1), logits.argmin(-1)
+
+    def both(scale: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for loss in (losses.dlr, lambda y, z: losses.targeted_dlr(y, targets, z)):
+            with tf.GradientTape() as tape:
+                scaled = tf.constant(scale * logits)
+                tape.watch(scaled)
+                values = loss(labels, scaled)
+            found.append((values.numpy(), scale * tape.gradient(values, scaled).numpy()))
+        return found
+
+    for (value, gradient), (plain, plain_gradient) in zip(both(scale), both(1.0), strict=True):
+        np.testing.assert_allclose(value, plain, rtol=1e-5)
+        np.testing.assert_allclose(gradient, plain_gradient, rtol=1e-4, atol=1e-6)
+        assert (np.abs(plain_gradient).max(1) > 0.05).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "dlr", "targeted"),
+    [
+        ([[3.0, 1.0]], -2, -2),  # two classes: both are margins
+        ([[3.0, 1.0, 2.0]], -0.5, -2),  # three: the targeted one is a margin
+        ([[3.0, 1.0, -math.inf, 2.0]], -0.5, -2),  # three and one masked out
+        ([[3.0, 1.0, -math.inf, -math.inf]], -2, -2),
+    ],
+)
+def test_dlr_of_few_classes_is_the_margin(logits, dlr, targeted):
+    logits = tf.constant(logits)
+    losses_by_hand = {
+        losses.dlr: ((tf.constant([0]), logits), dlr),
+        losses.targeted_dlr: ((tf.constant([0]), tf.constant([1]), logits), targeted),
+    }
+    for loss, (arguments, expected) in losses_by_hand.items():
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(*arguments)
+        np.testing.assert_allclose(value, [expected], rtol=1e-6)
+        gradient = tape.gradient(value, logits).numpy()
+        assert np.isfinite(gradient).all() and gradient[0, 0] < 0 < gradient[0].max()
+
+
+def test_dlr_stays_finite_where_all_logits_are_equal():
+    same = tf.zeros([2, 5])
+    assert losses.dlr([0, 1], same).numpy().tolist() == [0, 0]
+    assert losses.targeted_dlr([0, 1], [2, 0], same).numpy().tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
 def test_low_precision_logits_give_float32_losses(dtype):
     logits = tf.cast(LOGITS, dtype)
@@ -129,6 +198,8 @@ def test_low_precision_logits_give_float32_losses(dtype):
         losses.kl_to_uniform(logits),
         losses.acgan_generator_loss(logits[:, 0], logits, LABELS),
         losses.top_two_margin(logits),
+        losses.dlr(LABELS, logits),
+        losses.targeted_dlr(LABELS, np.roll(LABELS, 1), logits),
     ):
         assert found.dtype == tf.float32
 

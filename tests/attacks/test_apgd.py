@@ -206,10 +206,10 @@ def test_the_batch_changes_nothing(build, smooth, norm):
     for size in (1, 4, 22):
         parts = dataclasses.replace(attack, batch_size=size)(*smooth)
         np.testing.assert_array_equal(parts.success, whole.success)
-        np.testing.assert_allclose(parts.adversarials, whole.adversarials, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(parts.adversarials, whole.adversarials, rtol=0, atol=1e-4)
     model, images, labels = smooth
     some = attack(model, images[7:15], labels[7:15], indices=np.arange(7, 15))
-    np.testing.assert_allclose(some.adversarials, whole.adversarials[7:15], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(some.adversarials, whole.adversarials[7:15], rtol=0, atol=1e-4)
 
 
 def test_dlr_is_blind_to_the_scale_that_blinds_cross_entropy(digits_cnn):
