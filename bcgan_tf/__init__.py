@@ -48,7 +48,7 @@ _MODULES = {
     "PGD": "bcgan_tf.attacks.pgd",
     "Split": "bcgan_tf.data.dataset",
     "UserError": "bcgan_tf.errors",
-    "evaluate": "bcgan_tf.evaluation.robust_accuracy",
+    "evaluate": "bcgan_tf.evaluation.runner",
     "export": "bcgan_tf.serving",
     "load": "bcgan_tf.data",
     "load_classifier": "bcgan_tf.classifier_io",
@@ -93,7 +93,8 @@ if TYPE_CHECKING:
     from bcgan_tf.defenses.boundary_gan import BCGANDefense
     from bcgan_tf.defenses.defense import Defense
     from bcgan_tf.errors import UserError
-    from bcgan_tf.evaluation.robust_accuracy import Evaluation, evaluate
+    from bcgan_tf.evaluation.robust_accuracy import Evaluation
+    from bcgan_tf.evaluation.runner import evaluate
     from bcgan_tf.models.acgan import ACGAN
     from bcgan_tf.models.bcgan import BCGAN
     from bcgan_tf.models.classifier_trainer import ClassifierTrainer

@@ -237,16 +237,12 @@ def _rebuilt(model: keras.Model) -> keras.Model:
     def clone(layer: Any) -> Any:
         if isinstance(layer, keras.Model):
             return _rebuilt(layer)
-        config = dict(layer.get_config())
-        if isinstance(layer, keras.layers.InputLayer):
-            config["dtype"] = "float64"
-        else:
-            config["dtype"] = {
-                "module": "keras",
-                "class_name": "DTypePolicy",
-                "config": {"name": "float64"},
-                "registered_name": None,
-            }
-        return type(layer).from_config(config)
+        return type(layer).from_config(layer.get_config() | {"dtype": "float64"})
 
-    return keras.models.clone_model(model, clone_function=clone)
+    # The model itself casts what enters it: in float32 it would round the gradient on its way back.
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype="float64", name=x.name), model.input
+    )
+    copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
+    copy.dtype_policy = keras.DTypePolicy("float64")
+    return copy

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks import Attack, AttackResult
-from bcgan_tf.data.dataset import Split
+from bcgan_tf.attacks.attack import AttackResult
 from bcgan_tf.errors import UserError
 
+# Rounding of float32 images may exceed an eps by this much.
+_TOLERANCE = 1e-6
 # The standard normal quantile of 97.5 %.
 _Z95 = 1.959963984540054
 
@@ -47,10 +48,31 @@ class Evaluation:
     """A classifier under several attacks, on the same ``N`` images.
 
     Attributes:
-        results: one per attack, in the order given.
+        results: one per attack, in the order in which they ran.
+        labels: int64 ``[N]``, the true classes.
+        indices: int64 ``[N]``, each image's position in the set that was to be evaluated: one
+            shard of an evaluation holds some of them.
+        eps: radius of the threat model, in [0, 1] pixel units: an adversarial example counts only
+            within it. None: whatever the attacks found counts.
+        norm: ``"linf"`` or ``"l2"``, of ``eps``.
+        suite: name of the suite, None for attacks of the caller's own.
+        samples: calls of the model that were averaged (expectation over transformation); 1 for a
+            deterministic model.
+        seconds: each attack's time, summed over resumed tries and shards.
+        total: images of the whole set, of which this may be a shard.
+        identity: digests of the ``model`` and of the whole ``data``.
     """
 
     results: tuple[AttackResult, ...]
+    labels: np.ndarray
+    indices: np.ndarray
+    eps: float | None = None
+    norm: str = "linf"
+    suite: str | None = None
+    samples: int = 1
+    seconds: tuple[float, ...] = ()
+    total: int | None = None
+    identity: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -62,10 +84,23 @@ class Evaluation:
         """bool ``[N]``: the clean image is classified right."""
         return np.logical_and.reduce([result.clean_correct for result in self.results])
 
+    def broken_by(self, result: AttackResult, eps: float | None = None) -> np.ndarray:
+        """bool ``[N]``: broken by one attack, within ``eps`` (None: within the threat model's)."""
+        eps = self.eps if eps is None else eps
+        if eps is None:
+            return result.success
+        length = result.linf if self.norm == "linf" else result.l2
+        return result.success & (length <= eps * (1 + _TOLERANCE) + _TOLERANCE)
+
+    def survivors(self, eps: float | None = None) -> np.ndarray:
+        """bool ``[N]``: right, and not broken within ``eps`` (None: within the threat model's)."""
+        broken = [self.broken_by(result, eps) for result in self.results]
+        return self.clean_correct & ~np.logical_or.reduce(broken)
+
     @property
     def worst_case(self) -> np.ndarray:
         """bool ``[N]``: classified right, and still so after *every* attack."""
-        return np.logical_and.reduce([result.robust for result in self.results])
+        return self.survivors()
 
     @property
     def clean_accuracy(self) -> float:
@@ -76,6 +111,15 @@ class Evaluation:
     def robust_accuracy(self) -> float:
         """Share of *all* images that are right and survive every attack (per-image worst case)."""
         return float(self.worst_case.mean())
+
+    @property
+    def adversarials(self) -> np.ndarray:
+        """float32 ``[N, ...]``: for each broken image what broke it; the last candidate else."""
+        found = self.results[-1].adversarials.copy()
+        for result in reversed(self.results):
+            broken = self.broken_by(result)
+            found[broken] = result.adversarials[broken]
+        return found
 
     def interval95(self, survived: np.ndarray | None = None) -> tuple[float, float]:
         """Wilson's 95 % interval of an accuracy measured here.
@@ -100,74 +144,35 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers, JSON-able, without the arrays."""
+        """All numbers, JSON-able, without the arrays.
+
+        Of each attack ``attacked`` and ``broken`` are counts, and ``left`` is the accuracy that
+        the attacks up to it leave.
+        """
+        left, attacks = self.clean_correct, []
+        for position, result in enumerate(self.results):
+            broken = self.broken_by(result)
+            left = left & ~broken
+            attacks.append(
+                {
+                    **result.to_dict(),
+                    "broken": int(broken.sum()),
+                    "interval95": list(self.interval95(result.clean_correct & ~broken)),
+                    "left": float(left.mean()),
+                    "left_interval95": list(self.interval95(left)),
+                    "seconds": self.seconds[position] if self.seconds else None,
+                }
+            )
         return {
+            "suite": self.suite,
+            "eps": self.eps,
+            "norm": self.norm,
             "n": self.n,
+            "samples": self.samples,
             "note": self.note,
             "clean_accuracy": self.clean_accuracy,
             "clean_interval95": list(self.interval95(self.clean_correct)),
             "robust_accuracy": self.robust_accuracy,
             "robust_interval95": list(self.interval95()),
-            "attacks": [
-                result.to_dict() | {"interval95": list(self.interval95(result.robust))}
-                for result in self.results
-            ],
+            "attacks": attacks,
         }
-
-
-def evaluate(
-    model: Any,
-    data: Split | tuple[np.ndarray, np.ndarray],
-    attacks: Sequence[Attack],
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
-    """Runs every attack on the same images, white-box, with the true labels.
-
-    Args:
-        model: a Keras model (called with ``training=False``) or a callable; float32 images in
-            [0, 1] to logits ``[B, K]``.
-        data: a split, or (float32 images in [0, 1], int labels).
-        attacks: at least one.
-        progress: called with (done, to do) over all attacks, in examples times restarts.
-
-    Returns:
-        The accuracies, each attack's result, and the per-example worst case.
-
-    Raises:
-        UserError: if there is no attack, or an attack refuses the model, images or labels.
-
-    Example:
-        >>> evaluation = evaluate(classifier, dataset.test.take(1000), [FGSM(0.1), PGD(0.1)])
-        >>> evaluation.robust_accuracy, evaluation.interval95()
-    """
-    if not attacks:
-        raise UserError("no attack was given; robust accuracy without one says nothing")
-    if isinstance(data, tuple):
-        if len(data) != 2:
-            raise UserError(f"the data has {len(data)} parts; pass (images, labels) or a split")
-        images, labels = data
-    else:
-        images, labels = data.scaled(), data.labels
-
-    rounds = [attack.rounds for attack in attacks]
-    results: list[AttackResult] = []
-    for position, attack in enumerate(attacks):
-        results.append(
-            attack(model, images, labels, progress=_part_of_all(progress, rounds, position))
-        )
-    return Evaluation(tuple(results))
-
-
-def _part_of_all(
-    progress: Callable[[int, int], None] | None, rounds: list[int], position: int
-) -> Callable[[int, int], None] | None:
-    """One attack's progress as progress through all of them, each as long as its rounds."""
-    if progress is None:
-        return None
-
-    def report(done: int, total: int) -> None:
-        each = total // rounds[position]
-        progress(each * sum(rounds[:position]) + done, each * sum(rounds))
-
-    return report

@@ -12,7 +12,8 @@ import tensorflow as tf
 from bcgan_tf.attacks import FGSM, PGD, Attack
 from bcgan_tf.data import Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.robust_accuracy import evaluate, wilson_interval
+from bcgan_tf.evaluation.robust_accuracy import wilson_interval
+from bcgan_tf.evaluation.runner import evaluate
 
 
 def _brightness(images: tf.Tensor) -> tf.Tensor:
@@ -109,16 +110,17 @@ def test_the_dictionary_is_complete_and_json_able():
 
 
 def test_progress_runs_over_all_attacks_once():
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, str]] = []
     evaluate(
         _brightness,
         (IMAGES, LABELS),
         [FGSM(0.1, batch_size=2), PGD(0.1, steps=2, restarts=3, batch_size=2), FGSM(0.2)],
         progress=lambda *done: seen.append(done),
     )
-    assert {total for _, total in seen} == {5 * (1 + 3 + 1)}
-    done = [count for count, _ in seen]
-    assert done == sorted(done) and done[-1] == 25 and 5 in done and 20 in done
+    assert {total for _, total, _ in seen} == {6 * 3}
+    done = [count for count, _, _ in seen]
+    assert done == sorted(done) and done[-1] == 18 and 6 in done and 12 in done
+    assert seen[0][2].startswith("FGSM: ") and seen[-1][2] == "FGSM: 6 of 6 left"
 
 
 @pytest.mark.parametrize(

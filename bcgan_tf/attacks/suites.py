@@ -1,0 +1,101 @@
+"""Named sets of attacks, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.apgd import APGD
+from bcgan_tf.attacks.attack import Attack
+from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
+from bcgan_tf.attacks.fab import FAB
+from bcgan_tf.attacks.fgsm import FGSM
+from bcgan_tf.attacks.pgd import PGD
+from bcgan_tf.attacks.square import Square
+from bcgan_tf.errors import UserError
+
+_RESTARTS = 5
+_TARGETS = 9
+
+
+def suite(
+    name: str,
+    eps: float,
+    *,
+    norm: str = "linf",
+    num_classes: int,
+    seed: int = 0,
+    batch_size: int = 250,
+) -> tuple[Attack, ...]:
+    """The attacks of a suite.
+
+    - ``standard``: AutoAttack's, each on what those before left: APGD on the cross entropy,
+      targeted APGD and targeted FAB towards the nine likeliest other classes, Square with 5,000
+      queries. The field's yardstick; Linf and L2.
+    - ``plus``: AutoAttack's larger one: five restarts of APGD on the cross entropy, of APGD on
+      DLR and of untargeted FAB, Square, and both targeted attacks.
+    - ``rand``: APGD on the cross entropy and on DLR, for models that draw random numbers: to be
+      run through :func:`bcgan_tf.attacks.expectation.expectation`.
+    - ``paper``: FGSM, PGD-40 and Carlini-Wagner L2, which are all that the paper reports. They
+      bound robust accuracy from above and say little: a comparison, no evaluation.
+
+    Args:
+        name: of the suite.
+        eps: radius in [0, 1] pixel units.
+        norm: ``"linf"`` or ``"l2"``.
+        num_classes: of the model; targets are at most ``num_classes - 1``.
+        seed: of all draws.
+        batch_size: most examples at once.
+
+    Raises:
+        UserError: no such suite, or eps or norm out of range.
+
+    Reference: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble
+    of diverse parameter-free attacks"; the budgets are those of its published code.
+    """
+    if name not in SUITES:
+        raise UserError(f"there is no suite {name!r}; choose one of {', '.join(SUITES)}")
+    checks.check_number("eps", eps)
+    shared: dict[str, Any] = {"norm": norm, "seed": seed, "batch_size": batch_size}
+    targets = max(1, min(_TARGETS, num_classes - 1))
+    return tuple(SUITES[name](eps, targets, shared))
+
+
+def _standard(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
+    return [
+        APGD(eps, **shared),
+        APGD(eps, loss="dlr", targeted=True, target_classes=targets, **shared),
+        FAB(eps, targeted=True, target_classes=targets, **shared),
+        Square(eps, **shared),
+    ]
+
+
+def _plus(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
+    return [
+        APGD(eps, restarts=_RESTARTS, **shared),
+        APGD(eps, loss="dlr", restarts=_RESTARTS, **shared),
+        FAB(eps, targeted=False, restarts=_RESTARTS, **shared),
+        Square(eps, **shared),
+        APGD(eps, loss="dlr", targeted=True, target_classes=targets, **shared),
+        FAB(eps, targeted=True, target_classes=targets, **shared),
+    ]
+
+
+def _rand(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
+    del targets
+    return [APGD(eps, **shared), APGD(eps, loss="dlr", **shared)]
+
+
+def _paper(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
+    del targets
+    unbounded = {key: value for key, value in shared.items() if key != "norm"}
+    return [FGSM(eps, **shared), PGD(eps, **shared), CarliniWagnerL2(**unbounded)]
+
+
+SUITES: dict[str, Callable[[float, int, dict[str, Any]], list[Attack]]] = {
+    "standard": _standard,
+    "plus": _plus,
+    "rand": _rand,
+    "paper": _paper,
+}

@@ -1,0 +1,166 @@
+"""An evaluation as a file of per-example arrays, and the merging of shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bcgan_tf.attacks.attack import AttackResult
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.files import as_json, replace_file
+
+_PER_ATTACK = ("clean_correct", "attacked", "success", "linf", "l2")
+_SETTINGS = ("eps", "norm", "suite", "samples", "total", "identity")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, json.JSONDecodeError, ValueError, KeyError, EOFError)
+
+
+def save(evaluation: Evaluation, path: str | Path) -> Path:
+    """Writes an ``.npz`` file that NumPy alone can read.
+
+    Arrays: ``labels``, ``indices``, ``clean_correct``, ``worst_case`` ``[N]``; ``adversarials``
+    float32, one for each entry of ``broken_rows``; and ``<position>_<name>`` ``[N]`` for each
+    attack; ``settings`` is a JSON text. Written beside the target and renamed.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    path = Path(path)
+    broken_rows = np.flatnonzero(evaluation.clean_correct & ~evaluation.worst_case)
+    settings = {name: getattr(evaluation, name) for name in _SETTINGS}
+    settings["seconds"] = list(evaluation.seconds)
+    settings["attacks"] = [
+        {"attack": result.attack, "config": result.config} for result in evaluation.results
+    ]
+    arrays = {
+        f"{position}_{name}": getattr(result, name)
+        for position, result in enumerate(evaluation.results)
+        for name in _PER_ATTACK
+    }
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        settings=np.array(json.dumps(as_json(settings))),
+        labels=evaluation.labels,
+        indices=evaluation.indices,
+        clean_correct=evaluation.clean_correct,
+        worst_case=evaluation.worst_case,
+        broken_rows=broken_rows,
+        adversarials=evaluation.adversarials[broken_rows],
+        **arrays,
+    )
+    try:
+        return replace_file(path, content.getvalue())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); make room for it") from error
+
+
+def load(path: str | Path) -> Evaluation:
+    """Reads what :func:`save` wrote.
+
+    Of the adversarial examples only those that count are kept: a result's ``adversarials`` are
+    zeros elsewhere.
+
+    Raises:
+        UserError: the file is missing, damaged, or something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; give the folder of an evaluation that has finished")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            settings: dict[str, Any] = json.loads(str(arrays["settings"]))
+            shape = arrays["adversarials"].shape[1:]
+            adversarials = np.zeros((len(arrays["labels"]), *shape), np.float32)
+            adversarials[arrays["broken_rows"]] = arrays["adversarials"]
+            results = tuple(
+                AttackResult(
+                    attack=attack["attack"],
+                    config=attack["config"],
+                    adversarials=adversarials,
+                    **{name: arrays[f"{position}_{name}"] for name in _PER_ATTACK},
+                )
+                for position, attack in enumerate(settings["attacks"])
+            )
+            return Evaluation(
+                results,
+                arrays["labels"],
+                arrays["indices"],
+                seconds=tuple(settings["seconds"]),
+                **{name: settings[name] for name in _SETTINGS},
+            )
+    except _DAMAGED as error:
+        raise UserError(
+            f"{path} is damaged or no evaluation ({type(error).__name__}); run that one again"
+        ) from error
+
+
+def merge(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation whose shards these are, in any order.
+
+    Per-example draws depend on the example alone, so the result is what one run would have given.
+
+    Raises:
+        UserError: the shards have different settings, models or data, overlap, or miss some.
+    """
+    if not evaluations:
+        raise UserError("there is nothing to merge; give the shards of one evaluation")
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        _refuse_difference(first, other)
+    indices = np.concatenate([evaluation.indices for evaluation in evaluations])
+    order = np.argsort(indices, kind="stable")
+    expected = np.arange(first.total or len(indices))
+    if len(np.unique(indices)) < len(indices):
+        raise UserError("the shards overlap; give each one once")
+    if not np.array_equal(indices[order], expected):
+        raise UserError(
+            f"the shards hold {len(indices):,} of {len(expected):,} images; some are missing"
+        )
+
+    def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(list(parts))[order]
+
+    results = tuple(
+        dataclasses.replace(
+            parts[0],
+            **{
+                name: joined([getattr(part, name) for part in parts])
+                for name in ("adversarials", *_PER_ATTACK)
+            },
+        )
+        for parts in zip(*(evaluation.results for evaluation in evaluations), strict=True)
+    )
+    seconds = zip(*(evaluation.seconds for evaluation in evaluations), strict=False)
+    return dataclasses.replace(
+        first,
+        results=results,
+        labels=joined([evaluation.labels for evaluation in evaluations]),
+        indices=expected,
+        seconds=tuple(float(sum(parts)) for parts in seconds),
+    )
+
+
+def _refuse_difference(first: Evaluation, other: Evaluation) -> None:
+    for name in _SETTINGS:
+        if getattr(first, name) != getattr(other, name):
+            raise UserError(
+                f"the shards differ in {name}: {getattr(first, name)} and {getattr(other, name)}; "
+                "merge shards of one evaluation"
+            )
+    told = [[_told(result) for result in evaluation.results] for evaluation in (first, other)]
+    if told[0] != told[1]:
+        raise UserError("the shards were attacked differently; merge shards of one evaluation")
+
+
+def _told(result: AttackResult) -> tuple[str, dict[str, Any]]:
+    config = {key: value for key, value in result.config.items() if key != "batch_size"}
+    return result.attack, as_json(config)

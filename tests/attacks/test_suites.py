@@ -1,0 +1,56 @@
+"""What each suite is made of: the budgets of the published AutoAttack."""
+
+from __future__ import annotations
+
+import pytest
+
+from bcgan_tf.attacks.suites import SUITES, suite
+from bcgan_tf.errors import UserError
+
+
+def _told(name, **options):
+    attacks = suite(name, 0.3, num_classes=10, **options)
+    return {attack.name: attack.config() for attack in attacks}
+
+
+def test_standard_is_autoattacks_order_and_budget():
+    attacks = _told("standard")
+    assert list(attacks) == ["APGD-CE", "APGD-T", "FAB-T", "Square"]
+    assert attacks["APGD-CE"]["steps"] == 100 and attacks["APGD-CE"]["restarts"] == 1
+    assert attacks["APGD-T"]["steps"] == 100 and attacks["APGD-T"]["target_classes"] == 9
+    assert attacks["FAB-T"]["steps"] == 100 and attacks["FAB-T"]["target_classes"] == 9
+    fab = attacks["FAB-T"]
+    assert (fab["alpha_max"], fab["eta"], fab["beta"]) == (0.1, 1.05, 0.9)
+    assert attacks["Square"]["queries"] == 5000 and attacks["Square"]["p_init"] == 0.8
+
+
+def test_plus_has_five_restarts_and_the_targeted_attacks():
+    attacks = _told("plus")
+    assert list(attacks) == ["APGD-CE", "APGD-DLR", "FAB", "Square", "APGD-T", "FAB-T"]
+    assert [attacks[name]["restarts"] for name in ("APGD-CE", "APGD-DLR", "FAB")] == [5, 5, 5]
+
+
+def test_rand_and_paper():
+    assert list(_told("rand")) == ["APGD-CE", "APGD-DLR"]
+    assert list(_told("paper")) == ["FGSM", "PGD-40", "CW-L2"]
+
+
+@pytest.mark.parametrize("name", [*SUITES])
+def test_eps_norm_and_seed_reach_every_attack_that_has_them(name):
+    for attack in suite(name, 0.5, norm="l2", num_classes=10, seed=7, batch_size=11):
+        config = attack.config()
+        assert config["seed"] == 7 and config["batch_size"] == 11
+        assert config.get("eps", 0.5) == 0.5 and config.get("norm", "l2") == "l2"
+
+
+def test_there_are_no_more_targets_than_other_classes():
+    attacks = _told("standard")
+    few = {attack.name: attack.config() for attack in suite("standard", 0.3, num_classes=4)}
+    assert few["APGD-T"]["target_classes"] == 3 < attacks["APGD-T"]["target_classes"]
+
+
+def test_unknown_suites_and_radii_are_refused():
+    with pytest.raises(UserError, match="no suite 'strong'; choose one of standard"):
+        suite("strong", 0.3, num_classes=10)
+    with pytest.raises(UserError, match="eps is -1"):
+        suite("standard", -1, num_classes=10)

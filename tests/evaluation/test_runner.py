@@ -1,0 +1,306 @@
+"""A suite on survivors, in chunks, killed and resumed, in shards and merged."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.attacks import FGSM, PGD, Attack
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation import archive, runner
+from bcgan_tf.evaluation.runner import evaluate
+
+RNG = np.random.default_rng(5)
+IMAGES = RNG.uniform(0.2, 0.8, (60, 4, 4, 1)).astype(np.float32)
+WEIGHTS = RNG.normal(size=(16, 4)).astype(np.float32)
+
+
+def _linear(images: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(images, [-1, 16]) @ WEIGHTS
+
+
+LABELS = _linear(tf.constant(IMAGES)).numpy().argmax(-1).astype(np.int64)
+LABELS[:5] = (LABELS[:5] + 1) % 4  # misclassified
+
+
+def _distances() -> np.ndarray:
+    """Linf distance to the nearest other class: |z_y - z_t| / ||w_y - w_t||_1; 0 where wrong."""
+    logits = _linear(tf.constant(IMAGES)).numpy().astype(np.float64)
+    found = np.full(len(LABELS), np.inf)
+    for row, label in enumerate(LABELS):
+        for other in set(range(4)) - {label}:
+            gap = logits[row, label] - logits[row, other]
+            found[row] = min(found[row], gap / np.abs(WEIGHTS[:, label] - WEIGHTS[:, other]).sum())
+    return np.maximum(found, 0)
+
+
+EPS = float(np.median(_distances()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draws(Attack):
+    """Breaks an example where its own draw says so: results follow from seed and index alone."""
+
+    name = "draws"
+    share: float = 0.3
+
+    def run(self, logits_fn, images, labels, indices, round_index):
+        def hit(indices):
+            draws = [np.random.default_rng([self.seed, int(i)]).random() for i in indices]
+            return np.array(draws) < self.share
+
+        hits = tf.ensure_shape(tf.numpy_function(hit, [indices], tf.bool), [None])
+        return tf.where(hits[:, None, None, None], 1.0 - images, images)
+
+
+def _same(one, other):
+    assert one.n == other.n and len(one.results) == len(other.results)
+    for a, b in zip(one.results, other.results, strict=True):
+        for name in ("clean_correct", "attacked", "success", "adversarials", "linf", "l2"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+def test_the_standard_suite_finds_what_a_linear_model_allows():
+    evaluation = evaluate(_linear, (IMAGES, LABELS), suite="standard", eps=EPS)
+    distance = _distances()
+    sure = np.abs(distance - EPS) > 1e-3
+    np.testing.assert_array_equal(evaluation.worst_case[sure], (distance > EPS)[sure])
+    assert evaluation.suite == "standard" and evaluation.samples == 1
+    assert (evaluation.worst_case <= evaluation.clean_correct).all()
+
+
+def test_each_attack_of_a_suite_sees_what_those_before_left():
+    evaluation = evaluate(_linear, (IMAGES, LABELS), suite="standard", eps=EPS)
+    left = evaluation.clean_correct
+    for result in evaluation.results:
+        np.testing.assert_array_equal(result.attacked, left)
+        left = left & ~result.success
+    told = evaluation.to_dict()["attacks"]
+    assert [attack["attacked"] for attack in told][1:] == [
+        round(attack["left"] * evaluation.n) for attack in told
+    ][:-1]
+    assert told[-1]["left"] == evaluation.robust_accuracy
+
+
+def test_attacks_given_one_by_one_each_see_everything():
+    evaluation = evaluate(_linear, (IMAGES, LABELS), [FGSM(2 * EPS), PGD(2 * EPS, steps=5)])
+    for result in evaluation.results:
+        np.testing.assert_array_equal(result.attacked, evaluation.clean_correct)
+
+
+def test_what_lies_beyond_eps_does_not_count():
+    evaluation = evaluate(_linear, (IMAGES, LABELS), [FGSM(EPS), FGSM(3 * EPS)], eps=EPS)
+    small, large = evaluation.results
+    assert large.success.sum() > small.success.sum()
+    np.testing.assert_array_equal(evaluation.worst_case, small.robust)
+    assert evaluation.survivors(3 * EPS).sum() == large.robust.sum()
+
+
+def test_chunks_change_nothing(monkeypatch):
+    attacks = [Draws(seed=3), PGD(EPS, steps=5)]
+    whole = evaluate(_linear, (IMAGES, LABELS), attacks)
+    monkeypatch.setattr(runner, "_CHUNK", 7)
+    _same(whole, evaluate(_linear, (IMAGES, LABELS), attacks))
+
+
+def test_shards_merged_are_the_whole():
+    options = {"suite": "standard", "eps": EPS}
+    whole = evaluate(_linear, (IMAGES, LABELS), **options)
+    shards = [evaluate(_linear, (IMAGES, LABELS), **options, shard=(i, 3)) for i in (2, 3, 1)]
+    assert sorted(np.concatenate([shard.indices for shard in shards])) == list(range(60))
+    merged = archive.merge(shards)
+    np.testing.assert_array_equal(merged.worst_case, whole.worst_case)
+    np.testing.assert_array_equal(merged.labels, LABELS)
+    assert merged.robust_accuracy == whole.robust_accuracy
+    drawn = [evaluate(_linear, (IMAGES, LABELS), [Draws()], shard=(i, 4)) for i in range(1, 5)]
+    _same(archive.merge(drawn), evaluate(_linear, (IMAGES, LABELS), [Draws()]))
+
+
+def test_only_the_shards_of_one_evaluation_are_merged():
+    def shard(number, **options):
+        options = {"eps": EPS, "suite": None, **options}
+        return evaluate(_linear, (IMAGES, LABELS), [Draws()], shard=(number, 2), **options)
+
+    one, two = shard(1), shard(2)
+    with pytest.raises(UserError, match="overlap"):
+        archive.merge([one, one])
+    with pytest.raises(UserError, match="30 of 60 images; some are missing"):
+        archive.merge([one])
+    with pytest.raises(UserError, match="differ in eps"):
+        archive.merge([one, shard(2, eps=0.5)])
+    other = evaluate(
+        _linear, (IMAGES[::-1].copy(), LABELS[::-1].copy()), [Draws()], shard=(2, 2), eps=EPS
+    )
+    with pytest.raises(UserError, match="differ in identity"):
+        archive.merge([one, other])
+    with pytest.raises(UserError, match="nothing to merge"):
+        archive.merge([])
+    assert archive.merge([two, one]).n == 60
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_killed_evaluation_resumes_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_CHUNK", 20)
+    attacks = [Draws(seed=1), PGD(EPS, steps=4)]
+    whole = evaluate(_linear, (IMAGES, LABELS), attacks)
+
+    def kill(done, total, text):
+        if done > 0.6 * total:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path, progress=kill)
+    pieces = sorted(file.name for file in tmp_path.glob("*.npz"))
+    assert pieces == ["0000-0.npz", "0000-1.npz", "0001-0.npz"]
+    written = {name: (tmp_path / name).stat().st_mtime_ns for name in pieces}
+    _same(whole, evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path))
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in pieces} == written
+    # And a finished one is read, not repeated.
+    seen = []
+    _same(
+        whole,
+        evaluate(
+            _linear,
+            (IMAGES, LABELS),
+            attacks,
+            state=tmp_path,
+            progress=lambda *done: seen.append(done),
+        ),
+    )
+    assert not seen
+
+
+def _other_model(images: tf.Tensor) -> tf.Tensor:
+    return _linear(images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"attacks": [Draws(seed=2)]}, "attacks"),
+        ({"eps": 0.2}, "eps"),
+        ({"norm": "l2"}, "norm"),
+        ({"shard": (1, 2)}, "shard"),
+        ({"model": _other_model}, "model"),
+        ({"data": (IMAGES[:50], LABELS[:50])}, "data"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused(tmp_path, changes, named):
+    usual = {"model": _linear, "data": (IMAGES, LABELS), "attacks": [Draws()], "eps": 0.1}
+    evaluate(**usual, state=tmp_path)
+    with pytest.raises(UserError, match=rf"other settings:.*{named} \("):
+        evaluate(**{**usual, **changes}, state=tmp_path)
+    evaluate(**{**usual, "batch_size": 3}, state=tmp_path)  # which changes no result
+
+
+def test_a_truncated_piece_is_named_and_nothing_else_is_lost(tmp_path):
+    attacks = [Draws(seed=1), Draws(seed=2)]
+    whole = evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path)
+    piece = tmp_path / "0000-1.npz"
+    piece.write_bytes(piece.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"0000-1\.npz is damaged or cut short.*delete it"):
+        evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path)
+    piece.unlink()
+    _same(whole, evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path))
+
+
+def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
+    from bcgan_tf.evaluation import pieces
+
+    monkeypatch.setattr(runner, "_CHUNK", 20)
+    real, written = pieces.replace_file, []
+
+    def full_after_two(path, content):
+        if len(written) == 2:
+            (path.parent / ".half.partial").write_bytes(b"")
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        return real(path, content)
+
+    monkeypatch.setattr(pieces, "replace_file", full_after_two)
+    with pytest.raises(UserError, match=r"No space left on device.*make room"):
+        evaluate(_linear, (IMAGES, LABELS), [Draws()], state=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 2 and not list(tmp_path.glob(".*.partial"))
+    monkeypatch.undo()
+    monkeypatch.setattr(runner, "_CHUNK", 20)
+    _same(
+        evaluate(_linear, (IMAGES, LABELS), [Draws()]),
+        evaluate(_linear, (IMAGES, LABELS), [Draws()], state=tmp_path),
+    )
+
+
+def test_an_evaluation_is_saved_and_read(tmp_path):
+    evaluation = evaluate(_linear, (IMAGES, LABELS), suite="standard", eps=EPS)
+    path = archive.save(evaluation, tmp_path / "evaluation.npz")
+    found = archive.load(path)
+    np.testing.assert_array_equal(found.worst_case, evaluation.worst_case)
+    broken = evaluation.clean_correct & ~evaluation.worst_case
+    np.testing.assert_array_equal(found.adversarials[broken], evaluation.adversarials[broken])
+    told, again = evaluation.to_dict(), found.to_dict()
+    assert again["robust_accuracy"] == told["robust_accuracy"] and again["eps"] == told["eps"]
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match="damaged or no evaluation"):
+        archive.load(path)
+    with pytest.raises(UserError, match="missing"):
+        archive.load(tmp_path / "none.npz")
+
+
+def test_a_model_without_a_gradient_is_left_to_the_attacks_that_need_none():
+    def rounded(images):
+        return tf.round(4.0 * _linear(images))
+
+    evaluation = evaluate(rounded, (IMAGES, LABELS), suite="standard", eps=2 * EPS)
+    by_name = {result.attack: result for result in evaluation.results}
+    # Their random starts find something; steps along a gradient of zeros add nothing.
+    assert by_name["APGD-CE"].success_rate < 0.3 and by_name["FAB-T"].success.sum() == 0
+    assert by_name["Square"].success_rate > 0.5
+
+
+def test_a_stochastic_model_is_averaged():
+    def noisy(images):
+        return _linear(images) + tf.random.normal([1, 4], stddev=1e-3)
+
+    evaluation = evaluate(noisy, (IMAGES[:8], LABELS[:8]), [FGSM(0.1)])
+    assert evaluation.samples == 20
+    assert evaluate(noisy, (IMAGES[:8], LABELS[:8]), [FGSM(0.1)], samples=2).samples == 2
+    assert evaluate(_linear, (IMAGES[:8], LABELS[:8]), suite="rand", eps=0.1).samples == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "a suite needs eps"),
+        ({"suite": "standard"}, "a suite needs eps"),
+        ({"suite": "best", "eps": 0.1}, "no suite 'best'"),
+        ({"attacks": [FGSM(0.1)], "suite": "standard", "eps": 0.1}, "both attacks and a suite"),
+        ({"suite": "standard", "eps": 0.1, "shard": (3, 2)}, "shard 3/2"),
+        ({"suite": "standard", "eps": 0.1, "shard": (1, 61)}, "60 images cannot be cut"),
+        ({"suite": "standard", "eps": 2}, "eps is 2"),
+        ({"suite": "standard", "eps": float("nan")}, "eps is nan"),
+    ],
+)
+def test_mistakes_are_one_line(options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        evaluate(_linear, (IMAGES, LABELS), **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1.0])
+def test_the_ends_of_eps(eps):
+    evaluation = evaluate(_linear, (IMAGES, LABELS), suite="standard", eps=eps)
+    assert evaluation.robust_accuracy == (evaluation.clean_accuracy if eps == 0 else 0)
+
+
+def test_one_class_and_labels_that_are_none():
+    images, labels = IMAGES[5:], LABELS[5:]
+    one = labels == labels[0]
+    evaluation = evaluate(_linear, (images[one], labels[one]), [FGSM(EPS)])
+    assert evaluation.clean_accuracy == 1
+    with pytest.raises(UserError, match="label 9 is no class"):
+        evaluate(_linear, (images, np.where(one, 9, labels)), suite="standard", eps=EPS)
