@@ -1,0 +1,162 @@
+"""Every red flag of gradient masking, measured on one model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.expectation import SAMPLES, expectation
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation import attack_checks, limit_checks
+from bcgan_tf.evaluation.flags import Flag
+from bcgan_tf.evaluation.gradient_health import GradientHealth, gradient_health, usable
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.evaluation.subject import Subject
+
+# Checks done, checks to do, and the one at work.
+Progress = Callable[[int, int, str], None]
+
+_STOCHASTIC_SHARE = 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """The red flags of one model.
+
+    Attributes:
+        flags: one per check, in the order of the table, those not run included.
+        health: of the model's own input gradients.
+        n: images that were used.
+        calls: model calls averaged for one answer; above 1 for a stochastic model.
+        stochastic: whether the model answers differently to the same images.
+    """
+
+    flags: tuple[Flag, ...]
+    health: GradientHealth
+    n: int
+    calls: int
+    stochastic: bool
+
+    @property
+    def raised(self) -> tuple[Flag, ...]:
+        """The flags that are up."""
+        return tuple(flag for flag in self.flags if flag.raised)
+
+    @property
+    def deciding(self) -> tuple[Flag, ...]:
+        """The flags that deny a verdict of robustness: evidence, and notices beyond 5 points."""
+        return tuple(flag for flag in self.flags if flag.decides)
+
+    def __getitem__(self, check: str) -> Flag:
+        """The flag of one check, by its name."""
+        for flag in self.flags:
+            if flag.check == check:
+                return flag
+        raise KeyError(check)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "n": self.n,
+            "calls": self.calls,
+            "stochastic": self.stochastic,
+            "gradients": self.health.to_dict(),
+            "flags": [flag.to_dict() for flag in self.flags],
+        }
+
+
+def diagnose(
+    model: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    eps: float,
+    norm: str = "linf",
+    evaluation: Evaluation | None = None,
+    control: Any = None,
+    surrogate: Any = None,
+    samples: int = 200,
+    seed: int = 0,
+    batch_size: int = 250,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Looks for gradient masking: robustness that lies in the attacks, not in the model.
+
+    Args:
+        model: a Keras model (called with ``training=False``) or a callable, float32 images in
+            [0, 1] to logits ``[B, K]``. A missing or non-finite gradient is a finding, no error.
+        images: float32 ``[N, ...]`` in [0, 1].
+        labels: int ``[N]``, the true classes.
+        eps: radius of the threat model, in [0, 1] pixel units, above 0.
+        norm: ``"linf"`` or ``"l2"``.
+        evaluation: finished attacks on the same images; Square's part is then read from it.
+        control: an undefended model of the same task, which the attacks must break.
+        surrogate: another model of the same task, whose adversarial examples are tried.
+        samples: the checks use the first ``samples`` images; a quarter of them for a model that
+            answers differently at every call, which is then averaged over 20 calls.
+        seed: of all draws.
+        batch_size: most images at once.
+        progress: called with (checks done, checks to do, the next check) before every check.
+
+    Returns:
+        The flags. For a small convolutional network it takes some ten seconds.
+
+    Raises:
+        UserError: if the model's output, the images, labels or eps are unfit.
+
+    Reference: Carlini et al. 2019, "On Evaluating Adversarial Robustness"; Athalye, Carlini,
+    Wagner 2018, "Obfuscated Gradients Give a False Sense of Security"; Croce and Hein 2020, the
+    checks of AutoAttack's published code.
+    """
+    images = checks.check_images(images)
+    labels = checks.check_labels(labels, len(images))
+    checks.check_model_input(model, images)
+    checks.check_number("eps", eps, above=0)
+    checks.check_positive_int("samples", samples)
+    if evaluation is not None and evaluation.n != len(images):
+        raise UserError(
+            f"the evaluation is of {evaluation.n} images, but {len(images)} came with it; pass "
+            "the images that were evaluated"
+        )
+    images, labels = images[:samples], labels[:samples]
+
+    differing = limit_checks.differing_answers(model, images, batch_size)
+    calls = SAMPLES if differing > 0 else 1
+    health = gradient_health(model, images, labels, float64=True, batch_size=batch_size)
+    if differing > 0:
+        count = max(1, len(images) // _STOCHASTIC_SHARE)
+        images, labels = images[:count], labels[:count]
+    averaged = expectation(model, calls) if calls > 1 else model
+    attackable, _ = usable(averaged, images, labels, batch_size=batch_size)
+    subject = Subject(
+        attackable, images, labels, float(eps), norm, seed, batch_size, calls, evaluation
+    )
+    evaluated_with = evaluation.samples if evaluation is not None else None
+
+    table: list[tuple[str, Callable[[], Flag]]] = [
+        ("iterative vs one-step", lambda: attack_checks.iterative(subject)),
+        ("white vs black box", lambda: attack_checks.black_box(subject)),
+        ("transfer", lambda: attack_checks.transfer(subject, surrogate)),
+        ("monotone in eps", lambda: attack_checks.monotone(subject)),
+        ("large eps", lambda: attack_checks.large_eps(subject)),
+        ("convergence", lambda: attack_checks.convergence(subject)),
+        ("gradient health", lambda: limit_checks.gradient_flag(health)),
+        ("logit scale", lambda: attack_checks.logit_scale(subject)),
+        ("loss choice", lambda: attack_checks.loss_choice(subject)),
+        ("stochastic forward", lambda: limit_checks.stochastic(differing, evaluated_with)),
+        ("unbounded attack", lambda: limit_checks.unbounded(subject)),
+        ("random noise", lambda: limit_checks.random_noise(subject)),
+        ("positive control", lambda: attack_checks.positive_control(subject, control)),
+    ]
+    flags = []
+    for done, (check, measure) in enumerate(table):
+        if progress is not None:
+            progress(done, len(table), check)
+        flags.append(measure())
+    if progress is not None:
+        progress(len(table), len(table), "")
+    return Diagnosis(tuple(flags), health, subject.n, calls, differing > 0)

@@ -1,0 +1,146 @@
+"""One sentence on a model's robustness: the worst case, and whether it can be believed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.diagnostics import Diagnosis
+from bcgan_tf.evaluation.flags import Flag, percent, points
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
+
+Kind = Literal["robust", "not robust", "gradient masking", "black box only"]
+
+# From this share of images without any gradient on, gradient attacks as a whole mean nothing.
+_NO_GRADIENTS = 0.9
+# What must be left of the clean accuracy for gradients not to have been a mere disguise.
+_SUBSTANTIAL = 0.5
+_PAPER = ("FGSM", "PGD", "CW")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What an evaluation and a diagnosis together allow to say.
+
+    Attributes:
+        robust: whether robustness at the stated accuracy is claimed.
+        kind: ``"robust"``; ``"not robust"``, no better than one constant answer; ``"gradient
+            masking"``, attacks fail for reasons that are not robustness; ``"black box only"``,
+            there are no gradients, and what is left was only attacked without them.
+        accuracy: the worst case over all attacks, in [0, 1]; for ``"black box only"`` and
+            ``"gradient masking"`` an upper bound of the robust accuracy.
+        interval: its 95 % interval (Wilson).
+        flags: those that decided, else those that are up.
+        text: one line for people.
+    """
+
+    robust: bool
+    kind: Kind
+    accuracy: float
+    interval: tuple[float, float]
+    flags: tuple[Flag, ...]
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "robust": self.robust,
+            "kind": self.kind,
+            "accuracy": self.accuracy,
+            "interval95": list(self.interval),
+            "flags": [flag.check for flag in self.flags],
+            "text": self.text,
+        }
+
+
+def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) -> Verdict:
+    """Judges a model.
+
+    The accuracy is always the worst case. It is called robust only where no *evidence* of
+    gradient masking was found, no *notice* is larger than 5 points, and a model that draws
+    at every call was attacked through the mean of many calls.
+
+    Args:
+        evaluation: finished attacks.
+        diagnosis: of the same model, on the same images or some of them.
+        labels: int ``[N]``, the true classes of the evaluated images.
+
+    Raises:
+        UserError: if the labels are not those of the evaluation.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (evaluation.n,):
+        raise UserError(f"{evaluation.n} images were evaluated, but {labels.shape} labels given")
+    accuracy, interval = evaluation.robust_accuracy, evaluation.interval95()
+    number = f"{percent(accuracy)} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    names = ", ".join(dict.fromkeys(result.attack for result in evaluation.results))
+    basis = f"worst case over {names}, n = {evaluation.n:,}{_threat(evaluation)}"
+    deciding = diagnosis.deciding
+    raised = ", ".join(flag.check for flag in deciding)
+
+    constant = float(np.bincount(labels).max() / len(labels))
+    health = diagnosis.health
+    hidden = health.dead >= _NO_GRADIENTS
+    kind: Kind
+    if accuracy <= constant:
+        kind = "not robust"
+        text = (
+            f"not robust: {number}, no more than a constant answer gets ({percent(constant)}), "
+            f"{basis}"
+        )
+        if raised:
+            text += f"; gradient masking: {raised}"
+    elif hidden and accuracy >= _SUBSTANTIAL * evaluation.clean_accuracy:
+        kind = "black box only"
+        share = "has no gradient" if health.missing else f"has none for {percent(health.dead)}"
+        stand_in = "BPDA through its own stand-in and " if health.backward else ""
+        text = (
+            f"black box only: the model {share}, so only black-box and BPDA attacks count here; "
+            f"after {stand_in}{basis}, at most {number} is robust; flags: {raised}"
+        )
+    elif diagnosis.stochastic and evaluation.samples == 1:
+        kind = "gradient masking"
+        text = (
+            f"gradient masking: {raised or 'stochastic forward'}; the model draws at every call "
+            f"and was attacked without expectation over transformation (samples=20), so {number} "
+            f"is an upper bound, {basis}"
+        )
+    elif deciding:
+        kind = "gradient masking"
+        text = f"gradient masking: {raised}; at most {number}, {basis}"
+    else:
+        kind = "robust"
+        notices = ", ".join(flag.check for flag in diagnosis.raised)
+        text = f"robust (no flag): {number}, {basis}"
+        if notices:
+            text = f"robust (no evidence; noticed: {notices}): {number}, {basis}"
+    flags = deciding or diagnosis.raised
+    text += _gap_to_paper(evaluation, accuracy)
+    return Verdict(kind == "robust", kind, accuracy, interval, flags, text)
+
+
+def _threat(evaluation: Evaluation) -> str:
+    if evaluation.eps is None:
+        return ""
+    return f", {'Linf' if evaluation.norm == 'linf' else 'L2'} eps {evaluation.eps:.4g}"
+
+
+def _gap_to_paper(evaluation: Evaluation, accuracy: float) -> str:
+    """How much the three attacks of the paper alone would have overstated, where they were run."""
+    best: dict[str, float] = {}
+    for name in _PAPER:
+        left = [
+            evaluation.clean_correct & ~evaluation.broken_by(result)
+            for result in evaluation.results
+            if result.attack.startswith(name) and (result.attacked == result.clean_correct).all()
+        ]
+        if left:
+            best[name] = float(np.logical_and.reduce(left).mean())
+    if not best:
+        return ""
+    told = ", ".join(f"{name} {percent(value)}" for name, value in best.items())
+    gap = min(best.values()) - accuracy
+    return f"; the paper's attacks alone: {told}, {points(gap)} above the worst case"
