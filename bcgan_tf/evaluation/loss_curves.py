@@ -1,0 +1,142 @@
+"""Loss against iteration: whether the ascent of an attack arrived, or never left the ground."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bcgan_tf import losses
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.pgd import PGD
+from bcgan_tf.attacks.primitives import margins, outside_loop, require_gradient
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.gradient_health import usable
+
+# The key of a run's mean margin is that of its mean cross entropy and this.
+MARGIN = " margin"
+
+_Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Label and what is raised, a function of labels and logits.
+_CROSS_ENTROPY: tuple[str, _Loss] = ("", losses.cross_entropy)
+_MARGIN: tuple[str, _Loss] = (" (margin loss)", lambda labels, logits: margins(logits, labels))
+
+
+def loss_curves(
+    model: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    eps: float,
+    norm: str = "linf",
+    steps: int = 100,
+    long_steps: int = 400,
+    samples: int = 100,
+    seed: int = 0,
+    batch_size: int = 250,
+) -> dict[str, Any]:
+    """Projected gradient ascent that goes on after an image is broken, its losses written down.
+
+    Three runs from one random start each: on the cross entropy, on the cross entropy with many
+    more and smaller steps, and on the margin ``max_{i != y} z_i - z_y``. A sound attack's curves
+    rise and level off, the long run ends no higher than the short one, and both losses lead to
+    about the same margin. A cross entropy that stays at 0 while the margin loss climbs is
+    gradient masking; a long run far above the short one is an attack that was stopped too early.
+
+    Args:
+        model: a Keras model or a callable, float32 images in [0, 1] to logits ``[B, K]``. A
+            missing or non-finite gradient counts as zero, which is a flat line.
+        images: float32 ``[N, ...]`` in [0, 1].
+        labels: int ``[N]``, the true classes.
+        eps: radius in [0, 1] pixel units, above 0.
+        norm: ``"linf"`` or ``"l2"``.
+        steps: of the short runs; their step size is :class:`bcgan_tf.attacks.pgd.PGD`'s.
+        long_steps: of the long run, at least ``steps``.
+        samples: the first ``samples`` images are used, and of these the correctly classified (all
+            of them, where none is).
+        seed: of the random starts.
+        batch_size: most images at once; it changes no result.
+
+    Returns:
+        JSON-able: ``n``, ``eps``, ``norm``; ``iterations``, 0 ... ``long_steps``; and for each
+        run, such as ``"PGD-100"``, its mean cross entropy in nats and, under ``"PGD-100 margin"``,
+        its mean margin, at iterations 0 (the start), 1, ... A mean that is not finite is None.
+
+    Raises:
+        UserError: if a setting, the images, the labels or the model's outputs are unfit.
+    """
+    images = checks.check_images(images)
+    labels = checks.check_labels(labels, len(images))
+    checks.check_model_input(model, images)
+    checks.check_number("eps", eps, above=0)
+    for name, value in (("steps", steps), ("long_steps", long_steps), ("samples", samples)):
+        checks.check_positive_int(name, value)
+    if long_steps < steps:
+        raise UserError(f"long_steps is {long_steps}, fewer than steps, {steps}; give more")
+    images, labels = images[:samples], labels[:samples]
+    attackable, _ = usable(model, images, labels, batch_size=batch_size)
+    logits_fn = checks.as_logits_fn(attackable)
+    logits = Batched(logits_fn, batch_size)(images)
+    checks.check_logits(logits, labels)
+    rows = np.flatnonzero(logits.argmax(-1) == labels)
+    rows = rows if rows.size else np.arange(len(images))
+
+    found: dict[str, Any] = {
+        "n": len(rows),
+        "eps": float(eps),
+        "norm": norm,
+        "iterations": list(range(long_steps + 1)),
+    }
+    plan = [(steps, *_CROSS_ENTROPY), (long_steps, *_CROSS_ENTROPY), (steps, *_MARGIN)]
+    for count, suffix, loss in dict.fromkeys(plan):
+        attack = PGD(float(eps), steps=count, norm=norm, seed=seed, batch_size=batch_size)
+        climb = Batched(_ascent(attack, logits_fn, loss), batch_size)
+        values = climb(images[rows], labels[rows], rows.astype(np.int64)).astype(np.float64)
+        entropy, margin = values.mean(axis=0)
+        found[f"PGD-{count}{suffix}"] = _finite(entropy)
+        found[f"PGD-{count}{suffix}{MARGIN}"] = _finite(margin)
+    return found
+
+
+def _ascent(attack: PGD, logits_fn: LogitsFn, loss: _Loss) -> Callable[..., tf.Tensor]:
+    """A graph function from a batch to ``[B, 2, steps + 1]``: cross entropies and margins."""
+
+    @outside_loop
+    def differentiate(points: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            logits = tf.ensure_shape(logits_fn(points), [None, None])
+            total = tf.reduce_sum(loss(labels, logits))
+        return require_gradient(tape.gradient(total, points)), logits
+
+    def run(images: tf.Tensor, labels: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        def advance(step: tf.Tensor, points: tf.Tensor, log: tf.TensorArray) -> tuple[Any, ...]:
+            gradient, logits = differentiate(points, labels)
+            told = tf.stack([losses.cross_entropy(labels, logits), margins(logits, labels)], 1)
+            moved = points + attack.ascend(gradient, attack.resolved_step_size)
+            moved = attack.project(images, tf.clip_by_value(moved, 0.0, 1.0))
+            # A margin of classes masked out with minus infinity has no direction.
+            moved = tf.where(tf.math.is_finite(moved), moved, points)
+            return step + 1, moved, log.write(step, told)
+
+        start = attack.draw_start(images, indices, tf.constant(0, tf.int64))
+        log = tf.TensorArray(tf.float32, attack.steps + 1, element_shape=[None, 2])
+        free = tf.TensorShape([None]) + images.shape[1:]
+        final: Any = tf.while_loop(
+            lambda step, *_: step <= attack.steps,
+            advance,
+            (tf.constant(0), start, log),
+            shape_invariants=(tf.TensorShape([]), free, tf.TensorShape(None)),
+        )
+        return tf.transpose(final[2].stack(), [1, 2, 0])
+
+    return run
+
+
+def _finite(means: np.ndarray) -> list[float | None]:
+    return [float(mean) if math.isfinite(mean) else None for mean in means]
