@@ -26,6 +26,7 @@ class Recipe:
     preset: str
     architecture: str = "small_cnn"
     architecture_width: float = 1.0
+    threshold: float = 0.0
     classifier_epochs: int = 4
     classifier_batch_size: int = 128
     classifier_learning_rate: float = 2e-3

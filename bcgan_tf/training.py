@@ -35,6 +35,8 @@ def train(
     )
     if recipe.dtype and recipe.architecture == "resnet18":
         options["dtype"] = recipe.dtype
+    if recipe.architecture == "strided_cnn":
+        options["threshold"] = recipe.threshold
     return _train_once(
         run,
         data,

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.networks.building import Seeds, check_classes, image_shape, logits_layer
+from bcgan_tf.networks.strided_cnn import strided_cnn
 
 # Convolutions of the paper's small network, each followed by a 2x2 maximum pooling.
 _SMALL_CNN_FILTERS = (32, 64)
@@ -45,9 +47,9 @@ def small_cnn(
     Raises:
         UserError: when the shape is no image of at least 4x4 pixels, or K < 2.
     """
-    shape = _image_shape("small_cnn", input_shape, smallest=4)
-    _check_classes(num_classes)
-    seeds = _Seeds(seed)
+    shape = image_shape("small_cnn", input_shape, smallest=4)
+    check_classes(num_classes)
+    seeds = Seeds(seed)
     images = x = keras.Input(shape, name="images")
     for i, filters in enumerate(_SMALL_CNN_FILTERS, start=1):
         x = keras.layers.Conv2D(
@@ -61,7 +63,7 @@ def small_cnn(
         )(x)
         x = keras.layers.MaxPooling2D(2, name=f"pool_{i}", dtype=dtype)(x)
     x = keras.layers.Flatten(name="flatten", dtype=dtype)(x)
-    return keras.Model(images, _logits(x, num_classes, seeds), name="small_cnn")
+    return keras.Model(images, logits_layer(x, num_classes, seeds), name="small_cnn")
 
 
 def resnet18(
@@ -92,12 +94,12 @@ def resnet18(
     Raises:
         UserError: when the shape is no image, K < 2, or the width leaves a stage no channels.
     """
-    shape = _image_shape("resnet18", input_shape, smallest=1)
-    _check_classes(num_classes)
+    shape = image_shape("resnet18", input_shape, smallest=1)
+    check_classes(num_classes)
     channels = [round(c * width) for c in _RESNET_CHANNELS]
     if channels[0] < 1:
         raise UserError(f"resnet18 with width {width} has no channels; use at least 1/64")
-    seeds = _Seeds(seed)
+    seeds = Seeds(seed)
 
     def conv(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
         x = keras.layers.Conv2D(
@@ -135,7 +137,7 @@ def resnet18(
             x = relu(x, f"{name}_relu")
             previous = filters
     x = keras.layers.GlobalAveragePooling2D(name="pool", dtype=dtype)(x)
-    return keras.Model(images, _logits(x, num_classes, seeds), name="resnet18")
+    return keras.Model(images, logits_layer(x, num_classes, seeds), name="resnet18")
 
 
 def mlp(
@@ -161,12 +163,12 @@ def mlp(
     Raises:
         UserError: when a size is not positive, or K < 2.
     """
-    _check_classes(num_classes)
+    check_classes(num_classes)
     if input_dim < 1 or any(units < 1 for units in hidden):
         raise UserError(
             f"mlp sizes must be positive, not input_dim={input_dim}, hidden={tuple(hidden)}"
         )
-    seeds = _Seeds(seed)
+    seeds = Seeds(seed)
     vectors = x = keras.Input((input_dim,), name="vectors")
     for i, units in enumerate(hidden, start=1):
         x = keras.layers.Dense(
@@ -176,11 +178,12 @@ def mlp(
             name=f"dense_{i}",
             dtype=dtype,
         )(x)
-    return keras.Model(vectors, _logits(x, num_classes, seeds), name="mlp")
+    return keras.Model(vectors, logits_layer(x, num_classes, seeds), name="mlp")
 
 
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
     "small_cnn": small_cnn,
+    "strided_cnn": strided_cnn,
     "resnet18": resnet18,
     "mlp": mlp,
 }
@@ -192,7 +195,7 @@ def classifier(
     """Build a classifier by its name.
 
     Args:
-        name: ``"small_cnn"``, ``"resnet18"`` or ``"mlp"``.
+        name: one of :data:`CLASSIFIERS`.
         input_shape: ``(H, W, C)`` of the images, or ``(D,)`` for vectors (``mlp`` only).
         num_classes: ``K``, the number of logits.
         **options: keyword options of the function of that name.
@@ -216,52 +219,7 @@ def classifier(
         if len(input_shape) != 1:
             raise UserError(
                 f"mlp takes vectors (D,), not images {tuple(input_shape)}; "
-                "choose small_cnn or resnet18"
+                "choose small_cnn, strided_cnn or resnet18"
             )
         return mlp(input_shape[0], num_classes, **options)
     return build(input_shape, num_classes, **options)
-
-
-class _Seeds:
-    """Initialisers with a different seed for every layer, so that equal layers start unequal."""
-
-    def __init__(self, seed: int | None) -> None:
-        self._next = None if seed is None else seed * 1000
-
-    # Any: Keras annotates initialiser arguments as str.
-    def glorot(self) -> Any:
-        return keras.initializers.GlorotUniform(seed=self._draw())
-
-    def he(self) -> Any:
-        return keras.initializers.HeNormal(seed=self._draw())
-
-    def _draw(self) -> int | None:
-        if self._next is not None:
-            self._next += 1
-        return self._next
-
-
-def _logits(x: Any, num_classes: int, seeds: _Seeds) -> Any:
-    return keras.layers.Dense(
-        num_classes,
-        kernel_initializer=seeds.glorot(),
-        name="logits",
-        dtype="float32",
-    )(x)
-
-
-def _image_shape(name: str, input_shape: Sequence[int], *, smallest: int) -> tuple[int, int, int]:
-    shape = tuple(input_shape)
-    if len(shape) != 3:
-        raise UserError(f"{name} takes images (H, W, C), not shape {shape}; choose mlp for vectors")
-    if min(shape[:2]) < smallest or shape[2] < 1:
-        raise UserError(
-            f"{name} needs images of at least {smallest}x{smallest} pixels and one channel, "
-            f"not shape {shape}"
-        )
-    return shape
-
-
-def _check_classes(num_classes: int) -> None:
-    if num_classes < 2:
-        raise UserError(f"a classifier needs at least 2 classes, not {num_classes}")

@@ -12,11 +12,13 @@ import pytest
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import CLASSIFIERS, classifier, mlp, resnet18, small_cnn
+from bcgan_tf.networks.strided_cnn import strided_cnn
 
 # Name, input shape, classes, options: small enough to run everything on.
 TINY = [
     ("small_cnn", (8, 8, 1), 10, {}),
     ("small_cnn", (28, 28, 1), 10, {}),
+    ("strided_cnn", (8, 8, 1), 10, {"threshold": 0.2, "width": 0.5}),
     ("resnet18", (8, 8, 3), 4, {"width": 1 / 16}),
     ("mlp", (2,), 2, {}),
 ]
@@ -41,6 +43,33 @@ def test_small_cnn_has_two_convolutions_and_one_dense_layer(side, channels):
 
 def test_the_mnist_network_has_83466_parameters():
     assert small_cnn((28, 28, 1), 10).count_params() == 83_466
+
+
+def test_strided_cnn_is_the_network_of_fast_adversarial_training():
+    model = strided_cnn((28, 28, 1), 10)
+    convolutions = (16 + 1) * 16 + (16 * 16 + 1) * 32
+    assert model.count_params() == convolutions + (7 * 7 * 32 + 1) * 100 + 101 * 10
+    assert strided_cnn((28, 28, 1), 10, width=2).layers[1].filters == 32
+
+
+def test_what_lies_within_the_threshold_of_black_or_white_changes_nothing():
+    """The answers to two images that differ only there are equal to the last bit."""
+    model = strided_cnn((8, 8, 1), 10, threshold=0.3, seed=0)
+    rng = np.random.default_rng(0)
+    pixels = rng.choice([0.0, 0.5, 1.0], (20, 8, 8, 1)).astype(np.float32)
+    change = np.where(pixels == 0.5, 0, rng.uniform(-0.2999, 0.2999, pixels.shape)).astype(
+        np.float32
+    )
+    changed = np.clip(pixels + change, 0, 1)
+    assert np.abs(changed - pixels).max() > 0.29
+    np.testing.assert_array_equal(model(pixels), model(changed))
+    assert np.abs(model(pixels) - model(1 - pixels)).numpy().max() > 0.01
+
+
+@pytest.mark.parametrize("options", [{"threshold": 0.5}, {"threshold": -0.1}, {"width": 0.01}])
+def test_strided_cnn_refuses_what_it_cannot_build(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        strided_cnn((28, 28, 1), 10, **options)
 
 
 def test_resnet18_has_the_standard_number_of_parameters():
@@ -161,7 +190,7 @@ def test_keras_alone_reads_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: classifier("vgg", (8, 8, 1), 10), "'vgg'.*small_cnn, resnet18, mlp"),
+        (lambda: classifier("vgg", (8, 8, 1), 10), "'vgg'.*small_cnn, strided_cnn, resnet18, mlp"),
         (lambda: classifier("small_cnn", (8, 8, 1), 10, width=2), "'width'.*it has seed, dtype"),
         (lambda: classifier("mlp", (8, 8, 1), 10), "vectors.*small_cnn"),
         (lambda: small_cnn((2,), 2), "images.*choose mlp"),

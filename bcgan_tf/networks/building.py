@@ -1,0 +1,58 @@
+"""What the networks' builders share: seeds, shapes that fit, the layer of logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from bcgan_tf.errors import UserError
+
+
+class Seeds:
+    """Initialisers with a different seed for every layer, so that equal layers start unequal."""
+
+    def __init__(self, seed: int | None) -> None:
+        self._next = None if seed is None else seed * 1000
+
+    # Any: Keras annotates initialiser arguments as str.
+    def glorot(self) -> Any:
+        return keras.initializers.GlorotUniform(seed=self._draw())
+
+    def he(self) -> Any:
+        return keras.initializers.HeNormal(seed=self._draw())
+
+    def _draw(self) -> int | None:
+        if self._next is not None:
+            self._next += 1
+        return self._next
+
+
+def logits_layer(x: Any, num_classes: int, seeds: Seeds) -> Any:
+    """The float32 layer ``logits``."""
+    return keras.layers.Dense(
+        num_classes,
+        kernel_initializer=seeds.glorot(),
+        name="logits",
+        dtype="float32",
+    )(x)
+
+
+def image_shape(name: str, input_shape: Sequence[int], *, smallest: int) -> tuple[int, int, int]:
+    """``(H, W, C)``; a UserError where it is none, or has a side below ``smallest``."""
+    shape = tuple(input_shape)
+    if len(shape) != 3:
+        raise UserError(f"{name} takes images (H, W, C), not shape {shape}; choose mlp for vectors")
+    if min(shape[:2]) < smallest or shape[2] < 1:
+        raise UserError(
+            f"{name} needs images of at least {smallest}x{smallest} pixels and one channel, "
+            f"not shape {shape}"
+        )
+    return shape
+
+
+def check_classes(num_classes: int) -> None:
+    """A UserError for fewer than two classes."""
+    if num_classes < 2:
+        raise UserError(f"a classifier needs at least 2 classes, not {num_classes}")
