@@ -34,8 +34,8 @@ def loss_curves(
     *,
     eps: float,
     norm: str = "linf",
-    steps: int = 100,
-    long_steps: int = 400,
+    steps: int = 50,
+    long_steps: int = 250,
     samples: int = 100,
     seed: int = 0,
     batch_size: int = 250,
@@ -64,7 +64,7 @@ def loss_curves(
 
     Returns:
         JSON-able: ``n``, ``eps``, ``norm``; ``iterations``, 0 ... ``long_steps``; and for each
-        run, such as ``"PGD-100"``, its mean cross entropy in nats and, under ``"PGD-100 margin"``,
+        run, such as ``"PGD-50"``, its mean cross entropy in nats and, under ``"PGD-50 margin"``,
         its mean margin, at iterations 0 (the start), 1, ... A mean that is not finite is None.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import urllib.parse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from bcgan_tf.report.style import DOTS_PER_INCH
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #5b6572; --line: #d9dee4;
-  --ground: #ffffff; --card: #f6f8fa; --accent: #0072b2; --warn: #a04000; }
+  --ground: #ffffff; --card: #f6f8fa; --accent: #0072b2; --warn: #a04000;
+  --good: #00694c; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --faint: #9aa5b1; --line: #363d46;
-  --ground: #15181c; --card: #1e2329; --accent: #6cc0f0; --warn: #f0a060; } }
+  --ground: #15181c; --card: #1e2329; --accent: #6cc0f0; --warn: #f0a060;
+  --good: #4cc79c; --bad: #ff8a80; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; color: var(--ink);
   background: var(--ground); font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; }
+h3 { font-size: 1rem; margin: 1.8rem 0 .4rem; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; padding-top: .9rem;
   border-top: 1px solid var(--line); }
 p, li { max-width: 46rem; } p.under, figcaption, .note { color: var(--faint); font-size: .9rem; }
@@ -25,6 +29,20 @@ p.under { margin: 0 0 1.4rem; }
 .verdict { background: var(--card); border-left: 4px solid var(--accent); border-radius: 4px;
   padding: .7rem 1.1rem; margin: 1rem 0; } .verdict p { margin: .35rem 0; }
 .doubt { border-left-color: var(--warn); }
+.card { background: var(--card); border: 1px solid var(--line); border-left: 8px solid var(--faint);
+  border-radius: 4px; padding: .8rem 1.2rem 1rem; margin: 1rem 0; }
+.card p { margin: .35rem 0; } .card p.name { color: var(--faint); font-size: .92rem; }
+.card p.kind { font-size: 1.45rem; font-weight: 700; line-height: 1.25; }
+.card p.number { font-size: 1.1rem; font-weight: 600; }
+.card.good { border-left-color: var(--good); } .card.good p.kind { color: var(--good); }
+.card.bad { border-left-color: var(--bad); } .card.bad p.kind { color: var(--bad); }
+.card.open { border-left-color: var(--warn); } .card.open p.kind { color: var(--warn); }
+.state, .numeral { white-space: nowrap; } .state.bad { color: var(--bad); font-weight: 700; }
+.state.open { color: var(--warn); font-weight: 700; } .state.good { color: var(--good); }
+.state.none { color: var(--faint); font-style: italic; }
+td .why { display: block; color: var(--faint); font-size: .85rem; font-weight: 400; }
+th .why { display: block; color: var(--faint); font-size: .85rem; font-weight: 400;
+  max-width: 17rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem 1.1rem .35rem 0; vertical-align: top;
@@ -73,6 +91,47 @@ def box(sentences: Sequence[str], kind: str = "") -> str:
         return ""
     inner = "\n".join(paragraph(sentence) for sentence in sentences)
     return f'<div class="{f"verdict {kind}".strip()}">\n{inner}\n</div>'
+
+
+def subsection(title: str, *parts: str) -> str:
+    """A smaller heading and what stands under it; nothing at all when nothing does."""
+    inner = [part for part in parts if part]
+    return "\n".join([f"<h3>{text(title)}</h3>", *inner]) if inner else ""
+
+
+def card(name: str, kind: str, number: str, sentences: Sequence[str], tone: str) -> str:
+    """What a reader must see first: of what, the verdict, the number, and what they mean.
+
+    Args:
+        name: such as the model and the threat model.
+        kind: the verdict in a few words; colour is never the only sign of it.
+        number: the accuracy with its interval.
+        sentences: plain text.
+        tone: ``"good"``, ``"bad"``, ``"open"``, or ``""``.
+    """
+    top = [paragraph(name, "name"), paragraph(kind, "kind"), paragraph(number, "number")]
+    inner = "\n".join([*top, *map(paragraph, sentences)])
+    return f'<div class="{f"card {tone}".strip()}">\n{inner}\n</div>'
+
+
+def state(words: str, tone: str) -> str:
+    """A word such as ``raised``, in the colour of its tone."""
+    return f'<span class="state {tone}">{text(words)}</span>'
+
+
+def numeral(words: str) -> str:
+    """A number and its unit, never broken apart."""
+    return f'<span class="numeral">{text(words)}</span>'
+
+
+def explained(words: str, why: str) -> str:
+    """A cell with a line in small type under it."""
+    return f'{text(words)}<span class="why">{text(why)}</span>' if why else text(words)
+
+
+def file_link(name: str) -> str:
+    """A link to a file beside the page."""
+    return f'<a href="{text(urllib.parse.quote(name))}">{text(name)}</a>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, strong: Sequence[int] = ()) -> str:

@@ -13,7 +13,14 @@ no section. ``metrics.json`` has this shape, each key optional unless marked wit
             "robust_accuracy"*: 0.01, "interval": [lo, hi], "n"*: 1000,
             "success_rate"*: 0.99, "mean_l2": 5.1, "mean_linf": 0.3}],   # of the successes
          "worst_case": [                        # per example, over all attacks within this eps
-           {"eps"*: 0.3, "robust_accuracy"*: 0.0, "interval": [lo, hi], "n"*: 1000}]},
+           {"eps"*: 0.3, "robust_accuracy"*: 0.0, "interval": [lo, hi], "n"*: 1000}],
+         "evaluations": [                       # one entry a threat model
+           {**Evaluation.to_dict(),             # suite, eps, norm, n, robust_accuracy, attacks, ...
+            "verdict": Verdict.to_dict(), "diagnosis": Diagnosis.to_dict(),
+            "minimum_perturbation": MinimumPerturbation.to_dict(),
+            "curve": [[0.0, 0.99], [0.01, 0.98], ...],      # eps, robust accuracy
+            "distances": distance_bins({"fgsm": ..., "multi": ..., "best": ...}),
+            "causes": Causes.to_dict(), "loss_curves": loss_curves(...)}]},
        "hardened": {...}},
      "generated_set": {...},                    # GeneratedSet.to_dict(); "classes" adds log K
      "toy": [{"beta": 0.0, ...}],               # one dict of numbers a panel
@@ -23,8 +30,9 @@ no section. ``metrics.json`` has this shape, each key optional unless marked wit
 
 Accuracies and rates are shares in [0, 1], intervals are 95 %, eps and distances are in [0, 1] pixel
 units. Pictures are taken from ``figures/``: ``boundary_samples*.png``, ``adversarial*.png``,
-``boundary_plane*.png``, ``toy*.png``, and per epoch ``samples*.png``; the curves and the bars are
-drawn here.
+``boundary_plane*.png``, ``toy*.png``, per epoch ``samples*.png``, and for an evaluation
+``evaluation_figures.figure_name("examples", model, evaluation)``; the curves, histograms and bars
+are drawn here. ``evaluation-<model>.npz`` beside the page is linked.
 """
 
 from __future__ import annotations
@@ -35,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from bcgan_tf.files import replace_file
-from bcgan_tf.report import figures, findings, markup
+from bcgan_tf.report import evaluation_page, figures, findings, markup
 from bcgan_tf.report.table import Cell, headline_rows
 from bcgan_tf.runs import RunDirectory
 
@@ -63,9 +71,9 @@ def write_report(run: RunDirectory) -> Path:
         f"<header><h1>{markup.text(title)}</h1>",
         markup.paragraph(_subtitle(run), "under"),
         "</header>",
-        markup.box(findings.verdict(metrics)),
-        _doubts(metrics),
-        markup.section("Accuracy", *_accuracy(run, metrics)),
+        *evaluation_page.cards(metrics),
+        *_first_look(run, metrics),
+        *evaluation_page.sections(run, metrics),
         markup.section("Boundary samples", *_samples(run, metrics)),
         markup.section("Adversarial examples", *_adversarial(run, metrics)),
         markup.section("Decision boundary", *_planes(run, metrics)),
@@ -85,6 +93,16 @@ def _subtitle(run: RunDirectory) -> str:
     extra = [f"preset {run.config['preset']}"] if run.config.get("preset") else []
     extra += [f"seed {seed}"] if seed is not None else []
     return " · ".join([run.path.name, *extra, *versions])
+
+
+def _first_look(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
+    """What the attacks of a run found; nothing where evaluations, which say more, are all."""
+    models = metrics.get("models", {}).values()
+    if any(m.get("evaluations") for m in models) and not any(m.get("attacks") for m in models):
+        return
+    yield markup.box(findings.verdict(metrics))
+    yield _doubts(metrics)
+    yield markup.section("Accuracy", *_accuracy(run, metrics))
 
 
 def _doubts(metrics: Mapping[str, Any]) -> str:
