@@ -24,6 +24,8 @@ from bcgan_tf.errors import UserError
 # Radius of the random starts of an attack that has no eps of its own.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0}
 _FINAL_STEPS = 3
+# What may be lost of logits in float32, relative to them.
+_ROUNDING = 1e-5
 # How far beyond the boundary that it expects the final search goes, as a share of the rest.
 _BEYOND = 0.1
 
@@ -172,7 +174,7 @@ class FAB(BoundedAttack):
             del step
             normals, gaps = linearise(state.iterates, state.labels, state.targets)
             moved = self._moved(state, normals, gaps)
-            state = self._recorded(state, moved, fooled(logits_fn(moved), state.labels))
+            state = self._recorded(state, moved, logits_fn(moved))
             return _without_unsound(state, normals)
 
         distance = tf.where(
@@ -234,16 +236,22 @@ class FAB(BoundedAttack):
         share = per_example(share, normals)
         return tf.clip_by_value((1.0 - share) * beyond + share * beyond_image, 0.0, 1.0)
 
-    def _recorded(self, state: _State, moved: tf.Tensor, is_fooled: tf.Tensor) -> _State:
-        """Keeps a misclassified point that is nearer, and goes back from every such point."""
+    def _recorded(self, state: _State, moved: tf.Tensor, logits: tf.Tensor) -> _State:
+        """Keeps a misclassified point that is nearer, and goes back from every such point.
+
+        It goes back from the boundary itself, too: there the steps have no length left, and by
+        rounding no point would ever count as misclassified.
+        """
         away = moved - state.images
         length = self._length(away)
-        better = is_fooled & (length < state.distance) & tf.logical_not(state.finished)
+        nearer = (length < state.distance) & tf.logical_not(state.finished)
+        better = nearer & fooled(logits, state.labels)
         distance = tf.where(better, length, state.distance)
         near_enough = distance <= (-1.0 if self.eps is None else self.eps)
-        back = state.images + self.beta * away
+        rounding = _ROUNDING * tf.abs(tf.gather(logits, state.labels, axis=1, batch_dims=1))
+        arrived = per_example(margins(logits, state.labels) >= -rounding, moved)
         return state._replace(
-            iterates=tf.where(per_example(is_fooled, moved), back, moved),
+            iterates=tf.where(arrived, state.images + self.beta * away, moved),
             found=tf.where(per_example(better, moved), moved, state.found),
             distance=distance,
             finished=state.finished | near_enough,
