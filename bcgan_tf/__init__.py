@@ -35,6 +35,7 @@ _pin_keras_backend()
 # Public name -> the module it comes from.
 _MODULES = {
     "ACGAN": "bcgan_tf.models.acgan",
+    "APGD": "bcgan_tf.attacks.apgd",
     "Attack": "bcgan_tf.attacks.attack",
     "AttackResult": "bcgan_tf.attacks.attack",
     "BCGAN": "bcgan_tf.models.bcgan",
@@ -43,23 +44,38 @@ _MODULES = {
     "ClassifierTrainer": "bcgan_tf.models.classifier_trainer",
     "Dataset": "bcgan_tf.data.dataset",
     "Defense": "bcgan_tf.defenses.defense",
+    "DefensiveDistillation": "bcgan_tf.defenses.distillation",
     "Evaluation": "bcgan_tf.evaluation.robust_accuracy",
+    "FAB": "bcgan_tf.attacks.fab",
     "FGSM": "bcgan_tf.attacks.fgsm",
+    "FGSMTraining": "bcgan_tf.defenses.adversarial_training",
     "PGD": "bcgan_tf.attacks.pgd",
+    "PGDTraining": "bcgan_tf.defenses.adversarial_training",
     "Split": "bcgan_tf.data.dataset",
+    "Square": "bcgan_tf.attacks.square",
+    "TRADES": "bcgan_tf.defenses.adversarial_training",
     "UserError": "bcgan_tf.errors",
+    "bpda": "bcgan_tf.attacks.bpda",
+    "diagnose": "bcgan_tf.evaluation.diagnostics",
     "evaluate": "bcgan_tf.evaluation.runner",
+    "expectation": "bcgan_tf.attacks.expectation",
     "export": "bcgan_tf.serving",
     "load": "bcgan_tf.data",
     "load_classifier": "bcgan_tf.classifier_io",
+    "load_model": "bcgan_tf.model_source",
+    "minimum_perturbation": "bcgan_tf.evaluation.minimum_perturbation",
     "mlp": "bcgan_tf.networks.classifiers",
     "resnet18": "bcgan_tf.networks.classifiers",
     "small_cnn": "bcgan_tf.networks.classifiers",
+    "strided_cnn": "bcgan_tf.networks.strided_cnn",
+    "suite": "bcgan_tf.attacks.suites",
+    "verdict": "bcgan_tf.evaluation.verdict",
 }
 
 __all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
     "__version__",
     "ACGAN",
+    "APGD",
     "Attack",
     "AttackResult",
     "BCGAN",
@@ -68,37 +84,64 @@ __all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
     "ClassifierTrainer",
     "Dataset",
     "Defense",
+    "DefensiveDistillation",
     "Evaluation",
+    "FAB",
     "FGSM",
+    "FGSMTraining",
     "PGD",
+    "PGDTraining",
     "Split",
+    "Square",
+    "TRADES",
     "UserError",
+    "bpda",
+    "diagnose",
     "evaluate",
+    "expectation",
     "export",
     "load",
     "load_classifier",
+    "load_model",
+    "minimum_perturbation",
     "mlp",
     "resnet18",
     "small_cnn",
+    "strided_cnn",
+    "suite",
+    "verdict",
 ]
 
 if TYPE_CHECKING:
+    from bcgan_tf.attacks.apgd import APGD
     from bcgan_tf.attacks.attack import Attack, AttackResult
+    from bcgan_tf.attacks.bpda import bpda
     from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
+    from bcgan_tf.attacks.expectation import expectation
+    from bcgan_tf.attacks.fab import FAB
     from bcgan_tf.attacks.fgsm import FGSM
     from bcgan_tf.attacks.pgd import PGD
+    from bcgan_tf.attacks.square import Square
+    from bcgan_tf.attacks.suites import suite
     from bcgan_tf.classifier_io import load_classifier
     from bcgan_tf.data import load
     from bcgan_tf.data.dataset import Dataset, Split
+    from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
     from bcgan_tf.defenses.boundary_gan import BCGANDefense
     from bcgan_tf.defenses.defense import Defense
+    from bcgan_tf.defenses.distillation import DefensiveDistillation
     from bcgan_tf.errors import UserError
+    from bcgan_tf.evaluation.diagnostics import diagnose
+    from bcgan_tf.evaluation.minimum_perturbation import minimum_perturbation
     from bcgan_tf.evaluation.robust_accuracy import Evaluation
     from bcgan_tf.evaluation.runner import evaluate
+    from bcgan_tf.evaluation.verdict import verdict
+    from bcgan_tf.model_source import load_model
     from bcgan_tf.models.acgan import ACGAN
     from bcgan_tf.models.bcgan import BCGAN
     from bcgan_tf.models.classifier_trainer import ClassifierTrainer
     from bcgan_tf.networks.classifiers import mlp, resnet18, small_cnn
+    from bcgan_tf.networks.strided_cnn import strided_cnn
     from bcgan_tf.serving import export
 
 

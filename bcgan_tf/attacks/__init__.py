@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack, AttackResult
+from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
+from bcgan_tf.attacks.expectation import expectation
+from bcgan_tf.attacks.fab import FAB
 from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
+from bcgan_tf.attacks.square import Square
+from bcgan_tf.attacks.suites import suite
 
-__all__ = ["FGSM", "PGD", "Attack", "AttackResult", "CarliniWagnerL2"]
+__all__ = [
+    "APGD",
+    "FAB",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "AttackResult",
+    "CarliniWagnerL2",
+    "Square",
+    "bpda",
+    "expectation",
+    "suite",
+]
