@@ -14,6 +14,7 @@ _COMMANDS = {
     "train": "Train a classifier on clean data.",
     "harden": "Harden a classifier with boundary samples.",
     "attack": "Attack classifiers and report their accuracy.",
+    "report": "Write a run's report anew, or compare several runs.",
     "export": "Export a classifier for TF Serving.",
     "toy": "The paper's Figure 2: boundary samples of two Gaussians.",
     "boundary": "The paper's Figure 4: decision boundaries of two classifiers.",

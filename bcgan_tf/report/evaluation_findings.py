@@ -103,16 +103,15 @@ def meaning(evaluation: Mapping[str, Any]) -> list[str]:
         if share is not None and n
         else "These test images"
     )
-    raised = [flag["check"] for flag in flags_of(evaluation) if flag.get("raised")]
-    deciding = [flag["check"] for flag in flags_of(evaluation) if decides(flag)] or raised
-    deciding = deciding or list(evaluation.get("verdict", {}).get("flags", []))
+    deciding = [flag["check"] for flag in flags_of(evaluation) if decides(flag)]
+    named = ", ".join(deciding or evaluation.get("verdict", {}).get("flags", []))
     sentences = {
         "robust": f"{kept} are classified right and stay right under every attack that was tried "
         f"within {within}. Attacks bound robustness from above: a better one may find more.",
-        "not robust": f"Within {within} an attacker gets the wrong answer for nearly every image: "
-        "the model does no better than one that always names the same class.",
+        "not robust": f"Within {within} an attacker leaves it no better than a model that always "
+        "names the same class.",
         "gradient masking": f"Attacks failed for reasons that are not robustness: "
-        f"{', '.join(deciding)}. The number above is what these attacks left within {within}, "
+        f"{named}. The number above is what these attacks left within {within}, "
         "an upper bound; the true robust accuracy may be far lower.",
         "black box only": "The model gives an attacker no gradient to follow, so that only attacks "
         f"that need none, or a stand-in for it, could judge it. {kept} survived them within "
@@ -121,6 +120,8 @@ def meaning(evaluation: Mapping[str, Any]) -> list[str]:
         "another reason than robustness was not looked into.",
     }
     found = [sentences.get(kind, evaluation.get("verdict", {}).get("text", ""))]
+    if kind == "not robust" and deciding:
+        found.append(f"Weaker attacks would have missed that: its gradients are masked ({named}).")
     found.append(f"Clean accuracy on the same images: {clean}.")
     found.append(_flags_in_short(evaluation))
     return [sentence for sentence in found if sentence]
@@ -135,6 +136,8 @@ def _flags_in_short(evaluation: Mapping[str, Any]) -> str:
     skipped = [flag["check"] for flag in flags if not flag.get("ran", True)]
     found = f"Red flags: {len(raised)} of {len(ran)} checks raised"
     found += f" ({', '.join(raised)})" if raised else ""
+    if raised and not any(map(decides, ran)):
+        found += ", none of which denies the verdict"
     return found + (f"; not run: {', '.join(skipped)}." if skipped else ".")
 
 

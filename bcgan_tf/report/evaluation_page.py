@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from bcgan_tf.report import evaluation_figures as figures
 from bcgan_tf.report import evaluation_findings as findings
-from bcgan_tf.report import markup
+from bcgan_tf.report import markup, per_example
 from bcgan_tf.report.distances import bins_of_curve
 from bcgan_tf.report.table import percent
 from bcgan_tf.runs import RunDirectory
 
-_ARRAYS = (
-    ("labels", "int [N]", "true classes"),
-    ("indices", "int [N]", "each image's position in the set that was evaluated"),
-    ("clean_correct", "bool [N]", "the image is classified right as it is"),
-    ("worst_case", "bool [N]", "it is, and survives every attack: its mean is the robust accuracy"),
-    ("broken_rows", "int [M]", "rows of the images that an attack broke"),
-    ("adversarials", "float32 [M, ...]", "what broke them, in [0, 1], in the order of broken_rows"),
-    ("0_attacked, 1_attacked, ...", "bool [N]", "whether the first, second, ... attack tried it"),
-    ("0_success, ...", "bool [N]", "whether that attack broke it"),
-    ("0_linf, 0_l2, ...", "float64 [N]", "size of its change, in [0, 1] pixel units"),
-    ("settings", "JSON text", "threat model, seconds, and every setting of each attack"),
-)
-_DISTANCE_ARRAYS = (
-    ("fgsm, multi, best", "float64 [N]", "distance in each reading: 0 where the image is "
-     "misclassified as it is, infinite where nothing was found"),
-    ("clean_correct", "bool [N]", "the image is classified right as it is"),
-    ("zero_gradient", "bool [N]", "it is, and the gradient of the cross entropy is exactly zero"),
-    ("found_by", "text [N]", "the search that found the best"),
-    ("adversarials", "float32 [N, ...]", "the points at that distance, in [0, 1]"),
-)  # fmt: skip
 _READINGS = (
     ("rho_fgsm", "Along the gradient's sign (FGSM)", "Misled by masked gradients: compare it with "
      "the best. Over the images that are classified right; misses count as the limit."),
@@ -87,7 +62,7 @@ def sections(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
             markup.subsection("Smallest perturbation", *_distances(run, name, evaluation)),
             markup.subsection("What inflates the accuracy", *_causes(evaluation)),
             markup.subsection("Examples", _examples(run, name, evaluation)),
-            markup.subsection("Per-example results", *_arrays(run, name, evaluation)),
+            markup.subsection("Per-example results", *per_example.described(run, name, evaluation)),
         )
 
 
@@ -101,15 +76,15 @@ def _attacks(evaluation: Mapping[str, Any]) -> Iterable[str]:
     clean = findings.accuracy(
         evaluation.get("clean_accuracy"), findings.interval_of(evaluation, "clean_")
     )
-    rows = [["no attack", "", "", _number(clean), _number(clean), ""]]
+    rows = [["no attack", "", "", number(clean), number(clean), ""]]
     for row in findings.attack_rows(evaluation):
         cells = (row["attack"], row["tried"], row["broke"])
-        numbers = (_number(row["alone"]), _number(row["left"]))
+        numbers = (number(row["alone"]), number(row["left"]))
         rows.append([*map(markup.text, cells), *numbers, markup.text(row["seconds"])])
     worst = findings.accuracy(
         evaluation.get("robust_accuracy"), findings.interval_of(evaluation, "robust_")
     )
-    rows.append(["worst case", "", "", "", _number(worst), ""])
+    rows.append(["worst case", "", "", "", number(worst), ""])
     yield markup.table(
         ("", "tried on", "broke", "accuracy under it alone", "accuracy left so far", "time"),
         rows,
@@ -121,10 +96,10 @@ def _attacks(evaluation: Mapping[str, Any]) -> Iterable[str]:
     yield markup.folded("Settings and seed of each attack", markup.pairs(settings))
 
 
-def _number(words: str) -> str:
+def number(words: str) -> str:
     """An accuracy with its interval in small type."""
     head, bracket, rest = words.partition(" (")
-    return f'{markup.text(head)}<span class="minor">{markup.text(bracket + rest)}</span>'
+    return f'{markup.prose(head)}<span class="minor">{markup.text(bracket + rest)}</span>'
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -146,7 +121,7 @@ def _flags(evaluation: Mapping[str, Any]) -> Iterable[str]:
                 markup.numeral(findings.flag_number(flag)),
                 markup.numeral(findings.flag_threshold(flag)),
                 markup.text(flag.get("grade", "")),
-                markup.text(flag.get("text", "")),
+                markup.prose(flag.get("text", "")),
             ]
         )
     yield markup.table(
@@ -174,7 +149,7 @@ def _curve(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> str:
     curve = evaluation.get("curve")
     if not curve:
         return ""
-    largest = largest_class(run, name, evaluation)
+    largest = per_example.largest_class(run, name, evaluation)
     file = figures.robust_accuracy_curves(
         {name: curve},
         run.figures / figures.figure_name("curve", name, evaluation),
@@ -202,57 +177,6 @@ def measured(evaluation: Mapping[str, Any]) -> tuple[float, float, tuple[float, 
     interval = findings.interval_of(evaluation, "robust_")
     eps, share = evaluation.get("eps"), evaluation.get("robust_accuracy")
     return None if eps is None or share is None or interval is None else (eps, share, interval)
-
-
-def largest_class(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> float | None:
-    """Share of the most frequent class: of the labels beside the report, else as diagnosed."""
-    labels = arrays(run, name, evaluation).get("labels")
-    if labels is not None and labels.size:
-        return float(np.bincount(labels).max() / labels.size)
-    for flag in findings.flags_of(evaluation):
-        if flag.get("check") == "large eps":
-            return flag.get("threshold")
-    return None
-
-
-def array_file(
-    run: RunDirectory, name: str, evaluation: Mapping[str, Any], kind: str = "evaluation"
-) -> Path | None:
-    """The file of per-example arrays of one model under one threat model; None: there is none.
-
-    A model's second reading of one eps has a name of its own: ``evaluation-NAME~11.npz``.
-    """
-    plain = f"{kind}-{name}"
-    # Looked for among what is there: a name from elsewhere cannot lead out of the run's folder.
-    files = {file.stem: file for file in run.path.glob(f"{kind}-*.npz")}
-    others = [stem for stem in files if stem.startswith(f"{plain}~")]
-    if not others:
-        return files.get(plain)
-    for stem in (plain, *sorted(others)):
-        main = stem.replace(kind, "evaluation", 1)
-        settings = _read(run.path / f"{main}.npz").get("settings", {})
-        keys = ("eps", "norm", "suite")
-        if stem in files and all(settings.get(key) == evaluation.get(key) for key in keys):
-            return files[stem]
-    return None
-
-
-def arrays(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """``labels``, ``worst_case`` and the parsed ``settings``; ``{}`` where they cannot be read."""
-    file = array_file(run, name, evaluation)
-    return {} if file is None else _read(file)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            return {
-                "labels": content["labels"],
-                "worst_case": content["worst_case"],
-                "settings": json.loads(str(content["settings"])),
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return {}
 
 
 def _losses(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> str:
@@ -358,18 +282,3 @@ def _examples(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> st
         "Test images; what an attack made of them, with the class that the model then sees (framed "
         "and starred where it is wrong); and the difference, amplified, grey where nothing changed",
     )
-
-
-def _arrays(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> Iterable[str]:
-    tables = {
-        "evaluation": ("every image under every attack", _ARRAYS),
-        "perturbation": ("every image's smallest perturbation", _DISTANCE_ARRAYS),
-    }
-    for kind, (content, meanings) in tables.items():
-        file = array_file(run, name, evaluation, kind)
-        if file is None:
-            continue
-        yield f"<p>{markup.file_link(file.name)}: {content}, for numpy.load.</p>"
-        rows = [[markup.text(cell) for cell in row] for row in meanings]
-        table = markup.table(("array", "type", "meaning"), rows)
-        yield markup.folded(f"What the arrays of {file.name} mean", table)

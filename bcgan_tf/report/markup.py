@@ -39,10 +39,11 @@ p.under { margin: 0 0 1.4rem; }
 .card.open { border-left-color: var(--warn); } .card.open p.kind { color: var(--warn); }
 .state, .numeral { white-space: nowrap; } .state.bad { color: var(--bad); font-weight: 700; }
 .state.open { color: var(--warn); font-weight: 700; } .state.good { color: var(--good); }
+.state.wrap { white-space: normal; }
 .state.none { color: var(--faint); font-style: italic; }
 td .why { display: block; color: var(--faint); font-size: .85rem; font-weight: 400; }
 th .why { display: block; color: var(--faint); font-size: .85rem; font-weight: 400;
-  max-width: 17rem; }
+  min-width: 12rem; max-width: 17rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem 1.1rem .35rem 0; vertical-align: top;
@@ -117,6 +118,11 @@ def card(name: str, kind: str, number: str, sentences: Sequence[str], tone: str)
 def state(words: str, tone: str) -> str:
     """A word such as ``raised``, in the colour of its tone."""
     return f'<span class="state {tone}">{text(words)}</span>'
+
+
+def prose(words: object) -> str:
+    """Escapes, and keeps each number and its percent sign in one line."""
+    return text(words).replace(" %", "&nbsp;%")
 
 
 def numeral(words: str) -> str:

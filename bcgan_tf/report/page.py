@@ -43,7 +43,14 @@ from pathlib import Path
 from typing import Any
 
 from bcgan_tf.files import replace_file
-from bcgan_tf.report import evaluation_page, figures, findings, markup
+from bcgan_tf.report import (
+    comparison_page,
+    evaluation_page,
+    figures,
+    findings,
+    markup,
+)
+from bcgan_tf.report.columns import columns_of
 from bcgan_tf.report.table import Cell, headline_rows
 from bcgan_tf.runs import RunDirectory
 
@@ -72,6 +79,7 @@ def write_report(run: RunDirectory) -> Path:
         markup.paragraph(_subtitle(run), "under"),
         "</header>",
         *evaluation_page.cards(metrics),
+        markup.section("Side by side", *_side_by_side(run, metrics)),
         *_first_look(run, metrics),
         *evaluation_page.sections(run, metrics),
         markup.section("Boundary samples", *_samples(run, metrics)),
@@ -93,6 +101,12 @@ def _subtitle(run: RunDirectory) -> str:
     extra = [f"preset {run.config['preset']}"] if run.config.get("preset") else []
     extra += [f"seed {seed}"] if seed is not None else []
     return " · ".join([run.path.name, *extra, *versions])
+
+
+def _side_by_side(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
+    """Where there is more than one evaluation."""
+    if len(list(evaluation_page.evaluations(metrics))) > 1:
+        yield from comparison_page.side_by_side(columns_of([run]))
 
 
 def _first_look(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:

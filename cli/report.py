@@ -1,0 +1,70 @@
+"""``bcgan-tf report``: a run's page anew, or several runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from . import options, output
+from .command import Command
+
+
+@click.command(cls=Command)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Page of the comparison: a name in .html, or a folder.  [default: comparison.html]",
+)
+@options.common_options()
+def command(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Write a run's report.html anew, or compare the evaluations of several runs.
+
+    With one RUN its own page is written again from its files. With several, or with --out, one
+    page and a table show all models side by side; what was not measured alike is said. Runs of
+    different data sets are refused.
+    """
+    from bcgan_tf.report import comparison, comparison_page, write_report
+    from bcgan_tf.report.columns import columns_of
+    from bcgan_tf.runs import RunDirectory
+
+    opened = [RunDirectory.open(run) for run in runs]
+    if len(opened) == 1 and out is None:
+        page = write_report(opened[0])
+        if as_json:
+            output.print_json({"report": str(page), "run": str(opened[0].path)})
+        else:
+            output.print_paths({"report": page})
+        return
+    columns = columns_of(opened)
+    page = comparison_page.write_comparison(columns, out)
+    if as_json:
+        output.print_json({**comparison.summary(columns), "report": str(page)})
+        return
+    _print_table(columns)
+    output.print_paths({"comparison": page})
+
+
+def _print_table(columns: Any) -> None:
+    from bcgan_tf.report import comparison
+
+    table = Table()
+    table.add_column("")
+    for column in columns:
+        table.add_column(escape(column.title), overflow="fold")
+    for row in comparison.rows(columns):
+        cells = (escape(text) for text, _ in row.cells)
+        table.add_row(row.label, *cells, style="bold" if row.strong else None)
+    console = output.console()
+    console.print(table)
+    for kind, sentences in (
+        ("Not alike: ", comparison.differences(columns)),
+        ("", comparison.gains(columns)),
+        ("Note: ", comparison.remarks(columns)),
+    ):
+        for sentence in sentences:
+            console.print(f"{kind}{sentence}", markup=False, highlight=False, soft_wrap=True)
