@@ -11,7 +11,7 @@ import tensorflow as tf
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.square import Square
-from bcgan_tf.evaluation.flags import Flag, beyond_chance, not_run, percent, points
+from bcgan_tf.evaluation.flags import Flag, above, beyond_chance, not_run, percent, points
 from bcgan_tf.evaluation.gradient_health import usable
 from bcgan_tf.evaluation.subject import Subject, gradient_results, square_results
 from bcgan_tf.evaluation.transfer import transferred
@@ -21,6 +21,7 @@ _SQUARE, _CONVERGENCE, _SCALE, _LOSS, _CONTROL = 0.002, 0.005, 0.005, 0.005, 0.0
 _QUERIES = 1000
 # Below this gap of logits float32 cross entropy has all its digits, and no scale is needed.
 _HARMLESS_GAP = 10.0
+_NO_GRADIENT = "the model has no gradient, which is a flag of its own"
 
 
 def iterative(subject: Subject) -> Flag:
@@ -28,7 +29,7 @@ def iterative(subject: Subject) -> Flag:
     one, many = subject.survivors(subject.fgsm()), subject.survivors(subject.pgd())
     value = float(many.mean() - one.mean())
     text = f"PGD-40 leaves {percent(many.mean())}, FGSM {percent(one.mean())}"
-    return Flag("iterative vs one-step", "notice", True, value > 0, value, 0.0, text)
+    return Flag("iterative vs one-step", "notice", True, above(value, 0.0), value, 0.0, text)
 
 
 def black_box(subject: Subject) -> Flag:
@@ -53,7 +54,7 @@ def black_box(subject: Subject) -> Flag:
         f"Square {source} breaks {points(value)} that gradient attacks left "
         f"({percent(left.mean())} to {percent(after.mean())})"
     )
-    return Flag("white vs black box", "notice", True, value > _SQUARE, value, _SQUARE, text)
+    return Flag("white vs black box", "notice", True, above(value, _SQUARE), value, _SQUARE, text)
 
 
 def transfer(subject: Subject, surrogate: Any) -> Flag:
@@ -77,6 +78,8 @@ def transfer(subject: Subject, surrogate: Any) -> Flag:
 
 def monotone(subject: Subject) -> Flag:
     """A larger ball holds the smaller one: accuracy cannot rise with eps."""
+    if subject.no_gradient:
+        return not_run("monotone in eps", "evidence", _NO_GRADIENT)
     grid = sorted(
         {min(factor * subject.eps, subject.whole) for factor in (0.25, 0.5, 1.0, 1.5, 2.0)}
         | set(_large_grid(subject))
@@ -104,7 +107,7 @@ def large_eps(subject: Subject) -> Flag:
     found: list[tuple[float, float]] = []
     for eps in _large_grid(subject):
         left = subject.survivors(subject.pgd(eps))
-        if left.mean() > largest:
+        if left.mean() > largest and not subject.no_gradient:
             left = left & subject.attack(subject.apgd(eps, loss="dlr"), only=left).robust
         found.append((float(left.mean()), eps))
     value, eps = max(found)
@@ -114,25 +117,29 @@ def large_eps(subject: Subject) -> Flag:
         f"gradient attacks leave {percent(value)} at eps {eps:.3g}; with the grey image alone no "
         f"more than {percent(bound)} can be left, the largest class is {percent(largest)}"
     )
-    return Flag("large eps", "evidence", True, value > largest, value, largest, text)
+    return Flag("large eps", "evidence", True, above(value, largest), value, largest, text)
 
 
 def convergence(subject: Subject) -> Flag:
     """Twice the steps from another random start must not find much more."""
+    if subject.no_gradient:
+        return not_run("convergence", "notice", _NO_GRADIENT)
     base = subject.survivors(subject.apgd())
-    options = subject.shared | {"seed": subject.seed + 1}
+    options: dict[str, Any] = subject.shared | {"seed": subject.seed + 1}
     longer = subject.attack(APGD(subject.eps, steps=200, **options), only=base)
     value = float((base & longer.success).mean())
     text = (
         f"200 steps from another start break {points(value)} more than APGD-CE's 100 "
         f"({percent(base.mean())})"
     )
-    raised = value > _CONVERGENCE
+    raised = above(value, _CONVERGENCE)
     return Flag("convergence", "notice", True, raised, value, _CONVERGENCE, text)
 
 
 def logit_scale(subject: Subject) -> Flag:
     """Dividing all logits by a number changes no prediction, so it must not help an attack."""
+    if subject.no_gradient:
+        return not_run("logit scale", "evidence", _NO_GRADIENT)
     plain = subject.survivors(subject.apgd())
     scale, name = temperature(subject), "logit scale"
     if scale == 1.0:
@@ -149,12 +156,14 @@ def logit_scale(subject: Subject) -> Flag:
         f"{percent(result.robust_accuracy)} on logits / {scale:.3g} (median gap "
         f"{subject.gap:.3g}); both: {percent((plain & result.robust).mean())}"
     )
-    raised = value > _SCALE and beyond_chance(plain, result.robust)
+    raised = above(value, _SCALE) and beyond_chance(plain, result.robust)
     return Flag(name, "evidence", True, raised, value, _SCALE, text)
 
 
 def loss_choice(subject: Subject) -> Flag:
     """A loss that does not saturate must not find much more than the cross entropy."""
+    if subject.no_gradient:
+        return not_run("loss choice", "notice", _NO_GRADIENT)
     entropy = subject.survivors(subject.apgd())
     both = entropy & subject.survivors(subject.apgd(loss="dlr"))
     value = float(entropy.mean() - both.mean())
@@ -162,7 +171,7 @@ def loss_choice(subject: Subject) -> Flag:
         f"APGD on the logit difference (DLR) breaks {points(value)} that the cross entropy left "
         f"({percent(entropy.mean())})"
     )
-    return Flag("loss choice", "notice", True, value > _LOSS, value, _LOSS, text)
+    return Flag("loss choice", "notice", True, above(value, _LOSS), value, _LOSS, text)
 
 
 def positive_control(subject: Subject, control: Any) -> Flag:
@@ -177,9 +186,13 @@ def positive_control(subject: Subject, control: Any) -> Flag:
     text = (
         f"the undefended model keeps {percent(value)} under APGD-CE and -DLR at eps "
         f"{subject.eps:.3g}: "
-        + ("too weak attacks, or too small an eps to tell" if value > _CONTROL else "as it should")
+        + (
+            "too weak attacks, or too small an eps to tell"
+            if above(value, _CONTROL)
+            else "as it should"
+        )
     )
-    return Flag(name, "evidence", True, value > _CONTROL, value, _CONTROL, text)
+    return Flag(name, "evidence", True, above(value, _CONTROL), value, _CONTROL, text)
 
 
 def temperature(subject: Subject) -> float:

@@ -14,7 +14,7 @@ from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.primitives import margins, outside_loop, per_example
+from bcgan_tf.attacks.primitives import margins, outside_loop, per_example, require_gradient
 from bcgan_tf.evaluation.attack_checks import scaled, temperature
 from bcgan_tf.evaluation.flags import DECISIVE, percent
 from bcgan_tf.evaluation.gradient_health import usable
@@ -253,7 +253,7 @@ def _towards(logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor) -> tf.Te
         with tf.GradientTape() as tape:
             tape.watch(candidates)
             loss = tf.nn.relu(margins(logits_fn(candidates), labels))
-        return tape.gradient(loss, candidates)
+        return require_gradient(tape.gradient(loss, candidates))
 
     def place(shift: tf.Tensor) -> tf.Tensor:
         return (tf.tanh(origin + shift) + 1.0) / 2.0

@@ -42,7 +42,7 @@ class Flag:
     @property
     def decides(self) -> bool:
         """Whether this flag alone denies a verdict of robustness."""
-        large = self.in_points and self.value is not None and self.value > DECISIVE
+        large = self.in_points and self.value is not None and above(self.value, DECISIVE)
         return self.raised and (self.grade == "evidence" or large)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,6 +68,11 @@ def beyond_chance(more: np.ndarray, fewer: np.ndarray) -> bool:
     """
     gained, lost = int((more & ~fewer).sum()), int((fewer & ~more).sum())
     return gained > lost and gained - lost >= 2 * math.sqrt(gained + lost)
+
+
+def above(value: float, threshold: float) -> bool:
+    """``value > threshold`` for shares, which are sums of fractions and miss by rounding."""
+    return value - threshold > 1e-9
 
 
 def percent(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -158,16 +159,15 @@ def _measure(
             margin = _margin(logits, true)
         flags = [tf.equal(tf.argmax(logits, axis=1, output_type=true.dtype), true)]
         for loss in (entropy, margin):
-            try:
+            gradient: Any = None
+            with contextlib.suppress(LookupError):  # an operation without a gradient
                 gradient = tape.gradient(loss, inputs)
-            except LookupError:  # an operation that TensorFlow has no gradient for
-                gradient = None
             missing.append(gradient is None)
             if gradient is None:
                 gradient = tf.zeros_like(inputs)
-            flat = tf.reshape(gradient, [tf.shape(inputs)[0], math.prod(inputs.shape[1:])])
-            flags.append(tf.reduce_all(tf.equal(flat, 0), axis=1))
-            flags.append(tf.reduce_any(~tf.math.is_finite(flat), axis=1))
+            pixels = list(range(1, len(inputs.shape)))
+            flags.append(tf.reduce_all(tf.equal(gradient, 0), axis=pixels))
+            flags.append(tf.reduce_any(~tf.math.is_finite(gradient), axis=pixels))
         return tf.stack(flags, axis=1)
 
     found = Batched(rows, batch_size)(images.astype(dtype), np.asarray(labels, np.int64))

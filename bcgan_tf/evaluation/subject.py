@@ -35,6 +35,7 @@ class Subject:
         batch_size: most images at once.
         calls: model calls that one answer takes; above 1 for a stochastic model.
         evaluation: finished attacks on these images and those after them, or None.
+        no_gradient: the model has none, and no stand-in: comparing gradient attacks says nothing.
     """
 
     model: Any
@@ -46,6 +47,7 @@ class Subject:
     batch_size: int
     calls: int = 1
     evaluation: Evaluation | None = None
+    no_gradient: bool = False
 
     def __post_init__(self) -> None:
         self._survivors: dict[Attack, np.ndarray] = {}
