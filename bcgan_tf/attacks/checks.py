@@ -53,7 +53,8 @@ def as_logits_fn(model: Any) -> LogitsFn:
                 f"the model returned a tensor of shape {tuple(logits.shape)}; attacks need logits "
                 "[B, K], one row per image"
             )
-        return logits
+        # What tf.py_function and map_fn return has no known rank, which loops need.
+        return tf.ensure_shape(logits, [None, None])
 
     return logits_fn
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.attacks import FGSM, PGD, Attack, CarliniWagnerL2
+from bcgan_tf.attacks import APGD, FAB, FGSM, PGD, Attack, CarliniWagnerL2, Square
 
 ATTACKS = [
     FGSM(0.1),
@@ -19,8 +19,15 @@ ATTACKS = [
     PGD(0.1, steps=5, restarts=2),
     PGD(0.8, steps=10, norm="l2"),
     CarliniWagnerL2(steps=40, binary_search_steps=5, learning_rate=0.1, initial_const=0.1),
+    APGD(0.1, steps=20),
+    APGD(0.8, norm="l2", steps=20, loss="dlr", targeted=True, target_classes=2),
+    FAB(0.1, steps=20, target_classes=2),
+    FAB(0.8, norm="l2", steps=20, targeted=False),
+    Square(0.1, queries=150),
+    Square(0.8, norm="l2", queries=150),
 ]
 IDS = ["fgsm", "fgsm-l2", "pgd", "pgd-restarts", "pgd-l2", "cw"]
+IDS += ["apgd", "apgd-t-l2", "fab-t", "fab-l2", "square", "square-l2"]
 each_attack = pytest.mark.parametrize("attack", ATTACKS, ids=IDS)
 
 
