@@ -84,7 +84,7 @@ def _grouped(columns: Sequence[Column], value: Callable[[Column], Any]) -> str:
 
 
 def _attack_names(column: Column) -> list[str]:
-    return [attack.get("attack", "") for attack in column.evaluation.get("attacks", [])]
+    return [attack.get("attack", "") for attack in (column.evaluation.get("attacks") or [])]
 
 
 def _attacks(column: Column) -> str:
@@ -94,7 +94,7 @@ def _attacks(column: Column) -> str:
             attack.get("attack"),
             {k: v for k, v in attack.get("config", {}).items() if k not in ("batch_size", "seed")},
         )
-        for attack in column.evaluation.get("attacks", [])
+        for attack in (column.evaluation.get("attacks") or [])
     ]
     return json.dumps(as_json(told), sort_keys=True)
 
@@ -131,7 +131,7 @@ def rows(columns: Sequence[Column]) -> list[Row]:
 
 
 def _left(evaluation: Mapping[str, Any], name: str) -> str:
-    for attack in evaluation.get("attacks", []):
+    for attack in evaluation.get("attacks") or []:
         if attack.get("attack") == name:
             return findings.accuracy(attack.get("left"), findings.interval_of(attack, "left_"))
     return "not run"
@@ -153,7 +153,7 @@ def _not_run(evaluation: Mapping[str, Any]) -> str:
 
 
 def _median(evaluation: Mapping[str, Any]) -> str:
-    found = evaluation.get("minimum_perturbation", {})
+    found = evaluation.get("minimum_perturbation") or {}
     median = found.get("rho_best", {}).get("median")
     if median is None:
         return "unknown" if found else "not measured"
@@ -161,7 +161,7 @@ def _median(evaluation: Mapping[str, Any]) -> str:
 
 
 def _seeds(evaluation: Mapping[str, Any]) -> str:
-    seeds = {a.get("config", {}).get("seed") for a in evaluation.get("attacks", [])} - {None}
+    seeds = {a.get("config", {}).get("seed") for a in (evaluation.get("attacks") or [])} - {None}
     return ", ".join(map(str, sorted(seeds))) or "-"
 
 

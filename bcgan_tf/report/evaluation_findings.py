@@ -75,7 +75,7 @@ def accuracy(share: float | None, interval: tuple[float, float] | None = None) -
 
 def kind_of(evaluation: Mapping[str, Any]) -> str:
     """The kind of its verdict, or ``""`` where there is none."""
-    return str(evaluation.get("verdict", {}).get("kind", ""))
+    return str((evaluation.get("verdict") or {}).get("kind", ""))
 
 
 def headline(evaluation: Mapping[str, Any]) -> tuple[str, str]:
@@ -104,7 +104,7 @@ def meaning(evaluation: Mapping[str, Any]) -> list[str]:
         else "These test images"
     )
     deciding = [flag["check"] for flag in flags_of(evaluation) if decides(flag)]
-    named = ", ".join(deciding or evaluation.get("verdict", {}).get("flags", []))
+    named = ", ".join(deciding or (evaluation.get("verdict") or {}).get("flags", []))
     sentences = {
         "robust": f"{kept} are classified right and stay right under every attack that was tried "
         f"within {within}. Attacks bound robustness from above: a better one may find more.",
@@ -119,7 +119,7 @@ def meaning(evaluation: Mapping[str, Any]) -> list[str]:
         "": f"{kept} survived the attacks within {within}. Whether the attacks failed for "
         "another reason than robustness was not looked into.",
     }
-    found = [sentences.get(kind, evaluation.get("verdict", {}).get("text", ""))]
+    found = [sentences.get(kind, (evaluation.get("verdict") or {}).get("text", ""))]
     if kind == "not robust" and deciding:
         found.append(f"Weaker attacks would have missed that: its gradients are masked ({named}).")
     found.append(f"Clean accuracy on the same images: {clean}.")
@@ -143,7 +143,7 @@ def _flags_in_short(evaluation: Mapping[str, Any]) -> str:
 
 def flags_of(evaluation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The red flags, those not run included; none where nothing was diagnosed."""
-    return evaluation.get("diagnosis", {}).get("flags", [])
+    return (evaluation.get("diagnosis") or {}).get("flags", [])
 
 
 def decides(flag: Mapping[str, Any]) -> bool:
@@ -188,7 +188,7 @@ def attack_rows(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
     """
     n, clean = evaluation.get("n"), evaluation.get("clean_accuracy")
     rows = []
-    for attack in evaluation.get("attacks", []):
+    for attack in evaluation.get("attacks") or []:
         tried, broke = attack.get("attacked"), attack.get("broken", attack.get("successes"))
         alone = "survivors only"
         if n and clean is not None and tried == round(clean * n) and broke is not None:

@@ -67,12 +67,12 @@ def sections(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _one_line(evaluation: Mapping[str, Any]) -> str:
-    line = evaluation.get("verdict", {}).get("text")
+    line = (evaluation.get("verdict") or {}).get("text")
     return markup.paragraph(f"In one line: {line}.") if line else ""
 
 
 def _attacks(evaluation: Mapping[str, Any]) -> Iterable[str]:
-    attacks = evaluation.get("attacks", [])
+    attacks = evaluation.get("attacks") or []
     clean = findings.accuracy(
         evaluation.get("clean_accuracy"), findings.interval_of(evaluation, "clean_")
     )
@@ -136,7 +136,7 @@ def _flags(evaluation: Mapping[str, Any]) -> Iterable[str]:
         rows,
     )
     if flags:
-        n = evaluation.get("diagnosis", {}).get("n")
+        n = (evaluation.get("diagnosis") or {}).get("n")
         count = f"Measured on {n:,} images. " if n else ""
         yield markup.paragraph(
             f"{count}Numbers are shares of the images. Evidence that is raised denies a verdict of "
@@ -163,7 +163,7 @@ def _curve(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> str:
         if largest is not None and evaluation.get("norm", "linf") == "linf"
         else ""
     )
-    count = evaluation.get("minimum_perturbation", {}).get("n")
+    count = (evaluation.get("minimum_perturbation") or {}).get("n")
     basis = f" ({count:,} images)" if count else ""
     return markup.picture(
         file,
@@ -196,7 +196,7 @@ def _losses(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> str:
 
 
 def _distances(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> Iterable[str]:
-    found = evaluation.get("minimum_perturbation", {})
+    found = evaluation.get("minimum_perturbation") or {}
     rows = []
     for key, label, reading in _READINGS:
         if numbers := found.get(key):
