@@ -1,0 +1,251 @@
+"""Defense-GAN: before it is classified, an image is replaced by the nearest one of a generator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from bcgan_tf.data import Dataset
+from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
+from bcgan_tf.defenses.reconstruction import Reconstruction, check_search, fixed_starts
+from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.errors import UserError
+from bcgan_tf.models.fitting import fit
+from bcgan_tf.models.wgan_gp import WGANGP
+from bcgan_tf.networks.wgan import wgan_critic, wgan_generator
+
+Progress = Callable[[int, int], None]
+
+
+@keras.saving.register_keras_serializable(package="bcgan_tf")
+class DefenseGANClassifier(keras.Model):
+    """``classifier(reconstruction(images))`` as one Keras model: images in [0, 1] to logits.
+
+    Every call searches anew from its own random starts, so two calls differ: attack it with
+    expectation over transformation. Its gradient is that of ``classifier`` at the reconstruction
+    (BPDA), unless ``reconstruction.bpda`` is False. A file of it loads once ``bcgan_tf`` has been
+    imported.
+
+    Args:
+        classifier: images in [0, 1] to logits ``[B, K]``; it is not changed.
+        reconstruction: with a generator of the classifier's images.
+
+    Example:
+        >>> defended = DefenseGANClassifier(classifier, Reconstruction(gan.generator))
+        >>> evaluate(defended, data, suite="rand", eps=0.3)  # white box: BPDA and 20 draws
+        >>> found = FGSM(0.3)(classifier, images, labels)  # the paper's way: attack what is behind
+        >>> (defended.logits(found.adversarials).argmax(-1) == labels).mean()
+    """
+
+    def __init__(
+        self, classifier: keras.Model, reconstruction: Reconstruction, **kwargs: Any
+    ) -> None:
+        shape = reconstruction.generator.output_shape[1:]
+        images = keras.Input(shape, name="images")
+        super().__init__(images, classifier(reconstruction(images)), **kwargs)
+        self.classifier = classifier
+        self.reconstruction = reconstruction
+
+    def reconstruct(
+        self,
+        images: np.ndarray,
+        *,
+        seed: int = 0,
+        indices: np.ndarray | None = None,
+        batch_size: int = 50,
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the classifier gets to see, from starts that can be drawn again.
+
+        Args:
+            images: float32 ``[N, H, W, C]`` in [0, 1].
+            seed: of the starts; those of an image depend on ``(seed, its index)`` alone.
+            indices: int ``[N]``, each image's position in the whole set; None: 0 ... N-1.
+            batch_size: images searched for at once, each from ``restarts`` starts.
+            progress: called with (images done, images to do) after every batch.
+
+        Returns:
+            The reconstructions, float32 ``[N, H, W, C]``, and their mean squared errors ``[N]``.
+        """
+        search = self.reconstruction
+        images = np.asarray(images, np.float32)
+        positions = np.arange(len(images)) if indices is None else np.asarray(indices)
+        found, errors = np.empty_like(images), np.empty(len(images), np.float32)
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            starts = fixed_starts(seed, positions[part], search.restarts, search.latent_dim)
+            batch: Any = search.search(images[part], starts)
+            found[part], errors[part] = (values.numpy() for values in batch)
+            if progress is not None:
+                progress(min(start + batch_size, len(images)), len(images))
+        return found, errors
+
+    def logits(
+        self,
+        images: np.ndarray,
+        *,
+        seed: int = 0,
+        indices: np.ndarray | None = None,
+        batch_size: int = 50,
+        progress: Progress | None = None,
+    ) -> np.ndarray:
+        """Logits float32 ``[N, K]`` of :meth:`reconstruct`'s images: the same at every call."""
+        found, _ = self.reconstruct(
+            images, seed=seed, indices=indices, batch_size=batch_size, progress=progress
+        )
+        parts = [
+            np.asarray(self.classifier(found[i : i + 500], training=False), np.float32)
+            for i in range(0, len(found), 500)
+        ]
+        classes = self.classifier.output_shape[-1]
+        return np.concatenate([np.zeros((0, classes), np.float32), *parts])
+
+    def with_fixed_starts(self, seed: int = 0) -> DefenseGANClassifier:
+        """The same networks behind a search that starts from the same points at every call.
+
+        It answers the same to the same image, as an exported model must, and is the easier to
+        attack for it: no expectation is needed.
+        """
+        config = self.reconstruction.get_config() | {"generator": self.reconstruction.generator}
+        search = Reconstruction(**{**config, "name": None, "seed": seed})
+        return DefenseGANClassifier(self.classifier, search)
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "classifier": serialize(self.classifier),
+            "reconstruction": serialize(self.reconstruction),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        for key in ("classifier", "reconstruction"):
+            config[key] = keras.saving.deserialize_keras_object(
+                config[key], custom_objects=custom_objects
+            )
+        return cls(**config)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DefenseGAN(Defense):
+    """Defense-GAN (Samangouei et al. 2018): project every image on the range of a WGAN-GP.
+
+    The classifier itself is not trained further. What :meth:`harden` returns is a
+    :class:`DefenseGANClassifier`: a Keras model like any other, but stochastic, ``steps *
+    restarts`` times as slow as the generator's gradient, and saved with its generator.
+
+    Args:
+        steps: L, gradient steps of each search; the BCGAN paper has 12000, Defense-GAN's 200.
+        restarts: R, searches per image, of which the best counts.
+        search_learning_rate: of the search.
+        momentum: of the search.
+        decay: lower the search's learning rate tenfold for its last fifth.
+        bpda: whether the defended classifier has a gradient, see :class:`Reconstruction`.
+        gan_epochs: epochs of GAN training. The reference trains for 200,000 generator steps, 926
+            epochs of MNIST.
+        gan_batch_size: global number of real images in one update of the critic.
+        gan_learning_rate: of both Adams (0.5, 0.9).
+        critic_steps: updates of the critic per update of the generator.
+        penalty: weight of the gradient penalty.
+        latent_dim: size of ``z``.
+        generator_width: factor on the generator's channels.
+        critic_width: factor on the critic's channels.
+
+    Example:
+        >>> defended = DefenseGAN(gan_epochs=30).harden(classifier, bcgan_tf.load("mnist"))
+    """
+
+    name: ClassVar[str] = "defense-gan"
+
+    steps: int = 200
+    restarts: int = 10
+    search_learning_rate: float = 10.0
+    momentum: float = 0.7
+    decay: bool = True
+    bpda: bool = True
+    gan_epochs: int = 30
+    gan_batch_size: int = 50
+    gan_learning_rate: float = 1e-4
+    critic_steps: int = 5
+    penalty: float = 10.0
+    latent_dim: int = 128
+    generator_width: float = 1.0
+    critic_width: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_search(self.steps, self.restarts, self.search_learning_rate, self.momentum)
+        for field in ("gan_epochs", "gan_batch_size", "critic_steps", "latent_dim"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
+        for field in ("gan_learning_rate", "generator_width", "critic_width"):
+            if getattr(self, field) <= 0:
+                raise UserError(f"{field} is {getattr(self, field)}; choose more than 0")
+        if self.penalty < 0:
+            raise UserError(f"penalty is {self.penalty}; choose 0 or more (10 is the paper's)")
+
+    def run(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        *,
+        directory: Path | None,
+        resume: bool,
+        callbacks: StageCallbacks,
+    ) -> keras.Model:
+        """Trains the GAN; see :meth:`Defense.harden`."""
+        gan = self.build_gan(data)
+        fit(
+            gan,
+            data.train,
+            epochs=self.gan_epochs,
+            batch_size=self.gan_batch_size * self.critic_steps,
+            seed=self.seed,
+            directory=directory / self.name if directory is not None else None,
+            resume=resume,
+            callbacks=callbacks(self.name),
+        )
+        # Copies, outside the strategy's scope: the training's mirrored variables end here.
+        return self.defended(copy_classifier(classifier), copy_classifier(gan.generator))
+
+    def build_gan(self, data: Dataset) -> WGANGP:
+        """The compiled, untrained GAN."""
+        chosen = strategy(self.devices)
+        check_batch_size(self.gan_batch_size, chosen)
+        shape = data.image_shape
+        with scope(chosen):
+            gan = WGANGP(
+                wgan_generator(
+                    shape, latent_dim=self.latent_dim, width=self.generator_width, seed=self.seed
+                ),
+                wgan_critic(shape, width=self.critic_width, seed=self.seed),
+                penalty=self.penalty,
+                critic_steps=self.critic_steps,
+                seed=self.seed,
+            )
+            gan.compile(
+                *(
+                    keras.optimizers.Adam(self.gan_learning_rate, beta_1=0.5, beta_2=0.9)
+                    for _ in range(2)
+                )
+            )
+        return gan
+
+    def defended(self, classifier: keras.Model, generator: keras.Model) -> DefenseGANClassifier:
+        """The classifier behind the search in a generator that is already there."""
+        search = Reconstruction(
+            generator,
+            steps=self.steps,
+            restarts=self.restarts,
+            learning_rate=self.search_learning_rate,
+            momentum=self.momentum,
+            decay=self.decay,
+            bpda=self.bpda,
+        )
+        return DefenseGANClassifier(classifier, search)
