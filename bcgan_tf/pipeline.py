@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from bcgan_tf import progress, serving
+from bcgan_tf.assessment import assess_models, write_metrics
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses import BCGANDefense
@@ -23,6 +24,7 @@ from bcgan_tf.training import CLASSIFIER, train
 __all__ = [
     "CLASSIFIER",
     "HARDENED",
+    "assess_models",
     "attack",
     "export",
     "harden",
@@ -30,6 +32,7 @@ __all__ = [
     "report",
     "run",
     "train",
+    "write_metrics",
 ]
 
 _EXAMPLES = 8

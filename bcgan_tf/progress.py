@@ -72,6 +72,43 @@ class EpochLines(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
+def told(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar with what is at work beside it on a terminal, else one line whenever that changes.
+
+    Args:
+        label: what it is part of, such as a model's name.
+
+    Yields:
+        ``progress(done, total, text)``, the form that evaluations report to.
+    """
+    if sys.stderr.isatty():
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.TaskProgressColumn(),
+            bars.TimeRemainingColumn(),
+        )
+        with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=None)
+
+            def move(done: int, total: int, text: str) -> None:
+                described = f"{label}: {text}" if text else label
+                bar.update(task, completed=done, total=total, description=described)
+
+            yield move
+        return
+    last: list[str] = []
+
+    def note(done: int, total: int, text: str) -> None:
+        line = text or (f"{done} of {total}" if done == total else "")
+        if line and last != [line]:
+            last[:] = [line]
+            print(f"{label}: {line}", file=sys.stderr, flush=True)
+
+    yield note
+
+
+@contextlib.contextmanager
 def counted(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, else one line at the end; the form that attacks report to.
 

@@ -1,4 +1,4 @@
-"""``bcgan-tf attack``: FGSM, PGD and Carlini-Wagner on one or more classifiers."""
+"""``bcgan-tf attack``: a suite of attacks on one or more classifiers, and a verdict on each."""
 
 from __future__ import annotations
 
@@ -7,49 +7,105 @@ from typing import Any
 
 import click
 
-from . import options, output, session
+from bcgan_tf.assessment_settings import AssessmentSettings
+
+from . import merge, options, output, session, suite_options
 from .command import Command
 
 
-@click.command(cls=Command)
+class _Attack(Command):
+    """``attack merge ...`` is a command of its own; a model of that name is ``./merge``."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        if args[:1] != ["merge"]:
+            return super().make_context(info_name, args, parent, **extra)
+        between = click.Context(click.Command(info_name), parent, info_name)
+        return merge.command.make_context("merge", args[1:], between, **extra)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_usage(ctx, formatter)
+        formatter.write_usage(f"{ctx.command_path} merge", "[OPTIONS] RUN...", "       ")
+
+
+@click.command(cls=_Attack)
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @options.dataset_options()
+@suite_options.suite_options()
 @options.recipe_options("attack")
 @options.run_options()
+@click.pass_context
 def command(
+    ctx: click.Context,
     models: tuple[str, ...],
     dataset: str,
     data_dir: Path | None,
+    suite: str,
     run_dir: Path | None,
     resume: bool,
     seed: int,
     deterministic: bool,
     as_json: bool,
-    **recipe_options: Any,
+    **settings: Any,
 ) -> None:
-    """Attack classifiers (.keras files) and report their accuracy side by side.
+    """Attack classifiers, white-box, with the true labels, and say what to make of it.
 
-    All are attacked white-box on the same test images with the true labels. The models named
-    `original` and `hardened` are compared in words.
+    A MODEL is a .keras file, the folder of a SavedModel, or module:function (file.py:function):
+    float32 images in [0, 1] to logits. Each attack of a suite sees what those before it left; what
+    counts is the worst case for each image. The verdict says whether that can be believed.
+
+    On a cluster, run --shard 1/8 ... 8/8, and join their runs by `bcgan-tf attack merge RUN...`,
+    which gives what one run would have given.
+
+    --preset and the options after it belong to --suite first-look, which compares models named
+    `original` and `hardened` in words.
     """
-    recipe = options.chosen_recipe(dataset, recipe_options)
+    suite_options.check_suite_options(ctx)
     names = session.named_models(models)
     data = session.load_data(dataset, data_dir, seed)
-    session.make_repeatable(seed, deterministic)
-    from bcgan_tf import pipeline
+    recipe_options = {name: settings.pop(name) for name in suite_options.FIRST_LOOK_OPTIONS}
+    run_options: dict[str, Any] = {"run_dir": run_dir, "resume": resume}
+    if suite == suite_options.FIRST_LOOK:
+        recipe = options.chosen_recipe(dataset, recipe_options)
+        session.make_repeatable(seed, deterministic)
+        from bcgan_tf import pipeline
 
-    loaded = session.load_models(names, data)
+        loaded = session.load_sources(names, data)
+        config = {
+            **recipe.to_dict(),
+            "suite": suite,
+            "seed": seed,
+            "deterministic": deterministic,
+            **session.described_sources(names),
+        }
+        with session.open_run("attack", config, **run_options) as run:
+            metrics = pipeline.attack(run, data, loaded, recipe, seed=seed)
+            output.finish(run, metrics, as_json)
+        return
+
+    eps = suite_options.chosen_eps(dataset, settings.pop("eps"), settings["norm"])
+    batch_size = settings.pop("batch_size")
+    others = {name: settings.pop(name) for name in ("surrogate", "control")}
+    settings["shard"] = settings["shard"] or (1, 1)
+    chosen = AssessmentSettings(suite=suite, eps=eps, seed=seed, **settings)
+    session.make_repeatable(seed, deterministic)
+    from bcgan_tf import pipeline, progress
+
+    loaded = session.load_sources(names, data)
     config = {
-        **recipe.to_dict(),
-        "seed": seed,
+        "dataset": dataset,
+        **chosen.to_dict(),
         "deterministic": deterministic,
-        **session.described(names),
+        **session.described_sources(names, **others),
     }
-    with session.open_run("attack", config, run_dir=run_dir, resume=resume) as run:
-        metrics = pipeline.attack(run, data, loaded, recipe, seed=seed)
-        pipeline.report(run)
-        if as_json:
-            output.print_json({**metrics, "run": str(run.path)})
-            return
-        output.print_metrics(metrics)
-        output.print_paths({"report": run.path / "report.html"})
+    others = session.load_sources({k: Path(v) for k, v in others.items() if v}, data)
+    with session.open_run("attack", config, **run_options) as run:
+        metrics = pipeline.assess_models(
+            run, data, loaded, chosen, batch_size=batch_size, progress=progress.told, **others
+        )
+        output.finish(run, metrics, as_json)

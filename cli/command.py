@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bcgan_tf.errors import UserError
 
@@ -28,6 +29,7 @@ _TOML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "float": ("a number", (int, float)),
     "float range": ("a number", (int, float)),
     "boolean": ("true or false", (bool,)),
+    "number": ("a number, or a fraction as a string", (int, float, str)),
     "numbers": ("a list of numbers, or a string of them", (list, str, int, float)),
 }
 
@@ -136,9 +138,11 @@ def _how_to_go_on(ctx: click.Context) -> str:
     run = ctx.meta.get(RUN)
     if run is None:
         return ""
-    again = ["bcgan-tf", str(ctx.info_name), "--run-dir", str(run), "--resume"]
-    if ctx.params.get("data_dir"):
-        again += ["--data-dir", str(ctx.params["data_dir"])]
+    # From `bcgan-tf` on: `attack merge` is a command of two words.
+    again = [*ctx.command_path.split(), "--run-dir", str(run), "--resume"]
+    for name in ("data_dir", "batch_size"):  # no settings of the run: they change no result
+        if ctx.params.get(name) and ctx.get_parameter_source(name) != ParameterSource.DEFAULT:
+            again += ["--" + name.replace("_", "-"), str(ctx.params[name])]
     return f". Go on with: {shlex.join(again)}"
 
 

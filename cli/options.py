@@ -16,7 +16,7 @@ from .command import config_option, take_up_run
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # The recipe's fields by stage, with their help; an option that is not given keeps the preset's.
-_RECIPE_HELP: dict[str, dict[str, str]] = {
+RECIPE_HELP: dict[str, dict[str, str]] = {
     "train": {
         "architecture": "Network: small_cnn, strided_cnn or resnet18.",
         "architecture_width": "Factor on the channels; small_cnn has none.",
@@ -73,18 +73,21 @@ class _Numbers(click.ParamType):
         if isinstance(value, tuple):
             return value
         try:
-            numbers = tuple(_number(part) for part in str(value).split(","))
+            numbers = tuple(number(part) for part in str(value).split(","))
         except (ValueError, ZeroDivisionError):
             self.fail(f"{value!r} is no list of numbers such as 0.1,0.3 or 8/255", param, ctx)
         return numbers
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """A number, or a fraction of two."""
     above, slash, below = text.partition("/")
     return float(above) / float(below) if slash else float(text)
 
 
-def _stack(options: list[Any]) -> Decorator:
+def stack(options: list[Any]) -> Decorator:
+    """Several options as one decorator, in their order in the help."""
+
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             function = option(function)
@@ -102,7 +105,7 @@ def recipe_options(*stages: str) -> Decorator:
         )
     ]
     for stage in stages:
-        for name, text in _RECIPE_HELP[stage].items():
+        for name, text in RECIPE_HELP[stage].items():
             flag = "--" + name.replace("_", "-")
             shared: dict[str, Any] = {"default": None, "help": f"{text}  [default: the preset's]"}
             kind = types[name]
@@ -110,7 +113,7 @@ def recipe_options(*stages: str) -> Decorator:
                 options.append(click.option(f"{flag}/--no-{flag[2:]}", **shared))
             else:
                 options.append(click.option(flag, type=_TYPES[kind], **shared))
-    return _stack(options)
+    return stack(options)
 
 
 _TYPES: dict[str, Any] = {
@@ -124,7 +127,7 @@ _TYPES: dict[str, Any] = {
 
 def settings_options(table: Mapping[str, tuple[Any, Any, str]]) -> Decorator:
     """Options from rows of name, (type, default, help); numbers separated by commas for a tuple."""
-    return _stack(
+    return stack(
         [
             click.option(
                 "--" + name.replace("_", "-"),
@@ -153,7 +156,7 @@ def dataset_options() -> Decorator:
         metavar="NAME",
         help="mnist, fashion_mnist, cifar10, digits, or folder:PATH.",
     )
-    return _stack([dataset, data_dir_option()])
+    return stack([dataset, data_dir_option()])
 
 
 def data_dir_option() -> Any:
@@ -166,9 +169,9 @@ def data_dir_option() -> Any:
     )
 
 
-def run_options() -> Decorator:
-    """``--run-dir``, ``--resume``, ``--seed``, and the options of every command."""
-    return _stack(
+def run_dir_options() -> Decorator:
+    """``--run-dir`` and ``--resume``."""
+    return stack(
         [
             click.option(
                 "--run-dir",
@@ -184,6 +187,15 @@ def run_options() -> Decorator:
                 callback=take_up_run,
                 help="Go on with the run in --run-dir, with its settings (or start it).",
             ),
+        ]
+    )
+
+
+def run_options() -> Decorator:
+    """``--run-dir``, ``--resume``, ``--seed``, and the options of every command."""
+    return stack(
+        [
+            run_dir_options(),
             click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all draws."),
             click.option(
                 "--deterministic", is_flag=True, help="Bit-equal repeats, somewhat slower."
@@ -204,7 +216,7 @@ def devices_option() -> Any:
 
 def common_options() -> Decorator:
     """``--json``, ``--debug`` and ``--config``."""
-    return _stack(
+    return stack(
         [
             click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout."),
             click.option("--debug", is_flag=True, help="Show the traceback of an error."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 from bcgan_tf.files import as_json
 
 from .command import STDOUT
+
+if TYPE_CHECKING:
+    from bcgan_tf.runs import RunDirectory
 
 
 def print_json(content: Any) -> None:
@@ -49,6 +52,77 @@ def console() -> Console:
     """As wide as the terminal; into a file or a pipe, wide enough for any table."""
     stdout = click.get_current_context().meta[STDOUT]
     return Console(file=stdout, width=None if Console(file=stdout).is_terminal else 120)
+
+
+def finish(run: RunDirectory, metrics: Mapping[str, Any], as_json: bool) -> None:
+    """Writes the report of a run of attacks, and prints what it found."""
+    from bcgan_tf import pipeline
+
+    report = pipeline.report(run)
+    if as_json:
+        print_json({**metrics, "run": str(run.path)})
+        return
+    if any("evaluations" in model for model in metrics["models"].values()):
+        print_evaluations(metrics)
+    else:
+        print_metrics(metrics)
+    print_paths({"report": report})
+
+
+def print_evaluations(metrics: Mapping[str, Any]) -> None:
+    """For each model and threat model: what each attack broke, the worst case, and the verdict."""
+    from bcgan_tf.report import evaluation_findings as findings
+
+    for name, model in metrics["models"].items():
+        for evaluation in model["evaluations"]:
+            title = f"{name}, {metrics['dataset']}: {findings.setting(evaluation)}"
+            notes = [evaluation.get("reading")]
+            if shard := evaluation.get("shard"):
+                notes.append(f"shard {shard}")
+            _print_attacks("\n".join([title, *filter(None, notes)]), evaluation)
+            if judged := evaluation.get("verdict"):
+                _print(f"Verdict: {judged['text']}")
+            elif shard:
+                _print("No verdict on a shard: bcgan-tf attack merge joins them and gives one.")
+            else:
+                _print("No verdict: not diagnosed.")
+            if causes := evaluation.get("causes"):
+                _print(f"Causes: {causes['text']}")
+            if rho := evaluation.get("minimum_perturbation"):
+                best, shown = rho["rho_best"], {"linf": "Linf", "l2": "L2"}[rho["norm"]]
+                _print(
+                    f"Smallest perturbation, {shown}: mean {_shown(best['mean'])}, median "
+                    f"{_shown(best['median'])}, nothing found for {_share(best['censored_share'])}"
+                )
+
+
+def _print_attacks(title: str, evaluation: Mapping[str, Any]) -> None:
+    table = Table(title=title)
+    for column in ("", "attacked", "broken", "left", "95 % interval", "seconds"):
+        table.add_column(column, justify="right" if column else "left")
+    clean = (_share(evaluation["clean_accuracy"]), _interval(evaluation["clean_interval95"]))
+    table.add_row("no attack", "", "", *clean, "")
+    for attack in evaluation["attacks"]:
+        seconds = attack["seconds"]
+        table.add_row(
+            attack["attack"],
+            f"{attack['attacked']:,}",
+            f"{attack['broken']:,}",
+            _share(attack["left"]),
+            _interval(attack["left_interval95"]),
+            "-" if seconds is None else f"{seconds:.1f}",
+        )
+    worst = (_share(evaluation["robust_accuracy"]), _interval(evaluation["robust_interval95"]))
+    table.add_row("worst case", "", "", *worst, "", style="bold")
+    console().print(table)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return "{:.1f} to {:.1f}".format(*(100 * end for end in ends))
 
 
 def _print(text: str) -> None:

@@ -19,6 +19,8 @@ from bcgan_tf.errors import UserError
 
 from .command import DEBUG, RUN
 
+_KERAS = (".keras", ".h5", ".hdf5")
+
 if TYPE_CHECKING:
     import keras
 
@@ -36,13 +38,16 @@ def load_data(dataset: str, data_dir: Path | None, seed: int) -> Dataset:
 
 
 def named_models(models: tuple[str, ...]) -> dict[str, Path]:
-    """Column titles: the names given, else the files', with their folders' where two are equal."""
+    """Column titles: the names given, else the files', with their folders' where two are equal.
+
+    A SavedModel's is its served name, and that of ``module:function`` the function's.
+    """
     named: list[tuple[str, Path]] = []
     for model in models:
         name, given, path = model.partition("=")
         file = Path(path if given else model)
         # As a run calls its columns: the classifier that it trains is the original.
-        named.append((name if given else file.stem.replace("classifier", "original"), file))
+        named.append((name if given else _title(file).replace("classifier", "original"), file))
     names = [name for name, _ in named]
     found = {
         f"{path.parent.name}-{name}" if names.count(name) > 1 else name: path
@@ -54,6 +59,23 @@ def named_models(models: tuple[str, ...]) -> dict[str, Path]:
     if bad:
         raise UserError(f"{bad[0]!r} is no name; use letters, digits, dots, dashes, underscores")
     return found
+
+
+def _title(model: Path) -> str:
+    if model.is_dir():
+        folder = model.resolve()
+        return folder.parent.name if folder.name.isdigit() else folder.name
+    return model.stem if model.suffix in _KERAS else str(model).rpartition(":")[2]
+
+
+def load_sources(models: Mapping[str, Path], data: Dataset) -> dict[str, Any]:
+    """Checked models of any kind: Keras files, SavedModels, and ``module:function``."""
+    from bcgan_tf.model_source import load_model
+
+    return {
+        name: load_model(model, image_shape=data.image_shape, num_classes=data.num_classes)
+        for name, model in models.items()
+    }
 
 
 def load_models(paths: Mapping[str, Path], data: Dataset) -> dict[str, keras.Model]:
@@ -73,6 +95,18 @@ def described(paths: Mapping[str, Path]) -> dict[str, Any]:
         "models_sha256": {
             name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()
         },
+    }
+
+
+def described_sources(models: Mapping[str, Path], **others: str | None) -> dict[str, Any]:
+    """As :func:`described`, of models of any kind; ``others`` are single ones, by their option."""
+    from bcgan_tf.model_source import source_digest
+
+    return {
+        "models": {name: str(model) for name, model in models.items()},
+        "models_sha256": {name: source_digest(model) for name, model in models.items()},
+        **others,
+        **{f"{key}_sha256": source_digest(model) for key, model in others.items() if model},
     }
 
 

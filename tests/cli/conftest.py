@@ -16,6 +16,27 @@ from bcgan_tf.cli import main
 from bcgan_tf.networks.classifiers import small_cnn
 
 CLEAN = {"clean_accuracy": 0.9, "clean_interval": [0.86, 0.93], "n": 360}
+EVALUATION = {
+    "suite": "standard",
+    "eps": 0.1,
+    "norm": "linf",
+    "n": 360,
+    "samples": 1,
+    "clean_accuracy": 0.9,
+    "clean_interval95": [0.86, 0.93],
+    "robust_accuracy": 0.5,
+    "robust_interval95": [0.45, 0.55],
+    "attacks": [
+        {
+            "attack": "APGD-CE",
+            "attacked": 324,
+            "broken": 144,
+            "left": 0.5,
+            "left_interval95": [0.45, 0.55],
+            "seconds": 12.34,
+        }
+    ],
+}
 METRICS = {
     "dataset": "digits",
     "models": {"original": CLEAN, "hardened": {**CLEAN, "clean_accuracy": 0.88}},
@@ -75,13 +96,23 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         run.write_metrics(metrics)
         return metrics
 
+    def assess_models(
+        run: Any, data: Any, models: Any, settings: Any, **options: Any
+    ) -> dict[str, Any]:
+        options.pop("progress")
+        note("assess", run, data=data.name, models=list(models), settings=settings, **options)
+        model = {**CLEAN, "evaluations": [EVALUATION]}
+        metrics = {"dataset": data.name, "models": {name: model for name in models}}
+        run.write_metrics(metrics)
+        return metrics
+
     def whole(run: Any, data: Any, recipe: Any, **options: Any) -> dict[str, Any]:
         note("run", run, data=data.name, recipe=recipe, **options)
         run.finish_stage("harden", {"defense": {"defense": "bcgan", "beta": recipe.beta}})
         run.write_metrics(METRICS)
         return METRICS
 
-    for function in (train, harden, attack):
+    for function in (train, harden, attack, assess_models):
         monkeypatch.setattr(pipeline, function.__name__, function)
 
     def report(run: Any) -> Path:

@@ -66,7 +66,7 @@ def test_the_group_lists_every_command(cli) -> None:
 
 
 def test_every_setting_of_a_recipe_is_an_option() -> None:
-    named = [name for stage in options._RECIPE_HELP.values() for name in stage]
+    named = [name for stage in options.RECIPE_HELP.values() for name in stage]
     assert len(set(named)) == len(named)
     assert set(named) == {f.name for f in dataclasses.fields(Recipe)} - {"dataset", "preset"}
 

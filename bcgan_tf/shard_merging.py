@@ -1,0 +1,70 @@
+"""The shards of an assessment, each a run of its own, as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bcgan_tf.assessment import evaluation_file, keep
+from bcgan_tf.assessment_settings import AssessmentSettings
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation import archive
+from bcgan_tf.runs import RunDirectory
+
+# What may differ between the shards of one assessment, and between where they were made.
+_FREE = ("shard", "models", "surrogate", "control", "deterministic")
+
+
+def common_config(paths: Sequence[str | Path]) -> dict[str, Any]:
+    """The settings of the whole, of which the runs are shards.
+
+    Raises:
+        UserError: a folder is no run of ``bcgan-tf attack`` with a suite, or two runs differ in a
+            setting.
+    """
+    runs = [RunDirectory.open(path) for path in paths]
+    for run in runs:
+        if run.command != "attack" or "suite" not in run.config or "eps" not in run.config:
+            raise UserError(f"{run.path} holds no attack with a suite; give runs of its shards")
+    first = runs[0]
+    for run in runs[1:]:
+        for key in {**first.config, **run.config}:
+            if key not in _FREE and first.config.get(key) != run.config.get(key):
+                raise UserError(
+                    f"{first.path} and {run.path} differ in {key} ({first.config.get(key)} and "
+                    f"{run.config.get(key)}); merge the shards of one evaluation"
+                )
+    return first.config | {"shard": None}
+
+
+def merge_shards(
+    run: RunDirectory,
+    shards: Sequence[str | Path],
+    names: Sequence[str],
+    settings: AssessmentSettings,
+) -> None:
+    """Joins the evaluations of each model, and keeps them as this run's own.
+
+    Args:
+        run: the new one; what it has already is left.
+        shards: their runs' folders, all of them, in any order.
+        names: of the models.
+        settings: of the whole.
+
+    Raises:
+        UserError: a shard is missing, unfinished, given twice, or of another evaluation.
+    """
+    sources = [RunDirectory.open(path) for path in shards]
+    for name in names:
+        for reading in settings.readings(name):
+            if run.stage_done(f"evaluate-{reading.label}"):
+                continue
+            for source in sources:
+                if not source.stage_done(f"evaluate-{reading.label}"):
+                    raise UserError(
+                        f"{source.path} is not finished ({reading.label}); go on with it: "
+                        f"bcgan-tf attack --run-dir {source.path} --resume"
+                    )
+            parts = [archive.load(evaluation_file(source, reading.label)) for source in sources]
+            keep(run, reading.label, archive.merge(parts))

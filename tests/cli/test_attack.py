@@ -1,0 +1,297 @@
+"""`bcgan-tf attack`: what its options ask for, what it prints, and the merging of shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bcgan_tf import assessment, serving
+from bcgan_tf.assessment_settings import SUITES, AssessmentSettings
+from bcgan_tf.attacks import FGSM, PGD
+from bcgan_tf.attacks.suites import SUITES as REAL_SUITES
+from bcgan_tf.cli import suite_options
+from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation.diagnostics import Diagnosis
+from bcgan_tf.evaluation.gradient_health import GradientHealth
+from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.runs import RunDirectory
+
+Calls = list[SimpleNamespace]
+BASE = ["attack", "classifier.keras", "--dataset", "digits"]
+
+
+# ---- Options
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        ([], AssessmentSettings(eps=0.1)),  # the data set's own eps
+        (["--eps", "8/255"], AssessmentSettings(eps=8 / 255)),
+        (["--eps", "0.2", "--eps-unit", "11"], AssessmentSettings(eps=0.2, eps_unit="11")),
+        (
+            [
+                "--suite",
+                "plus",
+                "--norm",
+                "l2",
+                "--eps",
+                "1.5",
+                "--n",
+                "0",
+                "--samples",
+                "3",
+                "--shard",
+                "2/8",
+                "--seed",
+                "5",
+            ],
+            AssessmentSettings(
+                eps=1.5, suite="plus", norm="l2", n=0, samples=3, shard=(2, 8), seed=5
+            ),
+        ),
+        (
+            ["--eps", "0", "--no-diagnose", "--minimum-perturbation"],
+            AssessmentSettings(eps=0.0, diagnose=False, minimum_perturbation=True),
+        ),
+        (["--suite", "paper", "--eps", "1"], AssessmentSettings(eps=1.0, suite="paper")),
+    ],
+)
+def test_options_are_settings(
+    cli, pipeline_calls: Calls, model_file: Path, flags: list[str], settings: AssessmentSettings
+) -> None:
+    result = cli(*BASE, "--run-dir", "a", "--batch-size", "7", *flags)
+    assert result.exit_code == 0, result.stderr
+    (call,) = pipeline_calls
+    assert call.name == "assess" and call.models == ["original"]
+    assert call.settings == settings and call.batch_size == 7
+    assert AssessmentSettings.from_dict(call.config) == settings
+    again = cli("attack", "--run-dir", "a", "--resume")
+    assert again.exit_code == 0, again.stderr
+    assert pipeline_calls[-1].settings == settings and pipeline_calls[-1].config == call.config
+
+
+def test_surrogate_and_control_are_models(cli, pipeline_calls: Calls, model_file: Path) -> None:
+    Path("other.keras").write_bytes(model_file.read_bytes())
+    Path("nets_e.py").write_text(
+        "import tensorflow as tf\ndef linear(x):\n  return tf.reshape(x, [-1, 64])[:, :10] - 0.5\n"
+    )
+    flags = ["--surrogate", "other.keras", "--control", "nets_e.py:linear", "--run-dir", "a"]
+    result = cli(*BASE, "x=nets_e.py:linear", *flags)
+    assert result.exit_code == 0, result.stderr
+    (call,) = pipeline_calls
+    assert call.models == ["original", "x"]
+    assert call.surrogate.output_shape == (None, 10) and call.control.fingerprint
+    assert call.config["surrogate"] == "other.keras" and len(call.config["control_sha256"]) == 64
+    Path("nets_e.py").write_text("# changed\n" + Path("nets_e.py").read_text())
+    result = cli("attack", "--run-dir", "a", "--resume")
+    assert result.exit_code == 1 and "models_sha256" in result.stderr
+
+
+def test_the_first_look_is_what_it_was(cli, pipeline_calls: Calls, model_file: Path) -> None:
+    flags = ["--suite", "first-look", "--preset", "paper", "--attack-eps", "0.1,0.3"]
+    result = cli(*BASE, *flags)
+    assert result.exit_code == 0, result.stderr
+    (call,) = pipeline_calls
+    assert call.name == "attack" and call.recipe.attack_eps == (0.1, 0.3)
+    assert call.recipe.preset == "paper" and "clean" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--eps", "nan"], "'nan' is no number such as 0.3 or 8/255"),
+        (["--eps", "8/0"], "'8/0' is no number"),
+        (["--eps", "much"], "'much' is no number"),
+        (["--norm", "l2"], "the L2 norm has no usual eps; give --eps"),
+        (["--norm", "l1"], "l1"),
+        (["--shard", "2"], "'2' is no shard such as 2/8"),
+        (["--shard", "a/b"], "'a/b' is no shard"),
+        (["--suite", "strong"], "strong"),
+        (["--attack-eps", "0.1"], "--suite standard has no --attack-eps; --suite first-look has"),
+        (["--suite", "first-look", "--eps", "0.1"], "--suite first-look has no --eps; the other"),
+        (["--n", "-1"], "-1 is not in the range"),
+        (["--batch-size", "0"], "0 is not in the range"),
+    ],
+)
+def test_wrong_options_exit_with_2(
+    cli, pipeline_calls: Calls, model_file: Path, flags: list[str], words: str
+) -> None:
+    result = cli(*BASE, *flags)
+    assert result.exit_code == 2 and result.stdout == "" and not pipeline_calls
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*BASE, "--eps", "2"], "write a fraction such as 8/255"),
+        ([*BASE, "--eps", "-0.1"], "eps is -0.1"),
+        ([*BASE, "--eps", "0"], "eps is 0, at which there is nothing to diagnose"),
+        ([*BASE, "--shard", "3/2"], "there is no shard 3/2"),
+        ([*BASE, "--control", "nowhere"], "nowhere does not exist"),
+        (["attack", "net:f", "--dataset", "digits"], "there is no module 'net'"),
+        (["attack", "cut.keras", "--dataset", "digits"], "cut.keras is cut short"),
+        (["attack", "empty", "--dataset", "digits"], "empty holds no SavedModel"),
+        (["attack", "merge", "nowhere"], "nowhere holds no run"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    cli, pipeline_calls: Calls, model_file: Path, arguments: list[str], words: str
+) -> None:
+    Path("cut.keras").write_bytes(model_file.read_bytes()[:500])
+    Path("empty").mkdir()
+    result = cli(*arguments)
+    assert result.exit_code == 1 and result.stdout == "" and not pipeline_calls
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    assert words in result.stderr
+    assert not Path("runs").exists()
+
+
+def test_a_folder_of_images_has_no_usual_eps(cli, pipeline_calls: Calls, model_file: Path) -> None:
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for number, name in enumerate("ab"):
+            Path("images", part, name).mkdir(parents=True)
+            for i in range(12):
+                pixels = np.full((8, 8), 20 * i + number, np.uint8)
+                Image.fromarray(pixels).save(f"images/{part}/{name}/{i}.png")
+    result = cli("attack", "classifier.keras", "--dataset", "folder:images")
+    assert result.exit_code == 2 and "folder:images has no usual eps; give --eps" in result.stderr
+
+
+def test_the_names_are_the_real_ones() -> None:
+    assert list(SUITES) == list(REAL_SUITES)
+    first, *_ = suite_options.FIRST_LOOK_OPTIONS
+    assert first == "preset"
+
+
+def test_the_table_and_the_json(cli, pipeline_calls: Calls, model_file: Path) -> None:
+    lines = cli(*BASE, "--run-dir", "a").stdout.splitlines()
+    cells = [line.replace("│", "").split() for line in lines]
+    assert ["APGD-CE", "324", "144", "50.0", "%", "45.0", "to", "55.0", "12.3"] in cells
+    assert ["worst", "case", "50.0", "%", "45.0", "to", "55.0"] in cells
+    assert lines[-2:] == ["No verdict: not diagnosed.", "report  a/report.html"]
+    found = json.loads(cli(*BASE, "--run-dir", "b", "--json").stdout)
+    assert found["run"] == "b"
+    assert found["models"]["original"]["evaluations"][0]["robust_accuracy"] == 0.5
+
+
+def test_help_tells_of_merge(cli) -> None:
+    text = cli("attack", "--help").stdout
+    assert "bcgan-tf attack merge [OPTIONS] RUN..." in text and "8/255" in text
+    text = cli("attack", "merge", "--help").stdout
+    assert text.startswith("Usage: bcgan-tf attack merge [OPTIONS] RUN...")
+    result = cli("attack", "merge")
+    assert result.exit_code == 2 and "give the folders of the runs" in result.stderr
+
+
+# ---- The whole way, with two short attacks on real digits
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attacks(name: str, eps: float, *, norm: str, num_classes: int, **shared: Any):
+        return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=2, **shared)
+
+    def diagnose(*_args: Any, **_options: Any) -> Diagnosis:
+        none = np.zeros(3, bool)
+        return Diagnosis((), GradientHealth(~none, False, False, none, none, none), 3, 1, False)
+
+    monkeypatch.setattr(runner, "attacks_of", attacks)
+    monkeypatch.setattr(assessment, "diagnose", diagnose)
+    monkeypatch.setattr(assessment, "loss_curves", lambda *_args, **_options: {"iterations": [0]})
+
+
+def _arrays(run: str) -> dict[str, np.ndarray]:
+    with np.load(Path(run, "evaluation-original.npz")) as found:
+        return {name: found[name] for name in found.files if name != "settings"}
+
+
+def test_three_shards_merged_are_one_run(cli, short, model_file: Path) -> None:
+    flags = ["--eps", "0.05", "--n", "40", "--json"]
+    whole = cli(*BASE, *flags, "--run-dir", "whole")
+    assert whole.exit_code == 0, whole.stderr
+    assert "original: FGSM: 40 of 40 left" in whole.stderr.splitlines()
+    for number in (1, 2, 3):
+        result = cli(*BASE, *flags, "--shard", f"{number}/3", "--run-dir", f"s{number}")
+        assert result.exit_code == 0, result.stderr
+    merged = cli("attack", "merge", "s2", "s1", "s3", "--run-dir", "m", "--json")
+    assert merged.exit_code == 0, merged.stderr
+    expected, found = _arrays("whole"), _arrays("m")
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    ours, theirs = (
+        json.loads(result.stdout)["models"]["original"]["evaluations"][0]
+        for result in (merged, whole)
+    )
+    assert ours["verdict"] == theirs["verdict"] and ours["n"] == 40
+    assert ours["robust_accuracy"] == theirs["robust_accuracy"]
+    assert (Path("m", "report.html")).is_file() and RunDirectory.open("m").command == "merge"
+
+    again = cli("attack", "merge", "--run-dir", "m", "--resume", "--json")
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout) == json.loads(merged.stdout)
+    missing = cli("attack", "merge", "s1", "s3", "--run-dir", "n")
+    assert missing.exit_code == 1 and "some are missing" in missing.stderr
+
+    small_cnn((8, 8, 1), 10, seed=1).save(model_file)
+    changed = cli("attack", "merge", "s1", "s2", "s3", "--run-dir", "o")
+    assert changed.exit_code == 1 and "no longer what the shards attacked" in changed.stderr
+    model_file.unlink()
+    bare = cli("attack", "merge", "s1", "s2", "s3", "--no-diagnose", "--run-dir", "p")
+    assert bare.exit_code == 0, bare.stderr
+    assert "worst case" in bare.stdout and "No verdict: not diagnosed." in bare.stdout
+
+
+def test_a_killed_attack_goes_on(cli, short, model_file: Path, monkeypatch) -> None:
+    real = PGD.run
+
+    def killed(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PGD, "run", killed)
+    flags = ["--eps", "0.05", "--n", "30", "--batch-size", "20", "--run-dir", "a"]
+    result = cli(*BASE, *flags)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == (
+        "Interrupted. Go on with: bcgan-tf attack --run-dir a --resume --batch-size 20"
+    )
+    monkeypatch.setattr(PGD, "run", real)
+    monkeypatch.setattr(FGSM, "run", killed)  # which has been done
+    result = cli("attack", "--run-dir", "a", "--resume")
+    assert result.exit_code == 0, result.stderr
+    monkeypatch.undo()
+
+
+def test_a_saved_model_gives_what_its_keras_file_gives(cli, short, model_file: Path) -> None:
+    model = small_cnn((8, 8, 1), 10, seed=0)
+    serving.export(model, Path("saved", "net"), class_names="0123456789", card={})
+    flags = ["--eps", "0.02", "--n", "30", "--json", "--no-diagnose"]
+    result = cli("attack", "a=classifier.keras", "saved/net", "--dataset", "digits", *flags)
+    assert result.exit_code == 0, result.stderr
+    models = json.loads(result.stdout)["models"]
+    assert list(models) == ["a", "net"]
+    one, other = (model["evaluations"][0] for model in models.values())
+    assert one["clean_accuracy"] == other["clean_accuracy"]
+    assert one["attacks"][1]["broken"] == other["attacks"][1]["broken"]
+
+
+def test_the_first_look_takes_a_function(cli, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("nets_f.py").write_text(
+        "import numpy as np, tensorflow as tf\n"
+        "W = np.random.default_rng(0).normal(size=(64, 10)).astype('float32')\n"
+        "def linear(x):\n  return tf.reshape(x, [-1, 64]) @ W\n"
+    )
+    flags = "--suite first-look --attack-eps 0.1 --attack-samples 10 --pgd-steps 2 --cw-samples 0"
+    result = cli("attack", "nets_f.py:linear", "--dataset", "digits", *flags.split())
+    assert result.exit_code == 0, result.stderr
+    assert "PGD-2, eps 0.1" in result.stdout and "linear" in result.stdout
