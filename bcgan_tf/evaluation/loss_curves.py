@@ -127,11 +127,12 @@ def _ascent(attack: PGD, logits_fn: LogitsFn, loss: _Loss) -> Callable[..., tf.T
         start = attack.draw_start(images, indices, tf.constant(0, tf.int64))
         log = tf.TensorArray(tf.float32, attack.steps + 1, element_shape=[None, 2])
         free = tf.TensorShape([None]) + images.shape[1:]
+        unknown: Any = None  # a TensorArray has no shape of its own
         final: Any = tf.while_loop(
             lambda step, *_: step <= attack.steps,
             advance,
             (tf.constant(0), start, log),
-            shape_invariants=(tf.TensorShape([]), free, tf.TensorShape(None)),
+            shape_invariants=(tf.TensorShape([]), free, tf.TensorShape(unknown)),
         )
         return tf.transpose(final[2].stack(), [1, 2, 0])
 

@@ -10,8 +10,8 @@ import numpy as np
 
 # More bars than this cannot be told apart.
 _MOST_BINS = 50
-# A distance at a bin's upper edge belongs to it, whatever the rounding of both.
-_ROUNDING = 1e-6
+# Of a bin's width: float32 images put a distance that is meant to be at its edge this far off.
+_ROUNDING = 1e-4
 
 
 def distance_bins(distances: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def test_the_bound_is_the_largest_class_of_the_labels(
     tmp_path: Path, make: SimpleNamespace
 ) -> None:
     settings = np.array(json.dumps({"eps": 0.3, "norm": "linf", "suite": "standard"}))
-    arrays = {"labels": np.array([0, 1, 1, 2]), "worst_case": np.ones(4, bool)}
+    arrays: dict[str, Any] = {"labels": np.array([0, 1, 1, 2]), "worst_case": np.ones(4, bool)}
     page = report(
         tmp_path / "a",
         {"net": make.entry(full(make))},
