@@ -12,7 +12,7 @@ import tensorflow as tf
 from bcgan_tf.attacks import checks, square_l2
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.primitives import fooled, margins, per_example
+from bcgan_tf.attacks.primitives import fooled, margins
 from bcgan_tf.attacks.shrinking import shrinking_loop
 from bcgan_tf.attacks.square_windows import Draws, Plan
 from bcgan_tf.errors import UserError
@@ -25,13 +25,14 @@ class Square(BoundedAttack):
     It asks for logits only, never for gradients, so it judges models whose gradients are missing,
     zero or misleading. Where it breaks what gradient attacks left, those were misled.
 
-    Each query moves one window (:func:`bcgan_tf.attacks.square_windows.window_size`), which shrinks over the queries
-    (:func:`bcgan_tf.attacks.square_windows.window_share`). Linf: the start adds +-eps to each column and channel; a query sets the
-    window to +-eps, one sign per channel. L2: see :mod:`bcgan_tf.attacks.square_l2`. A change is
-    kept where the margin ``z_y - max_{i != y} z_i`` falls; an example stops where it is
-    misclassified. Positions and signs are drawn for each example by itself, from (seed, index,
-    round, query), so the first ``n`` queries are the same whatever follows them, and whichever
-    examples share the batch. Windows reach every position, the last row and column included.
+    Each query moves one window, which shrinks over the queries: see ``window_share`` and
+    ``window_size`` in :mod:`bcgan_tf.attacks.square_windows`. Linf: the start adds +-eps to each
+    column and channel; a query sets the window to +-eps, one sign per channel. L2: see
+    :mod:`bcgan_tf.attacks.square_l2`. A change is kept where the margin ``z_y - max_{i != y} z_i``
+    falls; an example stops where it is misclassified. Positions and signs are drawn for each
+    example by itself, from (seed, index, round, query), so the first ``n`` queries are the same
+    whatever follows them, and whichever examples share the batch. Windows reach every position,
+    the last row and column included.
 
     Images are ``[H, W, C]``; a vector ``[D]`` is attacked as an image of one row, with windows
     that are intervals.
@@ -120,7 +121,8 @@ class Square(BoundedAttack):
                 better = tf.logical_not(finished) & (stop | (new_margin > margin))
                 return (
                     query + 1,
-                    tf.where(per_example(better, found), candidates, found),
+                    # Takes whole examples; tf.where would repeat the choice for every pixel.
+                    tf.raw_ops.Select(condition=better, x=candidates, y=found),
                     tf.where(better, new_margin, margin),
                     finished | stop,
                 )
@@ -152,14 +154,13 @@ class Square(BoundedAttack):
         """The function from what was found last to the candidates of one query."""
         if self.norm == "l2":
             return square_l2.proposals(images, self.eps, plan, chunk)
-        size = tf.gather(plan.sizes, chunk)
+        windows = plan.windows(chunk)
         lowest = tf.maximum(images - self.eps, 0.0)
         highest = tf.minimum(images + self.eps, 1.0)
 
         def propose(found: tf.Tensor, draws: Draws) -> tf.Tensor:
-            inside = plan.inside(draws.corners[:, 0], size)
-            # Adding 2 eps and projecting leads to an end of the range, wherever it starts.
-            return tf.where(inside, tf.where(draws.signs > 0, highest, lowest), found)
+            changed = found + 2 * self.eps * draws.signs * windows(draws.corners[:, 0])
+            return tf.minimum(tf.maximum(changed, lowest), highest)
 
         return propose
 

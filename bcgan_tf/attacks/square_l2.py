@@ -70,56 +70,55 @@ def proposals(
     """The function from what was found last to the candidates of one query.
 
     In the first window, each channel's change is turned halfway towards a new bump; its size makes
-    up for the mass of the second window, which is emptied, and for what eps leaves unused. The
-    whole is then scaled to norm ``eps`` and clipped to [0, 1].
+    up for the mass of the second window, which is emptied, and for what eps leaves unused. So the
+    norm is eps again, until clipping to [0, 1] takes some of it.
     """
-    size = tf.gather(plan.sizes, chunk)
-    lookup = _bump_lookup(plan, chunk)
+    windows, bumps = plan.windows(chunk), _bumps(plan, chunk)
 
     def propose(found: tf.Tensor, draws: Draws) -> tf.Tensor:
         change = found - images
-        squares = tf.square(change)
-        first = tf.cast(plan.inside(draws.corners[:, 0], size), tf.float32)
-        second = tf.cast(plan.inside(draws.corners[:, 1], size), tf.float32)
-        either = tf.maximum(first, second)
+        elsewhere = change - windows(draws.corners[:, 0]) * change
+        old = change - elsewhere
+        elsewhere -= windows(draws.corners[:, 1]) * elsewhere
 
-        old = first * change
-        old /= _TINY + _norm(old, [1, 2])
-        new = old + draws.signs * lookup(draws)
-        new /= _TINY + _norm(new, [1, 2])
-        unused = tf.maximum(eps**2 - tf.reduce_sum(squares, [1, 2, 3], keepdims=True), 0.0)
-        mass = tf.reduce_sum(either * squares, [1, 2], keepdims=True) + unused / plan.channels
-        moved = (1.0 - either) * change + new * tf.sqrt(mass)
-        return tf.clip_by_value(images + moved * (eps / (_TINY + _norm(moved, [1, 2, 3]))), 0, 1)
+        masses = _masses(change)
+        unused = eps**2 - tf.reduce_sum(masses, -1, keepdims=True)  # of all channels together
+        mass = masses - _masses(elsewhere) + unused / plan.channels
+        new = old / (_TINY + tf.sqrt(_masses(old))) + draws.signs * bumps(draws)
+        new *= tf.sqrt(tf.maximum(mass, 0.0)) / (_TINY + tf.sqrt(_masses(new)))
+        return tf.clip_by_value(images + (elsewhere + new), 0.0, 1.0)
 
     return propose
 
 
-def _norm(values: tf.Tensor, axes: list[int]) -> tf.Tensor:
-    return tf.sqrt(tf.reduce_sum(tf.square(values), axes, keepdims=True))
+def _masses(change: tf.Tensor) -> tf.Tensor:
+    """The squared norm of each channel, ``[M, 1, 1, C]``."""
+    return tf.reduce_sum(tf.square(change), [1, 2], keepdims=True)
 
 
-def _bump_lookup(plan: Plan, chunk: tf.Tensor) -> Callable[[Draws], tf.Tensor]:
-    """The function from draws to the bump in each first window, ``[M, H, W, 1]``, zero outside."""
-    sizes, kinds = np.unique(plan.sizes, axis=0, return_inverse=True)
-    rows, columns = sizes.max(axis=0)
-    # One row and one column of zeros more, for all pixels outside.
-    table = np.zeros((len(sizes), 2, rows + 1, columns + 1), np.float32)
-    for kind, (high, wide) in enumerate(sizes):
-        for transposed in (False, True):
-            table[kind, int(transposed), :high, :wide] = bump(high, wide, transposed=transposed)
-    entries = tf.constant(table.ravel())
-    kind = tf.gather(kinds.ravel().astype(np.int32), chunk)
+def _bumps(plan: Plan, chunk: tf.Tensor) -> Callable[[Draws], tf.Tensor]:
+    """The function from draws to the bump in each first window, ``[M, H, W, C]``, zero outside."""
 
-    def place(corner: tf.Tensor, length: int, outside: int) -> tf.Tensor:
-        offset = tf.range(length) - corner
-        return tf.where(offset < 0, outside, tf.minimum(offset, outside))
+    def shifted(chunk: np.ndarray) -> np.ndarray:
+        """The bump's rows, and one of zeros, for both directions and every first column."""
+        rows, columns = plan.sizes[int(chunk)]
+        firsts = plan.width - columns + 1
+        table = np.zeros((2, firsts, rows + 1, plan.width, plan.channels), np.float32)
+        for coin in (0, 1):
+            values = bump(rows, columns, transposed=bool(coin))[..., None]
+            for first in range(firsts):
+                table[coin, first, :rows, first : first + columns] = values
+        return table.reshape(-1, plan.width * plan.channels)
 
-    def lookup(draws: Draws) -> tf.Tensor:
-        corners = draws.corners[:, 0]
-        row = place(corners[:, :1], plan.height, rows)[:, :, None]
-        column = place(corners[:, 1:], plan.width, columns)[:, None, :]
-        which = (2 * kind + draws.coins)[:, None, None]
-        return tf.gather(entries, (which * (rows + 1) + row) * (columns + 1) + column)[..., None]
+    table = tf.numpy_function(shifted, [chunk], tf.float32, stateful=False)
+    table = tf.ensure_shape(table, [None, plan.width * plan.channels])
+    rows, columns = tf.unstack(tf.gather(plan.sizes, chunk))
 
-    return lookup
+    def bumps(draws: Draws) -> tf.Tensor:
+        first_row, first_column = draws.corners[:, 0, :1], draws.corners[:, 0, 1:]
+        place = tf.range(plan.height) - first_row
+        place = tf.where((place >= 0) & (place < rows), place, rows)
+        which = draws.coins[:, None] * (plan.width - columns + 1) + first_column
+        return plan.assemble(table, which * (rows + 1) + place)
+
+    return bumps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -76,9 +77,9 @@ class Plan:
             begins.append(min([begins[-1] + _CHUNK, *ends]))
         self._drawn = np.diff(begins)
         self.lengths = np.diff(np.minimum(begins, queries)).astype(np.int32)
-        self.sizes = np.array(
-            [window_size(window_share(q, p_init), *shape[:2], norm) for q in begins[:-1]], np.int32
-        )
+        shares = [window_share(begin, p_init) for begin in begins[:-1]]
+        sizes = [window_size(share, self.height, self.width, norm) for share in shares]
+        self.sizes = np.array(sizes, np.int32)
 
     def draw(self, chunk: tf.Tensor, indices: tf.Tensor, round_index: tf.Tensor) -> Draws:
         """The random numbers of a chunk's queries, each example's from a stream of its own."""
@@ -89,7 +90,8 @@ class Plan:
         types = [tf.int32, tf.int32, tf.float32]
         drawn = tf.numpy_function(draw, [chunk, indices, round_index], types, stateful=False)
         shapes = [None, None, self._windows, 2], [None, None], [None, None, 1, 1, self.channels]
-        return Draws(*(tf.ensure_shape(*pair) for pair in zip(drawn, shapes, strict=True)))
+        corners, coins, signs = map(tf.ensure_shape, drawn, shapes)
+        return Draws(corners, coins, signs)
 
     def _draw(
         self, chunk: int, indices: np.ndarray, round_index: int
@@ -117,10 +119,24 @@ class Plan:
         signs = (2 * (chosen & np.uint64(1)).astype(np.float32) - 1)[:, :, None, None, :]
         return corners, drawn[..., -1], signs
 
-    def inside(self, corners: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        """bool ``[M, H, W, 1]``: in the window of ``size [2]`` at ``corners [M, 2]``."""
-        rows = tf.range(self.height) - corners[:, :1]
-        columns = tf.range(self.width) - corners[:, 1:]
-        rows = (rows >= 0) & (rows < size[0])
-        columns = (columns >= 0) & (columns < size[1])
-        return (rows[:, :, None] & columns[:, None, :])[..., None]
+    def windows(self, chunk: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+        """The function from corners ``[M, 2]`` to float32 ``[M, H, W, C]``, 1 in the window."""
+        rows, columns = tf.unstack(tf.gather(self.sizes, chunk))
+        # Whole rows are looked up: comparing each pixel's place takes three times as long.
+        firsts = tf.range(self.width - columns + 2)[:, None, None]
+        places = tf.range(self.width)[:, None] + tf.zeros([self.channels], tf.int32)
+        table = (places >= firsts) & (places < firsts + columns)
+        outside = self.width - columns + 1
+        table &= firsts < outside  # the last one is the row that the window does not touch
+        table = tf.reshape(tf.cast(table, tf.float32), [-1, self.width * self.channels])
+
+        def inside(corners: tf.Tensor) -> tf.Tensor:
+            place = tf.range(self.height) - corners[:, :1]
+            touched = (place >= 0) & (place < rows)
+            return self.assemble(table, tf.where(touched, corners[:, 1:], outside))
+
+        return inside
+
+    def assemble(self, table: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+        """Images ``[M, H, W, C]`` from the rows ``chosen [M, H]`` of a table ``[T, W * C]``."""
+        return tf.reshape(tf.gather(table, chosen), [-1, self.height, self.width, self.channels])

@@ -1,0 +1,262 @@
+"""The Square attack: the search redone in NumPy, and models whose answers are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.attacks import PGD
+from bcgan_tf.attacks.square import Square
+from bcgan_tf.attacks.square_l2 import bump
+from bcgan_tf.attacks.square_windows import Plan
+from bcgan_tf.errors import UserError
+
+norms = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.25)])
+
+
+@dataclass(frozen=True)
+class Sharp:
+    """A random two-layer network that computes in float64, so that all batches round alike."""
+
+    hidden: np.ndarray
+    output: np.ndarray
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(tf.cast(images, tf.float64), [tf.shape(images)[0], len(self.hidden)])
+        return tf.cast(tf.tanh((flat - 0.5) @ self.hidden) @ self.output, tf.float32)
+
+    def margin(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Largest wrong logit minus the true one, computed in NumPy."""
+        logits = np.tanh((images.reshape(len(images), -1) - 0.5) @ self.hidden) @ self.output
+        true = np.eye(logits.shape[1], dtype=bool)[labels]
+        return np.where(true, -np.inf, logits).max(1) - logits[true]
+
+
+def _sharp(*shape: int, count: int = 23) -> tuple[Sharp, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(7)
+    pixels = math.prod(shape)
+    model = Sharp(rng.normal(size=(pixels, 32)) / math.sqrt(pixels), 4 * rng.normal(size=(32, 5)))
+    images = rng.uniform(0, 1, (count, *shape)).astype(np.float32)
+    return model, images, model(tf.constant(images)).numpy().argmax(-1)
+
+
+def _redone(attack: Square, model: Sharp, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The attack on one example after the other, with slices instead of masks, in float64."""
+    height, width, channels = images.shape[1:]
+    windows = 1 if attack.norm == "linf" else 2
+    plan = Plan(
+        attack.queries, 0.8, [height, width, channels], norm=attack.norm, windows=windows, seed=0
+    )
+    zero, indices = tf.constant(0, tf.int64), tf.range(len(images), dtype=tf.int64)
+    starts = attack.draw_start(tf.constant(images), indices, zero).numpy().astype(np.float64)
+    chunks = [plan.draw(tf.constant(c), indices, zero) for c in range(len(plan.lengths))]
+    found = []
+    for i, (clean, best) in enumerate(zip(images.astype(float), starts, strict=True)):
+        best_margin = model.margin(best[None], labels[i : i + 1])[0]
+        for chunk, draws in enumerate(chunks):
+            rows, columns = plan.sizes[chunk]
+            for query in range(plan.lengths[chunk]):
+                if best_margin > 0:
+                    break
+                signs = draws.signs[query, i, 0, 0].numpy()
+                slices = [
+                    (slice(row, row + rows), slice(column, column + columns))
+                    for row, column in draws.corners[query, i].numpy()
+                ]
+                if attack.norm == "linf":
+                    new = best.copy()
+                    new[slices[0]] += 2 * attack.eps * signs
+                    new = new.clip(clean - attack.eps, clean + attack.eps).clip(0, 1)
+                else:
+                    coin = bool(draws.coins[query, i].numpy())
+                    mound = bump(rows, columns, transposed=coin)
+                    new = _moved_mass(best - clean, slices, mound, signs, attack.eps)
+                    new = (clean + new).clip(0, 1)
+                margin = model.margin(new[None], labels[i : i + 1])[0]
+                if margin > best_margin:
+                    best, best_margin = new, margin
+        found.append(best)
+    return np.stack(found)
+
+
+def _moved_mass(change, slices, mound, signs, eps):
+    """Algorithm 3 of the paper, channel by channel."""
+    first, second = slices
+    change, unused = change.copy(), max(eps**2 - np.square(change).sum(), 0)
+    either = np.zeros(change.shape[:2], bool)
+    either[first] = either[second] = True
+    blocks = []
+    for channel, sign in enumerate(signs):
+        available = np.square(change[either, channel]).sum() + unused / len(signs)
+        old = change[(*first, channel)]
+        block = sign * mound + old / (1e-12 + np.linalg.norm(old))
+        blocks.append(block * math.sqrt(available) / np.linalg.norm(block))
+    change[second] = 0
+    change[first] = np.stack(blocks, axis=-1)
+    return change * eps / np.linalg.norm(change)
+
+
+@norms
+@pytest.mark.parametrize("shape", [(8, 8, 1), (6, 9, 3)])
+def test_the_queries_are_those_of_a_plain_loop(norm, eps, shape):
+    model, images, labels = _sharp(*shape, count=8)
+    attack = Square(eps, norm=norm, queries=60)
+    result = attack(model, images, labels)
+    assert not result.success.all()
+    expected = _redone(attack, model, images, labels)
+    np.testing.assert_allclose(result.adversarials, expected, rtol=0, atol=2e-6)
+
+
+@norms
+def test_the_margin_never_rises_and_no_iterate_leaves_the_ball(norm, eps):
+    """Fewer queries are the beginning of more: so are the iterates looked at."""
+    model, images, labels = _sharp(6, 6, 1)
+    before, broken = np.full(len(images), -np.inf), np.zeros(len(images), bool)
+    improved = np.zeros(len(images), int)
+    for queries in (1, 6, 30, 201):
+        result = Square(eps, norm=norm, queries=queries)(model, images, labels)
+        margin = model.margin(result.adversarials.astype(np.float64), labels)
+        assert (margin >= before - 1e-6).all() and (result.success >= broken).all()
+        assert result.adversarials.min() >= 0 and result.adversarials.max() <= 1
+        assert (result.linf if norm == "linf" else result.l2).max() <= eps * (1 + 1e-6)
+        improved += margin > before + 1e-6
+        before, broken = margin, result.success
+    assert (improved >= 1).all() and improved.mean() > 2 and 0 < broken.mean() < 1
+
+
+def _linear(distance: float, order: float) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Two classes and 4x3x1 images, all ``distance`` away from the plane between the classes."""
+    rng = np.random.default_rng(1)
+    normal = rng.normal(size=12)
+    images = rng.uniform(0.45, 0.55, (10, 12))
+    labels = np.arange(10) % 2
+    wanted = np.where(labels == 1, 1, -1) * distance
+    wanted *= np.linalg.norm(normal, 1 if order == np.inf else 2)
+    gap = images @ normal - normal.sum() / 2
+    images += ((wanted - gap) / (normal @ normal))[:, None] * normal
+
+    def model(batch: tf.Tensor) -> tf.Tensor:
+        flat = tf.cast(tf.reshape(batch, [-1, 12]), tf.float64)
+        ahead = tf.linalg.matvec(flat, normal) - normal.sum() / 2
+        return tf.cast(tf.stack([-ahead, ahead], axis=1), tf.float32)
+
+    return model, images.reshape(10, 4, 3, 1).astype(np.float32), labels
+
+
+# Linf: single pixels are within reach, so the very corner is found. L2: bumps of 3x3 pixels only
+# come near the normal.
+@pytest.mark.parametrize(("norm", "order", "above"), [("linf", np.inf, 1.01), ("l2", 2, 1.4)])
+def test_a_linear_model_is_broken_above_its_distance_and_not_below(norm, order, above):
+    model, images, labels = _linear(0.08, order)
+    broken = Square(0.08 * above, norm=norm, queries=1000)(model, images, labels)
+    assert broken.clean_accuracy == 1 and broken.robust_accuracy == 0
+    held = Square(0.08 * 0.998, norm=norm, queries=1000)(model, images, labels)
+    assert held.robust_accuracy == 1
+
+
+@pytest.mark.parametrize("how", ["rounded", "stopped", "scaled"])
+def test_what_misleads_gradients_does_not_mislead_square(how, digits_cnn):
+    network, images, labels = digits_cnn.model, digits_cnn.images, digits_cnn.labels
+    model = {
+        "rounded": lambda x: network(tf.round(x * 15) / 15, training=False),
+        "stopped": lambda x: tf.stop_gradient(network(x, training=False)),
+        "scaled": lambda x: 1e4 * network(x, training=False),
+    }[how]
+    attack = Square(0.3, queries=500)
+    result = attack(model, images, labels)
+    assert result.clean_accuracy > 0.9 and result.robust_accuracy <= 0.02
+    if how == "scaled":  # the same search; the scaled logits round alike
+        plain = attack(network, images, labels)
+        np.testing.assert_array_equal(result.success, plain.success)
+    if how == "stopped":
+        with pytest.raises(UserError, match="no gradient"):
+            PGD(0.3, steps=2)(model, images, labels)
+
+
+@norms
+def test_neither_the_batch_nor_the_neighbours_change_an_example(norm, eps):
+    model, images, labels = _sharp(6, 6, 1)
+    labels[3] = (labels[3] + 1) % 5  # wrong from the start
+    attack = Square(eps, norm=norm, queries=320)
+    whole = attack(model, images, labels)
+    assert 0 < whole.success.sum() < 22
+    prepared = dataclasses.replace(attack, batch_size=4).prepare(model)
+    for chosen in (np.arange(23), np.array([0]), np.array([22, 7])):
+        part = prepared(images[chosen], labels[chosen], indices=chosen)
+        np.testing.assert_array_equal(part.success, whole.success[chosen])
+        np.testing.assert_allclose(part.adversarials, whole.adversarials[chosen], rtol=0, atol=1e-5)
+    other = dataclasses.replace(attack, seed=1)(model, images, labels)
+    assert (np.abs(other.adversarials - whole.adversarials).max((1, 2, 3)) > 1e-3).sum() >= 20
+
+
+def test_restarts_are_nested_and_stronger():
+    model, images, labels = _sharp(6, 6, 1, count=60)
+    one = Square(0.05, queries=10)(model, images, labels)
+    three = Square(0.05, queries=10, restarts=3)(model, images, labels)
+    assert three.success[one.success].all() and three.success.sum() > one.success.sum()
+    np.testing.assert_array_equal(three.adversarials[one.success], one.adversarials[one.success])
+
+
+@norms
+def test_vectors_are_attacked_as_images_of_one_row(norm, eps):
+    model, images, labels = _sharp(20)
+    attack = Square(eps, norm=norm, queries=100)
+    flat = attack(model, images, labels)
+    assert flat.success.any() and flat.adversarials.shape == (23, 20)
+    row = attack(model, images.reshape(23, 1, 20, 1), labels)
+    np.testing.assert_array_equal(flat.adversarials, row.adversarials.reshape(23, 20))
+    pixels, label = np.array([[0.6, 0.5]], np.float32), np.array([0])
+    assert Square(0.2, norm=norm, queries=20)(tf.identity, pixels, label).success.all()
+
+
+def test_names_settings_and_no_radius():
+    assert (Square(0.3).name, Square(1.0, norm="l2").name) == ("Square", "Square-L2")
+    config = Square(0.3).config()
+    assert (config["queries"], config["restarts"], config["p_init"]) == (5000, 1, 0.8)
+    model, images, labels = _sharp(4, 4, 1)
+    np.testing.assert_array_equal(Square(0.0)(model, images, labels).adversarials, images)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"queries": 0}, "queries is 0"),
+        ({"restarts": 0}, "restarts is 0"),
+        ({"p_init": 0.0}, "p_init is 0.0"),
+        ({"p_init": 1.5}, "p_init is 1.5; it is a share"),
+        ({"norm": "l1"}, "norm is 'l1'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        Square(0.3, **settings)
+
+
+def test_examples_without_rows_and_columns_are_refused():
+    model, images, labels = _sharp(6, 6)
+    with pytest.raises(UserError, match=r"images \[N, H, W, C\] or vectors"):
+        Square(0.3)(model, images, labels)
+
+
+def test_nan_logits_are_not_robustness():
+    def model(images: tf.Tensor) -> tf.Tensor:
+        changed = tf.reduce_any(tf.abs(images - 0.5) > 0.05, axis=1, keepdims=True)
+        return tf.where(changed, math.nan, tf.constant([[1.0, -1.0]]))
+
+    with pytest.raises(UserError, match="NaN logits"):
+        Square(0.1, queries=20)(model, np.full((3, 4), 0.5, np.float32), np.zeros(3, int))
+
+
+def test_an_undefended_cnn_is_broken_entirely(digits_cnn):
+    result = Square(0.3, queries=500)(digits_cnn.model, digits_cnn.images, digits_cnn.labels)
+    assert result.clean_accuracy > 0.9 and result.robust_accuracy <= 0.02
+    small = Square(0.05, queries=500)(digits_cnn.model, digits_cnn.images, digits_cnn.labels)
+    assert small.robust_accuracy > 0.3  # and not by a defect of the check
+    l2 = Square(2.5, norm="l2", queries=500)(digits_cnn.model, digits_cnn.images, digits_cnn.labels)
+    assert l2.robust_accuracy <= 0.05
