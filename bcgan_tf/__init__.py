@@ -44,6 +44,7 @@ _MODULES = {
     "ClassifierTrainer": "bcgan_tf.models.classifier_trainer",
     "Dataset": "bcgan_tf.data.dataset",
     "Defense": "bcgan_tf.defenses.defense",
+    "DefenseGAN": "bcgan_tf.defenses.defense_gan",
     "DefensiveDistillation": "bcgan_tf.defenses.distillation",
     "Evaluation": "bcgan_tf.evaluation.robust_accuracy",
     "FAB": "bcgan_tf.attacks.fab",
@@ -84,6 +85,7 @@ __all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
     "ClassifierTrainer",
     "Dataset",
     "Defense",
+    "DefenseGAN",
     "DefensiveDistillation",
     "Evaluation",
     "FAB",
@@ -129,6 +131,7 @@ if TYPE_CHECKING:
     from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
     from bcgan_tf.defenses.boundary_gan import BCGANDefense
     from bcgan_tf.defenses.defense import Defense
+    from bcgan_tf.defenses.defense_gan import DefenseGAN
     from bcgan_tf.defenses.distillation import DefensiveDistillation
     from bcgan_tf.errors import UserError
     from bcgan_tf.evaluation.diagnostics import diagnose

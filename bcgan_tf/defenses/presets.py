@@ -9,12 +9,20 @@ from typing import Any
 from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
 from bcgan_tf.defenses.boundary_gan import BCGANDefense
 from bcgan_tf.defenses.defense import Defense
+from bcgan_tf.defenses.defense_gan import DefenseGAN
 from bcgan_tf.defenses.distillation import DefensiveDistillation
 from bcgan_tf.errors import UserError
 
 DEFENSES: dict[str, type[Defense]] = {
     defense.name: defense
-    for defense in (BCGANDefense, FGSMTraining, PGDTraining, TRADES, DefensiveDistillation)
+    for defense in (
+        BCGANDefense,
+        FGSMTraining,
+        PGDTraining,
+        TRADES,
+        DefensiveDistillation,
+        DefenseGAN,
+    )
 }
 # Linf radius that adversarial training defends against, in [0, 1] pixel units.
 EPS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.15}
@@ -23,6 +31,15 @@ _NOT_OPTIONS = ("seed", "devices")
 
 _SMALL_DATA = {"epochs": 30, "batch_size": 32, "ramp_epochs": 8.0}
 _CIFAR = {"ramp_epochs": 0.0}
+# A quarter of the width for a WGAN that two cores train in ten minutes.
+_SMALL_WGAN = {
+    "generator_width": 0.25,
+    "critic_width": 0.25,
+    "gan_learning_rate": 5e-4,
+    "critic_steps": 3,
+    "gan_epochs": 7,
+}
+_PAPER_SEARCH = {"steps": 12_000, "gan_epochs": 926}
 _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("pgd-at", "mnist", "paper"): {"steps": 40, "epochs": 80},
     ("trades", "mnist", "paper"): {"steps": 40, "epochs": 100},
@@ -41,6 +58,15 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("pgd-at", "digits", "quick"): _SMALL_DATA,
     ("trades", "digits", "quick"): _SMALL_DATA,
     ("fgsm-at", "digits", "quick"): _SMALL_DATA,
+    **{
+        ("defense-gan", name, "quick"): _SMALL_WGAN
+        for name in ("mnist", "fashion_mnist", "cifar10")
+    },
+    **{
+        ("defense-gan", name, "paper"): _PAPER_SEARCH
+        for name in ("mnist", "fashion_mnist", "cifar10")
+    },
+    ("defense-gan", "digits", "quick"): {**_SMALL_WGAN, "gan_epochs": 60, "restarts": 4},
     ("distillation", "mnist", "quick"): {"epochs": 12},
     ("distillation", "fashion_mnist", "quick"): {"epochs": 12},
     ("distillation", "cifar10", "quick"): {"epochs": 6},
