@@ -24,6 +24,9 @@ from bcgan_tf.evaluation import archive, runner
 from bcgan_tf.evaluation.diagnostics import Diagnosis
 from bcgan_tf.evaluation.flags import Flag
 from bcgan_tf.evaluation.gradient_health import GradientHealth
+from bcgan_tf.evaluation.loss_curves import loss_curves
+from bcgan_tf.report import evaluation_figures
+from bcgan_tf.report.evaluation_figures import example_images
 from bcgan_tf.runs import RunDirectory
 from bcgan_tf.shard_merging import common_config, merge_shards
 
@@ -54,8 +57,13 @@ def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
         assert num_classes == 4
         return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=4, **shared)
 
+    def draw(images: np.ndarray, adversarials: np.ndarray, path: Path, **_: Any) -> Path:
+        assert images.shape == adversarials.shape
+        return files.replace_file(path, b"a picture, which takes longer than all the rest")
+
     monkeypatch.setattr(runner, "attacks_of", attacks)
     monkeypatch.setattr(runner, "_CHUNK", 25)
+    monkeypatch.setattr(evaluation_figures, "example_images", draw)
 
 
 @pytest.fixture
@@ -73,7 +81,10 @@ def _diagnosis(raised: bool) -> Diagnosis:
 
 @pytest.fixture
 def diagnosed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the diagnosis was asked; it raises a flag for a model that is called masked."""
+    """What the diagnosis was asked; it raises a flag for a model that is called masked.
+
+    Both it and the loss curves take seconds; what they measure is tested with them.
+    """
     asked: list[dict[str, Any]] = []
 
     def diagnose(model: Any, images: np.ndarray, labels: np.ndarray, **options: Any) -> Diagnosis:
@@ -81,6 +92,7 @@ def diagnosed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return _diagnosis(getattr(model, "masked", False))
 
     monkeypatch.setattr(assessment, "diagnose", diagnose)
+    monkeypatch.setattr(assessment, "loss_curves", lambda *_, **options: {"iterations": [0, 1]})
     return asked
 
 
@@ -121,7 +133,9 @@ def without_seconds(value: Any) -> Any:
     return [without_seconds(item) for item in value] if isinstance(value, list) else value
 
 
-def test_what_a_run_holds(quick, diagnosed, tmp_path: Path) -> None:
+def test_what_a_run_holds(quick, diagnosed, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(assessment, "loss_curves", loss_curves)
+    monkeypatch.setattr(evaluation_figures, "example_images", example_images)
     settings = dataclasses.replace(SETTINGS, diagnose=True)
     metrics = assess(tmp_path, settings, control=linear, surrogate=linear, batch_size=7)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
@@ -136,7 +150,7 @@ def test_what_a_run_holds(quick, diagnosed, tmp_path: Path) -> None:
     assert found["verdict"]["kind"] == "robust"
     assert found["verdict"]["accuracy"] == found["robust_accuracy"]
     assert found["diagnosis"]["flags"][0]["text"] == "as planted"
-    assert "causes" not in found and found["loss_curves"]["iterations"][0] == 0
+    assert "causes" not in found and found["loss_curves"]["eps"] == EPS
     (asked,) = diagnosed
     assert asked["control"] is linear and asked["surrogate"] is linear and asked["batch_size"] == 7
     assert asked["eps"] == EPS and asked["evaluation"].n == 60
