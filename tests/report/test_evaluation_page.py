@@ -249,7 +249,7 @@ def test_the_bound_is_the_largest_class_of_the_labels(
 def test_a_second_reading_has_files_of_its_own(tmp_path: Path, make: SimpleNamespace) -> None:
     first = make.evaluated(suite="paper")
     second = make.evaluated(suite="paper", eps=0.15, reading="eps 0.3 read as of [-1, 1] pixels")
-    content = {"labels": np.zeros(2, int), "worst_case": np.ones(2, bool)}
+    content: dict[str, Any] = {"labels": np.zeros(2, int), "worst_case": np.ones(2, bool)}
     with RunDirectory.create(tmp_path / "a", "attack", {"dataset": "mnist"}) as run:
         for label, eps in (("net", 0.3), ("net~11", 0.15)):
             told = np.array(json.dumps({"eps": eps, "norm": "linf", "suite": "paper"}))
