@@ -19,8 +19,10 @@ from bcgan_tf.evaluation.nearest_point import NearestPoint
 
 # Each example's first radius, as a share of the distance of its nearest point known.
 _FIRST = 0.9
-# An example is done when the radius that failed is this close to the one that succeeded.
-_CLOSE = 0.05
+# An example is done when the radius that failed is this close to the distance that is known. With
+# 5 % the mean was 2 % above what four times the steps and 0.5 % found, with 1.25 % it was 0.5 to
+# 1 % above (measured, MNIST, undefended and adversarially trained).
+_CLOSE = 0.0125
 
 
 def search_radius(
@@ -39,7 +41,7 @@ def search_radius(
     The bracket of an example ends at the distance of its nearest point known. The first radius is
     0.9 of it. A success brings a nearer point, and the next radius lies twice as far below it, in
     proportion; a failure is the lower end of the bracket, and the next radius is its middle. So
-    what other attacks found well costs two failures, and what they found badly is left fast. All
+    what other attacks found well costs a few failures, and what they found badly is left fast. All
     examples take each level at once, every one at a radius of its own; on the cross entropy, and
     those that survive it on the difference of logits ratio.
 
