@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bcgan_tf.history import History
-from bcgan_tf.progress import EpochLines, HistoryWriter, counted
+from bcgan_tf.progress import EpochLines, HistoryWriter, counted, told
 
 
 def fit(*callbacks: keras.callbacks.Callback, start: int = 0, epochs: int = 3) -> dict:
@@ -65,6 +65,17 @@ def test_counting_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "PGD-40 on original: 100 of 100\n")
 
 
+def test_what_is_at_work_is_a_line_when_it_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    with told("original") as progress:
+        progress(0, 4, "PGD: 9 of 9 left")
+        progress(1, 4, "PGD: 9 of 9 left")
+        progress(2, 4, "Square: 5 of 9 left")
+        progress(3, 4, "")
+        progress(4, 4, "")
+    lines = ["original: PGD: 9 of 9 left", "original: Square: 5 of 9 left", "original: 4 of 4"]
+    assert capsys.readouterr() == ("", "\n".join(lines) + "\n")
+
+
 def test_counting_draws_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -74,5 +85,8 @@ def test_counting_draws_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TERM", "xterm")
     with counted("PGD-40 on original") as progress:
         progress(3, 7)
+    with told("hardened") as progress:
+        progress(3, 4, "Square: 5 of 9 left")
     text = sys.stderr.getvalue()
     assert "PGD-40 on original" in text and "3/7" in text
+    assert "hardened: Square: 5 of 9 left" in text and "75%" in text
