@@ -83,7 +83,7 @@ def section(title: str, *parts: str) -> str:
 
 def paragraph(content: str, kind: str = "") -> str:
     """One paragraph of plain text."""
-    return f'<p class="{kind}">{text(content)}</p>' if kind else f"<p>{text(content)}</p>"
+    return f'<p class="{kind}">{prose(content)}</p>' if kind else f"<p>{prose(content)}</p>"
 
 
 def box(sentences: Sequence[str], kind: str = "") -> str:
