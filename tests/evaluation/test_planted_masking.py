@@ -151,8 +151,13 @@ def _check_planted(task: Task, name: str, **options: Any) -> None:
     diagnosis, found = _judge(model, task, **options)
     assert diagnosis[flag].raised, diagnosis[flag].text
     assert not found.robust, found.text
-    # Flags or not, what is reported is the worst case: the undefended network breaks.
-    assert found.accuracy < 0.5, found.text
+    assert found.kind in ("gradient masking", "not robust"), found.text
+    if name == "logits rounded":
+        # Square stalls where margins move in jumps; the network behind the rounding gives it away.
+        assert diagnosis["transfer"].decides and diagnosis["transfer"].value > 0.5
+    else:
+        # Flags or not, what is reported is the worst case: the undefended network breaks.
+        assert found.accuracy < 0.5, found.text
     if name == "noise at every call":
         assert diagnosis.stochastic
     else:

@@ -110,6 +110,18 @@ def test_gradients_that_only_hid_weakness_are_masking():
     assert found.kind == "gradient masking" and not found.robust
 
 
+def test_without_gradients_what_transfers_counts_too():
+    """Square stalled at 85 %, but another model's examples broke 70 points."""
+    evaluation = _evaluation(_result("APGD-CE", 0), _result("Square", 10))
+    transfer = Flag("transfer", "notice", True, True, 0.7, 0.0, "")
+    found = verdict(evaluation, _diagnosis(HEALTH, transfer, dead=1.0, missing=True), LABELS)
+    assert found.kind == "gradient masking" and not found.robust
+    assert "examples found otherwise leave about 25.0 %" in found.text
+    little = dataclasses.replace(transfer, value=0.1)
+    found = verdict(evaluation, _diagnosis(HEALTH, little, dead=1.0, missing=True), LABELS)
+    assert found.kind == "black box only"
+
+
 def test_a_model_that_draws_needs_expectation_over_transformation():
     drawing = Flag("stochastic forward", "notice", True, True, 1.0, 0.0, "", in_points=False)
     once = _evaluation(_result("APGD-CE", 4))
