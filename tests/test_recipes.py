@@ -10,8 +10,8 @@ import pytest
 from bcgan_tf import recipes
 from bcgan_tf.defenses import BCGANDefense
 from bcgan_tf.errors import UserError
-from bcgan_tf.networks.classifiers import CLASSIFIERS
 from bcgan_tf.hardening import defense_of
+from bcgan_tf.networks.classifiers import CLASSIFIERS
 
 NAMES = ("mnist", "fashion_mnist", "cifar10", "digits", "folder:somewhere/pictures")
 

@@ -56,14 +56,15 @@ class Batched:
             padded = np.resize(taken, min(largest, _rounded_up(len(taken), unit)))
             inputs = [tf.constant(array[padded]) for array in arrays]
             inputs += [tf.constant(value) for value in constants]
-            if self._compiled is None:
+            compiled = self._compiled
+            if compiled is None:
                 free = [
                     tf.TensorSpec([None, *array.shape[1:]], x.dtype)
                     for array, x in zip(arrays, inputs, strict=False)
                 ]
                 fixed = [tf.TensorSpec([], x.dtype) for x in inputs[len(arrays) :]]
-                self._compiled = self._graph.get_concrete_function(*free, *fixed)
-            pieces.append(self._compiled(*inputs).numpy()[: len(taken)])
+                compiled = self._compiled = self._graph.get_concrete_function(*free, *fixed)
+            pieces.append(compiled(*inputs).numpy()[: len(taken)])
             if report is not None:
                 report(int(taken[-1]) + 1)
         return np.concatenate(pieces)

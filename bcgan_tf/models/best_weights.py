@@ -58,8 +58,8 @@ class BestWeights(keras.callbacks.Callback):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
-        numbered = {str(number): weight for number, weight in enumerate(self._weights)}
-        np.savez(content, best=np.float64(self.best), epoch=np.int64(self.epoch), **numbered)
+        arrays: dict[str, Any] = {str(number): w for number, w in enumerate(self._weights)}
+        np.savez(content, best=np.array(self.best), epoch=np.array(self.epoch), **arrays)
         replace_file(self.directory / _FILE, content.getvalue())
 
     def _read(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from bcgan_tf import randomness
-from bcgan_tf.attacks.primitives import outside_loop
+from bcgan_tf.attacks.primitives import outside_loop, require_gradient
 from bcgan_tf.errors import UserError
 
 # Logits to a per-example loss [B] that the attack raises.
@@ -78,7 +78,7 @@ class InnerMaximisation:
             with tf.GradientTape() as tape:
                 tape.watch(candidates)
                 loss = tf.reduce_sum(objective(logits_fn(candidates)))
-            return tf.sign(tape.gradient(loss, candidates))
+            return tf.sign(require_gradient(tape.gradient(loss, candidates)))
 
         def advance(step: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             moved = candidates + ratio * eps * direction(candidates)
