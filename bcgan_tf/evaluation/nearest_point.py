@@ -167,7 +167,7 @@ class NearestPoint:
         Args:
             name: of the search that found them.
             rows: int ``[M]``, each at most once.
-            points: float32 ``[M, ...]`` in [0, 1]; none is an image itself.
+            points: float32 ``[M, ...]`` in [0, 1]; an image itself is no line.
         """
         if not rows.size:
             return
