@@ -3,8 +3,9 @@
     python benchmarks/autoattack.py MODEL.keras --n 500 --eps 0.3
 
 The reference is torchattacks' port (on CPUs; the original's PyTorch code with another front). Both
-attack the same test images with the true labels, each attack only what those before it left. Prints
-the robust accuracy of both, which images they disagree on, and the time as a ratio.
+attack the same test images with the true labels, all in one batch, each attack only what those
+before it left. Prints the robust accuracy of both, on how many images they disagree, and the time
+as a ratio, for the reference in PyTorch's default layout and with channels last.
 
 MODEL is a chain of convolutions and dense layers, such as what `bcgan-tf harden --defense pgd-at`
 makes. Needs prepared data (TFDS_DATA_DIR), torch and torchattacks.
@@ -13,6 +14,7 @@ makes. Needs prepared data (TFDS_DATA_DIR), torch and torchattacks.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import time
 
@@ -30,21 +32,29 @@ def ours(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, eps: float, seed: int
 ) -> np.ndarray:
     """bool ``[N]``: right, and still so after the suite."""
-    evaluation = bcgan_tf.evaluate(model, (images, labels), suite="standard", eps=eps, seed=seed)
+    evaluation = bcgan_tf.evaluate(
+        model, (images, labels), suite="standard", eps=eps, seed=seed, batch_size=len(labels)
+    )
     for attack in evaluation.to_dict()["attacks"]:
         print(f"    {attack['attack']:10} left {attack['left']:.4f}, {attack['seconds']:.1f} s")
     return evaluation.worst_case
 
 
 def reference(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, eps: float, seed: int
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    eps: float,
+    seed: int,
+    *,
+    channels_last: bool = False,
 ) -> np.ndarray:
     """The same from torchattacks' AutoAttack."""
     import torch
     import torchattacks
 
     torch.set_num_threads(usable_cpus())
-    twin = torch_twin(model, images)
+    twin = torch_twin(model, images, channels_last=channels_last)
     inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     targets = torch.from_numpy(labels.astype(np.int64))
     right = (twin(inputs).argmax(1) == targets).numpy()
@@ -75,17 +85,24 @@ def main() -> None:
     test = bcgan_tf.load(options.dataset).test
     images, labels = test.scaled(0, options.n), test.labels[: options.n].astype(np.int64)
     found = {}
-    for name, attack in (("bcgan_tf", ours), ("torchattacks", reference)):
+    contenders = {
+        "bcgan_tf": ours,
+        "torchattacks": reference,
+        "torchattacks, channels last": functools.partial(reference, channels_last=True),
+    }
+    for name, attack in contenders.items():
         started, cpu = time.perf_counter(), time.process_time()
         found[name] = attack(model, images, labels, options.eps, options.seed)
         wall, cpu = time.perf_counter() - started, time.process_time() - cpu
         print(f"{name}: robust {found[name].mean():.4f}, {wall:.1f} s wall, {cpu:.1f} s CPU")
         found[name + " time"] = wall, cpu
-    differing = found["bcgan_tf"] != found["torchattacks"]
-    print(f"n {len(labels)}, eps {options.eps:g}; they disagree on {int(differing.sum())} images")
-    for position, unit in enumerate(("wall", "CPU")):
-        ratio = found["torchattacks time"][position] / found["bcgan_tf time"][position]
-        print(f"the reference takes {ratio:.2f} times our {unit} time")
+    print(f"n {len(labels)}, eps {options.eps:g}")
+    for name in list(contenders)[1:]:
+        differing = int((found["bcgan_tf"] != found[name]).sum())
+        pairs = zip(found[name + " time"], found["bcgan_tf time"], strict=True)
+        wall, cpu = (theirs / ours for theirs, ours in pairs)
+        print(f"{name}: {wall:.2f} times our wall time, {cpu:.2f} times our CPU time; ", end="")
+        print(f"disagrees with ours on {differing} images")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import keras
 import numpy as np
 
 
-def torch_twin(model: keras.Model, images: np.ndarray) -> Any:
+def torch_twin(model: keras.Model, images: np.ndarray, *, channels_last: bool = True) -> Any:
     """A chain of Conv2D, MaxPooling2D, Flatten, Dense (relu or none) as a PyTorch module.
 
     Args:
         model: padding "same" in its convolutions, of an even total on each side.
         images: float32 ``[N, H, W, C]``, on which the logits are compared.
+        channels_last: PyTorch's other layout, which is faster on a CPU; its users mostly take the
+            default.
 
     Raises:
         ValueError: a layer that is not understood.
@@ -64,8 +66,7 @@ def torch_twin(model: keras.Model, images: np.ndarray) -> Any:
     expected = np.asarray(model(images[:50], training=False))
     actual = twin(_tensor(images[:50].transpose(0, 3, 1, 2))).numpy()
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3)
-    # PyTorch's default layout takes twice the time on a CPU; TensorFlow's is channels last anyway.
-    return twin.to(memory_format=torch.channels_last)
+    return twin.to(memory_format=torch.channels_last) if channels_last else twin
 
 
 def _tensor(array: np.ndarray) -> Any:
