@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -44,3 +46,29 @@ def test_a_few_rows_are_not_blown_up_to_a_large_batch():
 
     Batched(function, 1000)(np.zeros(10, np.float32))
     assert shapes == [10]
+
+
+def test_two_batches_run_at_once_and_come_back_in_order():
+    together = threading.Barrier(2, timeout=60)
+
+    def meet(rows):
+        together.wait()  # passes only when two batches are at work
+        return rows
+
+    def function(images):
+        met = tf.numpy_function(meet, [images], tf.float32, stateful=True)
+        return 2 * tf.ensure_shape(met, images.shape)
+
+    rows, seen = np.arange(500, dtype=np.float32), []
+    np.testing.assert_array_equal(Batched(function, 250)(rows, report=seen.append), 2 * rows)
+    assert seen == sorted(set(seen)) and seen[-1] == 500
+
+
+def test_an_error_in_one_batch_ends_all():
+    def function(images):
+        positive = tf.debugging.assert_positive(images, message="not positive")
+        with tf.control_dependencies([positive]):
+            return tf.identity(images)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not positive"):
+        Batched(function, 250)(np.arange(2000, dtype=np.float32))
