@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bcgan_tf.attacks import checks
-from bcgan_tf.attacks.expectation import SAMPLES, expectation
+from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import attack_checks, limit_checks
 from bcgan_tf.evaluation.flags import Flag
@@ -125,7 +125,7 @@ def diagnose(
         )
     images, labels = images[:samples], labels[:samples]
 
-    differing = limit_checks.differing_answers(model, images, batch_size)
+    differing = differing_answers(model, images, batch_size)
     calls = SAMPLES if differing > 0 else 1
     health = gradient_health(model, images, labels, float64=True, batch_size=batch_size)
     if differing > 0:

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Attack
-from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
+from bcgan_tf.attacks.expectation import PASSES
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.evaluation.flags import Flag, above, not_run, percent, points
 from bcgan_tf.evaluation.gradient_health import GradientHealth
@@ -17,9 +16,6 @@ from bcgan_tf.evaluation.subject import Subject
 
 # Share of images without a usable gradient: a dead image now and then proves nothing.
 _DEAD = 0.01
-_PASSES = 5
-# Rounding of float32 on a device that adds up in a free order, relative to the largest logit.
-_ROUNDING = 1e-5
 _UNBOUNDED_IMAGES = 24
 _DRAWS = 1000
 # Model calls that the random draws may take.
@@ -51,15 +47,6 @@ def gradient_flag(health: GradientHealth) -> Flag:
     )
 
 
-def differing_answers(model: Any, images: np.ndarray, batch_size: int = 250) -> float:
-    """Share of images whose logits differ between five passes, beyond rounding."""
-    predict = Batched(checks.as_logits_fn(model), batch_size)
-    passes = np.stack([predict(images) for _ in range(_PASSES)]).astype(np.float64)
-    finite = np.where(np.isfinite(passes), passes, 0.0)
-    spread = np.ptp(finite, axis=0).max(axis=-1)
-    return float((spread > _ROUNDING * max(np.abs(finite).max(), 1e-30)).mean())
-
-
 def stochastic(share: float, evaluated_with: int | None) -> Flag:
     """A model that draws at every call must be attacked through the mean of many calls.
 
@@ -67,7 +54,7 @@ def stochastic(share: float, evaluated_with: int | None) -> Flag:
         share: of images whose answers differ.
         evaluated_with: calls that the evaluation averaged; None: there is no evaluation.
     """
-    text = f"the logits of {percent(share)} of the images differ between {_PASSES} passes"
+    text = f"the logits of {percent(share)} of the images differ between {PASSES} passes"
     single = evaluated_with == 1
     if share > 0:
         text += (

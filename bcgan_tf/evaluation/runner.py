@@ -15,7 +15,7 @@ import numpy as np
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack
 from bcgan_tf.attacks.batching import Batched
-from bcgan_tf.attacks.expectation import SAMPLES, expectation
+from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
 from bcgan_tf.attacks.suites import suite as attacks_of
 from bcgan_tf.data.dataset import Split
 from bcgan_tf.errors import UserError
@@ -92,7 +92,7 @@ def evaluate(
 
     classes = _checked_classes(model, images, labels)
     if samples is None:
-        stochastic = _answers_differ(model, images)
+        stochastic = differing_answers(model, images[:_PROBES]) > 0
         samples = SAMPLES if stochastic or suite == "rand" else 1
     surely: Any = model if samples == 1 else expectation(model, samples)
     usable_model, _ = usable(surely, images[:_PROBES], labels[:_PROBES])
@@ -247,12 +247,6 @@ def _checked_classes(model: Any, images: np.ndarray, labels: np.ndarray) -> int:
     if labels.max() >= logits.shape[1]:
         checks.check_logits(logits, np.full(len(logits), labels.max()))
     return logits.shape[1]
-
-
-def _answers_differ(model: Any, images: np.ndarray) -> bool:
-    predict = Batched(checks.as_logits_fn(model), _PROBES)
-    first = predict(images[:_PROBES])
-    return any(not np.array_equal(first, predict(images[:_PROBES])) for _ in range(4))
 
 
 def _told(attack: Attack) -> dict[str, Any]:

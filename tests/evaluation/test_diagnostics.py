@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import AttackResult
 from bcgan_tf.attacks.apgd import APGD
+from bcgan_tf.attacks.expectation import differing_answers
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import attack_checks, limit_checks
 from bcgan_tf.evaluation.diagnostics import Diagnosis, diagnose
@@ -201,8 +202,8 @@ def test_a_model_that_draws_is_averaged():
 
 
 def test_a_model_that_draws_and_was_evaluated_once_is_evidence():
-    assert limit_checks.differing_answers(_noisy, IMAGES) == 1.0
-    assert limit_checks.differing_answers(_linear, IMAGES) == 0.0
+    assert differing_answers(_noisy, IMAGES) == 1.0
+    assert differing_answers(_linear, IMAGES) == 0.0
     assert limit_checks.stochastic(1.0, evaluated_with=1).decides
     averaged = limit_checks.stochastic(1.0, evaluated_with=20)
     assert averaged.raised and not averaged.decides
