@@ -19,6 +19,7 @@ from bcgan_tf.attacks.primitives import (
     per_example,
     require_gradient,
 )
+from bcgan_tf.attacks.shrinking import shrinking_loop
 
 # Pixels of exactly 0 or 1 lie at infinity in tanh space; the reference draws them in by this.
 _TANH_SHRINK = 0.999999
@@ -28,19 +29,22 @@ _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-8
 
 
 class _State(NamedTuple):
-    """Where each example stands. All are ``[B]``, but the last four, shaped as the images."""
+    """Where each example still worked on stands: ``[M]``, the last five shaped as the images."""
 
-    search: tf.Tensor  # binary-search steps finished
+    label: tf.Tensor
+    finished: tf.Tensor
+    search: tf.Tensor  # binary-search steps done
     step: tf.Tensor  # optimiser steps taken within this search step
     const: tf.Tensor
     lower: tf.Tensor
     upper: tf.Tensor
-    found: tf.Tensor  # fooled at this const
+    succeeded: tf.Tensor  # fooled at this const
     lowest_loss: tf.Tensor  # within this search step
     checked_loss: tf.Tensor  # its value at the last check for progress
     finite: tf.Tensor
     best_l2: tf.Tensor  # squared
-    best: tf.Tensor
+    image: tf.Tensor
+    found: tf.Tensor  # the nearest candidate that fooled; NaN: the attack broke down
     shift: tf.Tensor  # the variable: change in tanh space
     first: tf.Tensor  # Adam's moments
     second: tf.Tensor
@@ -112,10 +116,10 @@ class CarliniWagnerL2(Attack):
         indices: tf.Tensor,
         round_index: tf.Tensor,
     ) -> tf.Tensor:
-        origin = tf.atanh((2.0 * images - 1.0) * _TANH_SHRINK)
-
         @outside_loop
-        def differentiate(candidates: tf.Tensor, const: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def differentiate(
+            candidates: tf.Tensor, labels: tf.Tensor, const: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
             # Only the model is differentiated by the tape, so that a model without a gradient is
             # noticed; the distance and tanh are done by hand.
             with tf.GradientTape() as tape:
@@ -125,39 +129,39 @@ class CarliniWagnerL2(Attack):
             gradient = require_gradient(tape.gradient(weighted, candidates))
             return gradient, weighted, fooled(logits, labels, confidence=self.confidence)
 
-        def unfinished(state: _State) -> tf.Tensor:
-            return tf.reduce_any(state.search < self.binary_search_steps)
-
-        def advance(state: _State) -> tuple[_State]:
+        def advance(step: tf.Tensor, state: _State) -> _State:
+            del step
+            origin = tf.atanh((2.0 * state.image - 1.0) * _TANH_SHRINK)
             candidates = clip_tanh(origin + state.shift, 0.0, 1.0)
-            through_model, weighted, is_fooled = differentiate(candidates, state.const)
-            change = candidates - images
+            through_model, weighted, is_fooled = differentiate(candidates, state.label, state.const)
+            change = candidates - state.image
             gradient = (through_model + 2.0 * change) * (2.0 * candidates * (1.0 - candidates))
             distance = tf.reduce_sum(tf.square(change), axis=list(range(1, len(images.shape))))
 
             state = self._record(state, candidates, distance, distance + weighted, is_fooled)
             state, stalled = self._check_progress(state)
-            return (self._end_search_steps(_adam(state, gradient, self.learning_rate), stalled),)
+            return self._end_search_steps(_adam(state, gradient, self.learning_rate), stalled)
 
-        final = tf.while_loop(unfinished, advance, (self._start(images),))[0]
-        # A gradient that broke down is no sign of robustness: NaN makes the caller say so.
-        judged = final.finite | tf.math.is_finite(final.best_l2)
-        return tf.where(per_example(judged, images), final.best, float("nan"))
+        at_most = self.binary_search_steps * self.steps
+        return shrinking_loop(advance, self._start(images, labels), at_most)
 
-    def _start(self, images: tf.Tensor) -> _State:
+    def _start(self, images: tf.Tensor, labels: tf.Tensor) -> _State:
         rows, zeros = tf.shape(images)[:1], tf.zeros_like(images)
         return _State(
+            label=labels,
+            finished=tf.zeros(rows, tf.bool),
             search=tf.zeros(rows, tf.int32),
             step=tf.zeros(rows, tf.int32),
             const=tf.fill(rows, float(self.initial_const)),
             lower=tf.zeros(rows),
             upper=tf.fill(rows, math.inf),
-            found=tf.zeros(rows, tf.bool),
+            succeeded=tf.zeros(rows, tf.bool),
             lowest_loss=tf.fill(rows, math.inf),
             checked_loss=tf.fill(rows, math.inf),
             finite=tf.ones(rows, tf.bool),
             best_l2=tf.fill(rows, math.inf),
-            best=images,
+            image=images,
+            found=images,
             shift=zeros,
             first=zeros,
             second=zeros,
@@ -172,20 +176,20 @@ class CarliniWagnerL2(Attack):
         is_fooled: tf.Tensor,
     ) -> _State:
         """Keeps the nearest candidate that fooled the model; finished examples stay as they are."""
-        active = state.search < self.binary_search_steps
+        active = tf.logical_not(state.finished)
         better = active & is_fooled & (distance < state.best_l2)
         return state._replace(
-            found=state.found | is_fooled,
+            succeeded=state.succeeded | is_fooled,
             lowest_loss=tf.minimum(state.lowest_loss, loss),
             finite=state.finite & (tf.math.is_finite(loss) | tf.logical_not(active)),
             best_l2=tf.where(better, distance, state.best_l2),
-            best=tf.where(per_example(better, candidates), candidates, state.best),
+            found=tf.where(per_example(better, candidates), candidates, state.found),
         )
 
     def _check_progress(self, state: _State) -> tuple[_State, tf.Tensor]:
         """Which examples made no progress since their last check, a tenth of the steps ago."""
         if not self.abort_early:
-            return state, tf.zeros_like(state.found)
+            return state, tf.zeros_like(state.finished)
         due = tf.equal(tf.math.floormod(state.step, math.ceil(self.steps / 10)), 0)
         # Written so that a loss that is NaN counts as stalled.
         progressed = state.lowest_loss < _PROGRESS * state.checked_loss
@@ -199,9 +203,11 @@ class CarliniWagnerL2(Attack):
         ended = stalled | (state.step >= self.steps)
         going_on = tf.logical_not(ended)
         search = state.search + tf.cast(ended, tf.int32)
-        upper = tf.where(ended & state.found, tf.minimum(state.upper, state.const), state.upper)
+        upper = tf.where(ended & state.succeeded, tf.minimum(state.upper, state.const), state.upper)
         lower = tf.where(
-            ended & tf.logical_not(state.found), tf.maximum(state.lower, state.const), state.lower
+            ended & tf.logical_not(state.succeeded),
+            tf.maximum(state.lower, state.const),
+            state.lower,
         )
         bounded = tf.math.is_finite(upper)
         const = tf.where(
@@ -210,13 +216,18 @@ class CarliniWagnerL2(Attack):
         if self.binary_search_steps >= 10:
             const = tf.where(bounded & (search == self.binary_search_steps - 1), upper, const)
         keep = per_example(tf.cast(going_on, tf.float32), state.shift)
+        finished = search >= self.binary_search_steps
+        # A gradient that broke down is no sign of robustness: NaN makes the caller say so.
+        unjudged = finished & tf.logical_not(state.finite | tf.math.is_finite(state.best_l2))
         return state._replace(
+            finished=finished,
+            found=tf.where(per_example(unjudged, state.found), float("nan"), state.found),
             search=search,
             step=tf.where(ended, 0, state.step),
             const=tf.where(ended, const, state.const),
             lower=lower,
             upper=upper,
-            found=state.found & going_on,
+            succeeded=state.succeeded & going_on,
             lowest_loss=tf.where(ended, math.inf, state.lowest_loss),
             checked_loss=tf.where(ended, math.inf, state.checked_loss),
             shift=tf.math.multiply_no_nan(state.shift, keep),
