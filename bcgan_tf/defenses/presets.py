@@ -31,6 +31,8 @@ _NOT_OPTIONS = ("seed", "devices")
 
 _SMALL_DATA = {"epochs": 30, "batch_size": 32, "ramp_epochs": 8.0}
 _CIFAR = {"ramp_epochs": 0.0}
+# Half of each batch is clean, so that training starts without a ramp.
+_ONE_STEP = {"ramp_epochs": 0.0}
 # A quarter of the width for a WGAN that two cores train in ten minutes.
 _SMALL_WGAN = {
     "generator_width": 0.25,
@@ -41,17 +43,21 @@ _SMALL_WGAN = {
 }
 _PAPER_SEARCH = {"steps": 12_000, "gan_epochs": 926}
 _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
+    ("pgd-at", "mnist", "quick"): {"epochs": 12},
+    ("trades", "mnist", "quick"): {"epochs": 12},
     ("pgd-at", "mnist", "paper"): {"steps": 40, "epochs": 80},
     ("trades", "mnist", "paper"): {"steps": 40, "epochs": 100},
-    ("fgsm-at", "mnist", "paper"): {"epochs": 80},
-    ("pgd-at", "fashion_mnist", "quick"): {"epochs": 12, "ramp_epochs": 3.0},
-    ("trades", "fashion_mnist", "quick"): {"epochs": 12, "ramp_epochs": 3.0},
+    ("fgsm-at", "mnist", "quick"): {**_ONE_STEP, "epochs": 10},
+    ("fgsm-at", "mnist", "paper"): {**_ONE_STEP, "epochs": 80},
+    ("pgd-at", "fashion_mnist", "quick"): {"epochs": 10, "ramp_epochs": 2.0},
+    ("trades", "fashion_mnist", "quick"): {"epochs": 10, "ramp_epochs": 2.0},
     ("pgd-at", "fashion_mnist", "paper"): {"steps": 20, "epochs": 80},
     ("trades", "fashion_mnist", "paper"): {"steps": 20, "epochs": 100},
-    ("fgsm-at", "fashion_mnist", "paper"): {"epochs": 80},
-    ("pgd-at", "cifar10", "quick"): {**_CIFAR, "epochs": 8, "steps": 5},
-    ("trades", "cifar10", "quick"): {**_CIFAR, "epochs": 8, "steps": 5, "beta": 6.0},
-    ("fgsm-at", "cifar10", "quick"): {**_CIFAR, "epochs": 8},
+    ("fgsm-at", "fashion_mnist", "quick"): {**_ONE_STEP, "epochs": 10},
+    ("fgsm-at", "fashion_mnist", "paper"): {**_ONE_STEP, "epochs": 80},
+    ("pgd-at", "cifar10", "quick"): {**_CIFAR, "epochs": 5, "steps": 3},
+    ("trades", "cifar10", "quick"): {**_CIFAR, "epochs": 4, "steps": 3, "beta": 6.0},
+    ("fgsm-at", "cifar10", "quick"): {**_CIFAR, "epochs": 6},
     ("pgd-at", "cifar10", "paper"): {**_CIFAR, "epochs": 200, "steps": 7},
     ("trades", "cifar10", "paper"): {**_CIFAR, "epochs": 100, "steps": 10, "beta": 6.0},
     ("fgsm-at", "cifar10", "paper"): {**_CIFAR, "epochs": 200},

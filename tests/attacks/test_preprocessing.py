@@ -1,0 +1,82 @@
+"""Attacks through a network's own preprocessing."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.attacks import PGD
+from bcgan_tf.attacks.preprocessing import through_preprocessing
+from bcgan_tf.errors import UserError
+from bcgan_tf.networks.strided_cnn import strided_cnn
+
+IMAGES = np.random.default_rng(0).uniform(size=(6, 8, 8, 1)).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Quantised(keras.layers.Layer):
+    """Pixels of two levels."""
+
+    def call(self, inputs):
+        return tf.round(inputs)
+
+
+def _linear_behind(*layers: keras.layers.Layer) -> keras.Model:
+    """Class 1 where the mean of the prepared pixels exceeds a half."""
+    images = x = keras.Input((8, 8, 1))
+    for layer in layers:
+        x = layer(x)
+    logits = keras.layers.Dense(2, name="logits")
+    model = keras.Model(images, logits(keras.layers.Flatten()(x)))
+    weights = np.stack([np.zeros(64), np.full(64, 1 / 64)], axis=1)
+    logits.set_weights([weights, np.array([0.0, -0.5])])
+    return model
+
+
+def test_the_answers_are_the_models_own():
+    model = strided_cnn((8, 8, 1), 10, threshold=0.3, seed=0)
+    expected = model(IMAGES, training=False)
+    np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), expected)
+
+
+def test_the_gradient_is_that_of_the_rest():
+    stretch = keras.layers.Rescaling(5.0, -2.0)
+    logits_fn = through_preprocessing(_linear_behind(stretch, keras.layers.ReLU(max_value=1.0)))
+    images = tf.constant(IMAGES)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        second = tf.reduce_sum(logits_fn(images)[:, 1])
+    np.testing.assert_allclose(tape.gradient(second, images), np.full(IMAGES.shape, 1 / 64))
+
+
+def test_it_finds_what_a_flat_gradient_hides():
+    """All pixels at 0.4 are rounded to 0; with 0.15 more to 1; the gradient is zero."""
+    model = _linear_behind(Quantised())
+    images, labels = np.full((4, 8, 8, 1), 0.4, np.float32), np.zeros(4, np.int64)
+    attack = PGD(0.15, steps=20, random_start=False)
+    passed = attack(through_preprocessing(model), images, labels)
+    assert passed.success.all()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (_linear_behind(), "no preprocessing before its first weights"),
+        (lambda images: images, "only a functional or sequential Keras model"),
+    ],
+)
+def test_what_cannot_be_looked_into_is_refused(model, message):
+    with pytest.raises(UserError, match=message):
+        through_preprocessing(model)
+
+
+def test_a_branch_ends_the_preprocessing():
+    """A layer that two others read is not put behind the identity."""
+    images = keras.Input((8, 8, 1))
+    stretched = keras.layers.Rescaling(2.0)(images)
+    both = keras.layers.Concatenate()([stretched, keras.layers.ReLU()(stretched)])
+    logits = keras.layers.Dense(2)(keras.layers.Flatten()(both))
+    with pytest.raises(UserError, match="no preprocessing"):
+        through_preprocessing(keras.Model(images, logits))
