@@ -18,6 +18,7 @@ _COMMANDS = {
     "export": "Export a classifier for TF Serving.",
     "toy": "The paper's Figure 2: boundary samples of two Gaussians.",
     "boundary": "The paper's Figure 4: decision boundaries of two classifiers.",
+    "reproduce": "The paper's tables and figures, from training to the page.",
     "datasets": "List the data sets, and which are there.",
 }
 

@@ -1,0 +1,263 @@
+"""What is measured of a deterministic row; each figure is a stage of a run in the cache."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bcgan_tf import progress
+from bcgan_tf.assessment import assess_models
+from bcgan_tf.assessment_settings import AssessmentSettings
+from bcgan_tf.attacks import FGSM, PGD, Attack, CarliniWagnerL2
+from bcgan_tf.classifier_io import load_classifier
+from bcgan_tf.data import Split
+from bcgan_tf.evaluation.first_look import clean_accuracy
+from bcgan_tf.evaluation.minimum_perturbation import minimum_perturbation
+from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.report.table import eps_text
+from bcgan_tf.reproduction.protocol import Protocol
+from bcgan_tf.reproduction.workspace import Workspace, file_digest
+from bcgan_tf.runs import RunDirectory
+
+SUMMARY = "summary"
+
+
+class Subject:
+    """One row's classifier, read when something of it is still to be measured.
+
+    Args:
+        workspace: the data, the seed, and the cache.
+        protocol: what to measure.
+        row: its name.
+        file: of the classifier.
+        original: file of the undefended one; None for its own row.
+
+    Attributes:
+        environments: those that its measurements were made in, as far as they were opened.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        protocol: Protocol,
+        row: str,
+        file: Path,
+        original: Path | None = None,
+    ) -> None:
+        self.workspace = workspace
+        self.protocol = protocol
+        self.row = row
+        self.file = file
+        self.original_file = original
+        self.environments: list[dict[str, Any]] = []
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the classifier's file."""
+        return file_digest(self.file)
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The classifier."""
+        return self._load(self.file)
+
+    @functools.cached_property
+    def original(self) -> Any:
+        """The undefended classifier, or None."""
+        return self._load(self.original_file) if self.original_file else None
+
+    def _load(self, file: Path) -> Any:
+        data = self.workspace.data
+        return load_classifier(file, image_shape=data.image_shape, num_classes=data.num_classes)
+
+    def open(self, what: str, settings: Mapping[str, Any]) -> RunDirectory:
+        """The run of one measurement of this classifier, new or found again."""
+        run = self.workspace.open_run(
+            "measure", f"{self.row}-{what}", {"model": self.digest, **settings}
+        )
+        if (found := run.env()) not in self.environments:
+            self.environments.append(found)
+        return run
+
+    def images(self, n: int) -> Split:
+        """The whole test set for 0, else ``n`` of it, the same for every row."""
+        test = self.workspace.data.test
+        return test.take(n, seed=0) if n else test
+
+
+def clean(subject: Subject) -> dict[str, Any]:
+    """Clean accuracy on the whole test set."""
+    with subject.open("clean", {}) as run:
+
+        def measure() -> dict[str, Any]:
+            found = clean_accuracy(subject.model, subject.workspace.data.test)
+            return {
+                "accuracy": found["clean_accuracy"],
+                "interval95": found["clean_interval"],
+                "n": found["n"],
+            }
+
+        return stage(run, SUMMARY, measure)
+
+
+def bounded_attacks(protocol: Protocol, seed: int) -> dict[str, dict[str, Attack]]:
+    """FGSM and PGD of the paper's protocol: pixel unit to column to attack."""
+    found: dict[str, dict[str, Attack]] = {}
+    for unit, radii in protocol.radii().items():
+        found[unit] = {
+            column: FGSM(eps, seed=seed)
+            if column.startswith("fgsm")
+            else PGD(eps, steps=protocol.pgd_steps, seed=seed)
+            for column, eps in radii.items()
+        }
+    return found
+
+
+def carlini_wagner(protocol: Protocol, seed: int) -> CarliniWagnerL2:
+    """The protocol's Carlini-Wagner L2."""
+    return CarliniWagnerL2(
+        steps=protocol.cw_steps,
+        binary_search_steps=protocol.cw_search_steps,
+        learning_rate=protocol.cw_learning_rate,
+        seed=seed,
+    )
+
+
+def attack_name(attack: Attack) -> str:
+    """Tells the protocol's attacks apart, for people and for stages; eps in [0, 1] pixels."""
+    eps = attack.config().get("eps")
+    return attack.name if eps is None else f"{attack.name}, eps {eps_text(eps)}"
+
+
+def bounded(subject: Subject) -> dict[str, dict[str, dict[str, Any]]]:
+    """FGSM and PGD in both pixel units: unit to column to figure.
+
+    One attack of two readings (the smaller eps of one may be the larger of the other) runs once.
+    """
+    protocol, seed = subject.protocol, subject.workspace.seed
+    attacks = bounded_attacks(protocol, seed)
+    settings = {
+        "n": protocol.n,
+        "fgsm_eps": list(protocol.fgsm_eps),
+        "pgd_steps": protocol.pgd_steps,
+    }
+    with subject.open("bounded", settings) as run:
+        return {
+            unit: {
+                column: stage(
+                    run,
+                    attack_name(attack),
+                    lambda attack=attack: _attacked(subject, run, attack, protocol.n),
+                )
+                for column, attack in columns.items()
+            }
+            for unit, columns in attacks.items()
+        }
+
+
+def unbounded(subject: Subject) -> dict[str, Any]:
+    """Carlini-Wagner L2: the accuracy it leaves, which is near 0 for any model, and how far."""
+    attack = carlini_wagner(subject.protocol, subject.workspace.seed)
+    n = subject.protocol.cw_n
+    settings = {key: value for key, value in attack.config().items() if key != "batch_size"}
+    with subject.open("cw", {"n": n, **settings}) as run:
+        return stage(run, attack_name(attack), lambda: _attacked(subject, run, attack, n))
+
+
+def _attacked(subject: Subject, run: RunDirectory, attack: Attack, n: int) -> dict[str, Any]:
+    """One attack on its own, on all images that are classified right; a kill costs a part."""
+    name = attack_name(attack)
+    state = run.path / f"state-{name}".replace("/", "-").replace(" ", "-")
+    with progress.told(f"{subject.row}: {name}") as report:
+        found = evaluate(
+            subject.model, subject.images(n), [attack], samples=1, state=state, progress=report
+        ).to_dict()["attacks"][0]
+    shutil.rmtree(state, ignore_errors=True)  # of adversarial examples that nothing needs any more
+    return {
+        "attack": found["attack"],
+        "eps": found["config"].get("eps"),
+        "accuracy": found["robust_accuracy"],
+        "interval95": found["interval95"],
+        "n": found["n"],
+        "mean_l2": found["l2"] and found["l2"]["mean"],
+        "seconds": found["seconds"],
+    }
+
+
+def standard(subject: Subject) -> dict[str, Any]:
+    """The suite ``standard``, the diagnosis and the verdict.
+
+    The original network is the control that the attacks must break, and the surrogate whose
+    adversarial examples are tried.
+    """
+    workspace, protocol = subject.workspace, subject.protocol
+    settings = AssessmentSettings(eps=protocol.eps, n=protocol.standard_n, seed=workspace.seed)
+    others = {"original": file_digest(subject.original_file) if subject.original_file else None}
+    with subject.open("standard", {**settings.to_dict(), **others}) as run:
+
+        def measure() -> dict[str, Any]:
+            metrics = assess_models(
+                run,
+                workspace.data,
+                {subject.row: subject.model},
+                settings,
+                surrogate=subject.original,
+                control=subject.original,
+                progress=progress.told,
+            )
+            (entry,) = metrics["models"][subject.row]["evaluations"]
+            seconds = round(sum(run.stage_seconds().values()), 1)
+            return {**_standard_summary(entry), "seconds": seconds}
+
+        return stage(run, SUMMARY, measure)
+
+
+def _standard_summary(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table needs of an entry of metrics.json."""
+    causes = entry.get("causes")
+    return {
+        "method": "standard",
+        "eps": entry["eps"],
+        "accuracy": entry["robust_accuracy"],
+        "interval95": entry["robust_interval95"],
+        "clean_accuracy": entry["clean_accuracy"],
+        "n": entry["n"],
+        "attacks": [
+            {key: attack[key] for key in ("attack", "left", "seconds")}
+            for attack in entry["attacks"]
+        ],
+        "verdict": entry["verdict"],
+        "flags": [flag for flag in entry["diagnosis"]["flags"] if flag["raised"]],
+        "causes": causes and {key: causes[key] for key in ("text", "rows")},
+    }
+
+
+def smallest(subject: Subject) -> dict[str, Any]:
+    """The three readings of the smallest perturbation, Linf (the paper's eq. 9 and 10)."""
+    n = subject.protocol.rho_n
+    with subject.open("rho", {"n": n}) as run:
+
+        def measure() -> dict[str, Any]:
+            part = subject.images(n)
+            with progress.told(f"{subject.row}: smallest perturbation") as report:
+                found = minimum_perturbation(
+                    subject.model,
+                    part.scaled(),
+                    part.labels,
+                    seed=subject.workspace.seed,
+                    progress=lambda done, to_do: report(done, to_do, f"search {done} of {to_do}"),
+                )
+            return {**found.to_dict(), "curve": found.curve()}
+
+        payload = stage(run, SUMMARY, measure)
+        return {**payload, "seconds": run.stage_seconds()[SUMMARY]}
+
+
+def stage(run: RunDirectory, name: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """What a finished stage left, or what ``measure`` finds now."""
+    if not run.stage_done(name):
+        run.finish_stage(name, measure())
+    return run.stage_payload(name)

@@ -1,0 +1,208 @@
+"""The paper's Tables 1 and 2, row by row: trained, measured, and published as far as they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bcgan_tf.errors import UserError
+from bcgan_tf.files import as_json, read_json, replace_file, write_json
+from bcgan_tf.reproduction import defended, measures, paper
+from bcgan_tf.reproduction.markdown import share, with_interval
+from bcgan_tf.reproduction.measures import Subject
+from bcgan_tf.reproduction.protocol import Protocol, check_rows
+from bcgan_tf.reproduction.rows import ORIGINAL, trained
+from bcgan_tf.reproduction.table1_page import table1_page
+from bcgan_tf.reproduction.table2_page import table2_page
+from bcgan_tf.reproduction.workspace import Workspace, file_digest
+from bcgan_tf.runs import RunDirectory
+
+Document = dict[str, Any]
+
+_PAGES: dict[str, Callable[[Document], str]] = {"table1": table1_page, "table2": table2_page}
+# What tells one table from another: rows of another are not put beside these.
+_IDENTITY = ("table", "dataset", "preset", "seed", "protocol", "original_sha256")
+_COLUMNS = ("clean", "fgsm-1", "fgsm-2", "pgd", "cw")
+# Settings of a training's run that its row's place in the table says already.
+_SAID = ("dataset", "preset", "seed", "original", "defense")
+
+
+def reproduce_table(
+    table: str,
+    workspace: Workspace,
+    protocol: Protocol,
+    rows: Sequence[str] = (),
+    *,
+    results: Path,
+    command: str,
+) -> Document:
+    """Trains what is missing, measures it, and writes the table after every row.
+
+    What the cache has is neither trained nor attacked again. Rows that an earlier call published
+    stay where they are as far as they belong to the same table: protocol, preset, seed and
+    original network. A row that fails is left out, and the others go on.
+
+    Args:
+        table: ``"table1"`` or ``"table2"``.
+        workspace: the data, preset, seed and cache.
+        protocol: what to measure.
+        rows: their names; none: all.
+        results: where ``<table>-<dataset>.json`` and ``.md`` are written; a preset other than
+            quick is part of the name.
+        command: a command line that repeats it, for the page.
+
+    Returns:
+        The content of the JSON file.
+
+    Raises:
+        UserError: no such row, a file that cannot be written, or a row that failed.
+    """
+    rows = check_rows(rows)
+    original = trained(workspace, ORIGINAL)
+    document: Document = {
+        "table": table,
+        "dataset": workspace.data.name,
+        "preset": workspace.preset,
+        "seed": workspace.seed,
+        "protocol": as_json(protocol.to_dict()),
+        "original_sha256": file_digest(original),
+        "command": command,
+        **_paper(table, workspace.data.name),
+        "rows": {},
+    }
+    failed = []
+    for number, row in enumerate(rows, start=1):
+        print(f"{table}, row {number} of {len(rows)}: {row}", file=sys.stderr, flush=True)
+        try:
+            file = original if row == ORIGINAL else trained(workspace, row)
+            subject = Subject(workspace, protocol, row, file, None if row == ORIGINAL else original)
+            measured = _MEASURES[table](subject)
+        except UserError as error:
+            print(f"{row} failed: {error}", file=sys.stderr, flush=True)
+            failed.append(f"{row} ({error})")
+            continue
+        document["rows"][row] = as_json({**measured, **_provenance(subject, command)})
+        document = _publish(document, results)
+    if failed:
+        raise UserError(f"rows that failed: {'; '.join(failed)}")
+    return document
+
+
+def overview(document: Document) -> list[dict[str, Any]]:
+    """A few figures of each measured row, for a terminal."""
+    return [
+        {"row": row, **_OVERVIEWS[document["table"]](found)}
+        for row, found in document["rows"].items()
+    ]
+
+
+def _overview1(found: Document) -> dict[str, Any]:
+    measured = found["standard"]
+    judged = measured["verdict"]
+    return {
+        "clean": share(found["clean"]["accuracy"]),
+        **{
+            f"PGD, eps of {unit}": share(one["pgd"]["accuracy"])
+            for unit, one in found["attacks"].items()
+        },
+        "mean L2 of CW": found["cw"]["mean_l2"],
+        "standard": with_interval(measured),
+        "verdict": judged["kind"] if judged else "upper bound",
+    }
+
+
+def _overview2(found: Document) -> dict[str, Any]:
+    rho = found["rho"]
+    names = ("rho_fgsm", "rho_multi", "rho_best")
+    return {name: rho[name]["mean"] if name in rho else None for name in names}
+
+
+_OVERVIEWS = {"table1": _overview1, "table2": _overview2}
+
+
+def page(document: Document) -> str:
+    """The Markdown page of a table's JSON."""
+    return _PAGES[document["table"]](document)
+
+
+def file_stem(document: Document) -> str:
+    """What a table's files are called."""
+    preset = "" if document["preset"] == "quick" else f"-{document['preset']}"
+    return f"{document['table']}-{document['dataset']}{preset}"
+
+
+def _publish(document: Document, results: Path) -> Document:
+    """Writes both files, with the rows of this table that were there before."""
+    results.mkdir(parents=True, exist_ok=True)
+    file = results / f"{file_stem(document)}.json"
+    before = read_json(file) if file.exists() else {}
+    if all(before.get(key) == document[key] for key in _IDENTITY):
+        document = {**document, "rows": {**before.get("rows", {}), **document["rows"]}}
+    document["rows"] = {
+        row: document["rows"][row] for row in check_rows(()) if row in document["rows"]
+    }
+    try:
+        write_json(file, document)
+        replace_file(file.with_suffix(".md"), page(document).encode())
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); make room for it") from error
+    return document
+
+
+def _paper(table: str, dataset: str) -> Document:
+    """The paper's figures of each row, which of them cannot be, and the bound of the mean rho."""
+    figures: dict[str, Any] = {}
+    impossible = {}
+    for row in paper.TABLE_1.get(dataset, {}):
+        if table == "table1":
+            figures[row] = dict(zip(_COLUMNS, paper.TABLE_1[dataset][row], strict=True))
+        else:
+            figures[row] = paper.TABLE_2[dataset][row]
+        impossible[row] = [
+            reason
+            for reason in paper.impossible(dataset, row)
+            if reason.startswith("rho") == (table == "table2")
+        ]
+    bounds = {unit: paper.largest_mean_rho(unit) for unit in paper.UNITS}
+    return {"paper": figures, "impossible": impossible, "bounds": bounds}
+
+
+def _table1(subject: Subject) -> Document:
+    if defended.is_defended(subject):
+        return {
+            **defended.behind_the_search(subject),
+            "standard": defended.white_box(subject),
+            "search_cost": defended.search_cost(subject),
+        }
+    return {
+        "clean": measures.clean(subject),
+        "attacks": measures.bounded(subject),
+        "cw": measures.unbounded(subject),
+        "standard": measures.standard(subject),
+    }
+
+
+def _table2(subject: Subject) -> Document:
+    if defended.is_defended(subject):
+        return {"rho": defended.smallest_defended(subject)}
+    return {"rho": measures.smallest(subject)}
+
+
+_MEASURES: dict[str, Callable[[Subject], Document]] = {"table1": _table1, "table2": _table2}
+
+
+def _provenance(subject: Subject, command: str) -> Document:
+    """How the row was trained and where, from its run."""
+    run = RunDirectory.open(subject.file.parent)
+    return {
+        "training": {
+            "settings": {key: value for key, value in run.config.items() if key not in _SAID},
+            "seconds": round(sum(run.stage_seconds().values()), 1),
+            "environment": run.env(),
+        },
+        "environments": subject.environments,
+        "model_sha256": subject.digest,
+        "command": command,
+    }

@@ -1,0 +1,121 @@
+"""``bcgan-tf reproduce``: the paper's tables and figures, trained, measured and published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bcgan_tf.recipes import PRESETS
+
+from . import options, output, session
+from .command import Command
+
+TABLES, FIGURES = ("table1", "table2"), ("figure2", "figure4")
+
+
+@click.command(cls=Command)
+@click.argument("target", type=click.Choice([*TABLES, *FIGURES]))
+@click.option("--dataset", metavar="NAME", help="mnist, fashion_mnist, cifar10, or digits.")
+@options.data_dir_option()
+@click.option("--preset", type=click.Choice(PRESETS), default="quick", help="Named settings.")
+@click.option("--rows", metavar="NAME,...", help="Rows to run, such as `original,pgd-at`: [all]")
+@click.option(
+    "-o",
+    "--option",
+    "protocol_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A size of a table's evaluations, such as `-o standard_n=500`; several may be given.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs/reproduce"),
+    help="Folder of the runs: what is in it is not done again.",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("docs/results"),
+    help="Folder that the tables and figures are written to.",
+)
+@options.devices_option()
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all draws.")
+@options.common_options()
+def command(
+    target: str,
+    dataset: str | None,
+    data_dir: Path | None,
+    preset: str,
+    rows: str | None,
+    protocol_options: tuple[str, ...],
+    cache: Path,
+    results: Path,
+    devices: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Reproduce a table or figure of the paper: train what is missing, measure, publish.
+
+    Everything is kept in the cache under its settings: after a kill the same command goes on, and
+    a repeat costs nothing. A table is written anew after every row. figure2 needs no data set.
+    """
+    changes = options.named_values(protocol_options)
+    if changes and target not in TABLES:
+        raise click.UsageError(f"{target} has no --option; the tables have")
+    line = _command_line(target, dataset, preset, seed, changes)
+    if target == "figure2":
+        session.make_repeatable(seed, False)
+        from bcgan_tf.reproduction import pictures
+
+        _print_page(target, pictures.figure2(results, cache, seed, command=line), as_json)
+        return
+    if dataset is None:
+        raise click.UsageError(f"{target} needs --dataset, such as --dataset mnist")
+    from bcgan_tf.reproduction.protocol import check_rows, protocol
+
+    named = tuple(name.strip() for name in rows.split(",")) if rows else ()
+    chosen = protocol(dataset, preset, changes)
+    check_rows(named)
+    data = session.load_data(dataset, data_dir, seed)
+    session.make_repeatable(seed, False)
+    from bcgan_tf.reproduction.workspace import Workspace
+
+    workspace = Workspace(data, preset, seed, cache, devices)
+    if target == "figure4":
+        from bcgan_tf.reproduction import pictures
+
+        drawn = (named,) if named else ()
+        _print_page(target, pictures.figure4(workspace, results, *drawn, command=line), as_json)
+        return
+    from bcgan_tf.reproduction import tables
+
+    document = tables.reproduce_table(
+        target, workspace, chosen, named, results=results, command=line
+    )
+    if as_json:
+        output.print_json(document)
+        return
+    stem = results / tables.file_stem(document)
+    output.print_rows(f"{target} on {dataset}, preset {preset}", tables.overview(document))
+    output.print_paths({"page": stem.with_suffix(".md"), "data": stem.with_suffix(".json")})
+
+
+def _command_line(
+    target: str, dataset: str | None, preset: str, seed: int, changes: Mapping[str, Any]
+) -> str:
+    """What repeats it anywhere: without this machine's folders."""
+    from bcgan_tf.reproduction.markdown import options_text
+
+    chosen = f" --dataset {dataset} --preset {preset}" if dataset and target != "figure2" else ""
+    return f"bcgan-tf reproduce {target}{chosen} --seed {seed}{options_text(changes)}"
+
+
+def _print_page(target: str, page: Path, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"target": target, "page": page})
+    else:
+        output.print_paths({"page": page})

@@ -1,0 +1,224 @@
+"""Tables row by row: nothing is measured twice, what failed is left out, what is there stays."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bcgan_tf.errors import UserError
+from bcgan_tf.reproduction import measures, tables
+from bcgan_tf.reproduction.protocol import protocol
+from bcgan_tf.reproduction.tables import reproduce_table
+
+SMALL = protocol(
+    "digits",
+    options={"n": 20, "cw_n": 5, "cw_steps": 5, "cw_search_steps": 2, "standard_n": 10, "rho_n": 3},
+)
+ROWS = ("original", "pgd-at", "trades")
+COMMAND = "bcgan-tf reproduce table1 --dataset digits --preset quick --seed 0"
+
+
+@pytest.fixture
+def assessed(monkeypatch) -> list[Any]:
+    """The calls of the suite, which is not run: its answer is made up, and the same each time."""
+    calls: list[Any] = []
+
+    def assess_models(run, data, models, settings, *, surrogate, control, progress):
+        del run, data, progress
+        calls.append(SimpleNamespace(row=next(iter(models)), control=control, surrogate=surrogate))
+        judged = {"kind": "not robust", "text": "not robust: 0.0 % (0.0 to 27.8)"}
+        entry = {
+            "eps": settings.eps,
+            "robust_accuracy": 0.0,
+            "robust_interval95": [0.0, 0.278],
+            "clean_accuracy": 0.9,
+            "n": settings.n,
+            "attacks": [{"attack": "APGD-CE", "left": 0.0, "seconds": 0.5}],
+            "verdict": judged,
+            "diagnosis": {"flags": [{"check": "transfer", "raised": False}]},
+        }
+        return {"models": {name: {"evaluations": [entry]} for name in models}}
+
+    monkeypatch.setattr(measures, "assess_models", assess_models)
+    return calls
+
+
+@pytest.fixture
+def attacked(monkeypatch) -> list[str]:
+    """The attacks asked for, which are not run either."""
+    names: list[str] = []
+
+    def evaluate(model, part, attacks, *, samples, state, progress):
+        del model, progress
+        state.mkdir()
+        (attack,) = attacks
+        names.append(attack.name)
+        found = {
+            "attack": attack.name,
+            "config": attack.config(),
+            "robust_accuracy": 0.25,
+            "interval95": [0.1, 0.4],
+            "n": len(part),
+            "l2": {"mean": 1.5},
+            "seconds": 0.1 * samples,
+        }
+        return SimpleNamespace(to_dict=lambda: {"attacks": [found]})
+
+    monkeypatch.setattr(measures, "evaluate", evaluate)
+    return names
+
+
+@pytest.fixture
+def reproduce(workspace, trained, assessed, attacked, tmp_path):
+    def run(rows=ROWS, table="table1", chosen=SMALL, **changes):
+        return reproduce_table(
+            table,
+            changes.pop("workspace", workspace),
+            chosen,
+            rows,
+            results=tmp_path / "results",
+            command=COMMAND,
+        )
+
+    return run
+
+
+def test_a_repeat_measures_nothing(reproduce, assessed, attacked, counted, tmp_path):
+    cleans = counted(measures, "clean_accuracy")
+    first = reproduce()
+    # Three rows, but one file of weights: each has its own runs all the same.
+    assert (len(attacked), len(cleans), len(assessed)) == (3 * 6, 3, 3)
+    assert [call.row for call in assessed] == list(ROWS)
+    assert assessed[0].control is None and assessed[1].control is assessed[1].surrogate is not None
+    page = (tmp_path / "results/table1-digits.md").read_text()
+    again = reproduce()
+    assert (len(attacked), len(cleans), len(assessed)) == (3 * 6, 3, 3)
+    assert again == first == json.loads((tmp_path / "results/table1-digits.json").read_text())
+    assert (tmp_path / "results/table1-digits.md").read_text() == page == tables.page(first)
+
+
+def test_a_kill_costs_one_cell(reproduce, attacked, monkeypatch):
+    evaluate = measures.evaluate
+
+    def killed(*arguments, **options):
+        if len(attacked) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(measures, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(["original"])
+    monkeypatch.setattr(measures, "evaluate", evaluate)
+    reproduce(["original"])
+    assert attacked == ["FGSM", "FGSM", "PGD-40", "FGSM", "PGD-40", "CW-L2"]
+
+
+def test_other_sizes_repeat_only_their_own_cell(reproduce, attacked):
+    reproduce(["original"])
+    changed = protocol("digits", options={**_sizes(), "cw_n": 6})
+    reproduce(["original"], chosen=changed)
+    assert len(attacked) == 6 + 1
+
+
+def test_the_table_is_written_after_every_row(reproduce, monkeypatch, tmp_path):
+    """The second row is killed: the first is published, with `not run` for the others."""
+    measure = tables._MEASURES["table1"]
+
+    def killed(subject):
+        if subject.row == "pgd-at":
+            raise KeyboardInterrupt
+        return measure(subject)
+
+    monkeypatch.setitem(tables._MEASURES, "table1", killed)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce()
+    document = json.loads((tmp_path / "results/table1-digits.json").read_text())
+    assert list(document["rows"]) == ["original"]
+    page = (tmp_path / "results/table1-digits.md").read_text()
+    assert sum(line.endswith("| not run | not run |") for line in page.splitlines()) == 7
+
+
+def test_rows_of_earlier_calls_stay(reproduce, workspace, tmp_path):
+    reproduce(["trades"])
+    assert list(reproduce(["original"])["rows"]) == ["original", "trades"]  # in the table's order
+
+
+def test_rows_of_another_protocol_or_seed_do_not(reproduce, digits, tmp_path):
+    reproduce(["trades"])
+    other = protocol("digits", options={**_sizes(), "cw_n": 6})
+    assert list(reproduce(["original"], chosen=other)["rows"]) == ["original"]
+
+
+def test_a_row_that_fails_does_not_stop_the_others(reproduce, monkeypatch, tmp_path, capsys):
+    train = tables.trained
+
+    def failing(workspace, row):
+        if row == "pgd-at":
+            raise UserError("its loss is NaN")
+        return train(workspace, row)
+
+    monkeypatch.setattr(tables, "trained", failing)
+    with pytest.raises(UserError, match=r"rows that failed: pgd-at \(its loss is NaN\)"):
+        reproduce()
+    document = json.loads((tmp_path / "results/table1-digits.json").read_text())
+    assert list(document["rows"]) == ["original", "trades"]
+    assert "pgd-at failed: its loss is NaN" in capsys.readouterr().err
+
+
+def test_each_row_says_where_it_came_from(reproduce, workspace):
+    row = reproduce(["original"])["rows"]["original"]
+    assert row["training"]["settings"] == {"epochs": 3, "note": None}
+    assert row["command"] == COMMAND and len(row["model_sha256"]) == 64
+    (machine,) = row["environments"]
+    assert {"tensorflow", "keras", "python", "cpu_count"} <= set(machine)
+    assert str(workspace.cache) not in json.dumps(row)
+
+
+def test_table_2_has_three_readings_in_their_order(reproduce, counted, tmp_path):
+    searches = counted(measures, "minimum_perturbation")
+    rho = reproduce(["original"], "table2")["rows"]["original"]["rho"]
+    assert rho["n"] == 3 and rho["norm"] == "linf"
+    means = [rho[name]["mean_correct"] for name in ("rho_multi", "rho_best")]
+    assert rho["rho_fgsm"]["mean"] >= means[0] >= means[1] > 0
+    reproduce(["original"], "table2")
+    assert len(searches) == 1
+    assert "| Original (not in the paper) | - |" in (
+        (tmp_path / "results/table2-digits.md").read_text()
+    )
+
+
+def test_the_row_of_defense_gan_has_its_own_measures(reproduce, monkeypatch):
+    from bcgan_tf.reproduction import defended
+
+    parts = {name: {"accuracy": number} for number, name in enumerate(("clean", "attacks", "cw"))}
+    box, cost = {"accuracy": 0.5}, {"step_seconds": 1e-3}
+    monkeypatch.setattr(defended, "behind_the_search", lambda subject: parts)
+    monkeypatch.setattr(defended, "white_box", lambda subject: box)
+    monkeypatch.setattr(defended, "search_cost", lambda subject: cost)
+    monkeypatch.setattr(tables, "page", lambda document: "a page")
+    found = reproduce(["defense-gan"])["rows"]["defense-gan"]
+    assert {**parts, "standard": box, "search_cost": cost}.items() <= found.items()
+
+
+def test_a_full_disk_is_one_line(reproduce, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tables, "replace_file", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        reproduce(["original"])
+
+
+def _sizes() -> dict[str, Any]:
+    return {name: getattr(SMALL, name) for name in ("n", "cw_n", "cw_steps", "cw_search_steps",
+                                                    "standard_n", "rho_n")}  # fmt: skip
+
+
+def test_the_toy_is_not_a_constant(linear, digits):
+    """What the other tests stand on: the linear rows classify, so that attacks have work."""
+    right = np.asarray(linear(digits.test.scaled())).argmax(-1) == digits.test.labels
+    assert 0.85 < right.mean() < 1
