@@ -29,6 +29,8 @@ _SAME = (
     "beta",
     "delay_epochs",
     "warmup_epochs",
+    "boundary_loss",
+    "pull_away",
     "gan_epochs",
     "gan_batch_size",
     "gan_learning_rate",

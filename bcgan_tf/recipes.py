@@ -46,6 +46,8 @@ class Recipe:
     beta: float = 0.1
     delay_epochs: float = 2.0
     warmup_epochs: float = 1.0
+    boundary_loss: str = "uniform"
+    pull_away: float = 0.0
     harden_epochs: int = 3
     harden_batch_size: int = 128
     harden_learning_rate: float = 5e-4

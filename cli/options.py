@@ -29,6 +29,8 @@ RECIPE_HELP: dict[str, dict[str, str]] = {
         "beta": "Weight of KL(uniform || P(y|x)) in the generator's loss; 0 is a plain ACGAN.",
         "delay_epochs": "GAN epochs before beta rises from 0.",
         "warmup_epochs": "GAN epochs over which beta rises.",
+        "boundary_loss": "What beta weighs: uniform (the paper's), top2 or margin.",
+        "pull_away": "Weight of the pull-away term, which keeps generated images apart.",
         "gan_epochs": "Epochs of GAN training.",
         "gan_batch_size": "Global batch of the GAN.",
         "gan_learning_rate": "Of both Adams.",

@@ -38,7 +38,9 @@ def test_the_defence_takes_every_setting_of_the_recipe():
         if name in ("epochs", "batch_size", "learning_rate"):
             name = f"harden_{name}"
         value = getattr(recipe, name)
-        other = {"dtype": "mixed_bfloat16", "spectral_norm": True}.get(name)
+        other = {"dtype": "mixed_bfloat16", "spectral_norm": True, "boundary_loss": "top2"}.get(
+            name
+        )
         other = other if other is not None else (1 if name == "clean_ratio" else value + 1)
         changed = defense_of(dataclasses.replace(recipe, **{name: other}))
         assert getattr(changed, field.name) == other, name

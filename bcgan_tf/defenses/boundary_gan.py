@@ -14,42 +14,27 @@ import tensorflow as tf
 from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
+from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, fit_gan
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.models.fitting import fit
-from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 
-_NOISE, _LABELS, _ROWS = range(3)
+# Beside the two draws of bcgan_tf.defenses.gan_settings.
+_ROWS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BCGANDefense(Defense):
+class BCGANDefense(GANSettings, Defense):
     """Boundary conditional GAN (the paper's section 3.3).
 
     1. Train a BCGAN against the frozen classifier (eq. 8). 2. Refine a copy of the classifier on
     clean and generated samples, these labelled with the class ``c`` they were asked for.
 
-    The paper publishes neither beta nor any other number below; each default's reason is in
-    docs/boundary-samples.md.
+    The GAN's settings are those of :class:`bcgan_tf.defenses.gan_settings.GANSettings`.
 
     Args:
-        beta: weight of KL(U || P(y|x)) in the generator's loss, at least 0; 0 is a plain ACGAN.
-        delay_epochs: GAN epochs at beta 0 before its rise: first digits, then ambiguous digits.
-        warmup_epochs: GAN epochs over which beta then rises linearly.
-        gan_epochs: epochs of GAN training.
-        gan_batch_size: global batch of the GAN.
-        gan_learning_rate: of both Adams (beta_1 0.5).
-        generator_width: factor on the generator's channels.
-        discriminator_width: factor on the discriminator's channels.
-        latent_dim: size of the noise.
-        dropout: the discriminator's.
-        real_target: the discriminator's target for real images (one-sided label smoothing).
-        instance_noise: standard deviation of noise on the discriminator's inputs.
-        spectral_norm: of the discriminator.
-        ema: decay of the generator's moving average; 0 is off.
-        dtype: Keras dtype policy of the GAN, such as ``"mixed_bfloat16"``.
         epochs: epochs of refinement.
         batch_size: global number of *clean* images in a batch of the refinement.
         learning_rate: of the refinement's Adam, decayed to 0 by a cosine.
@@ -63,21 +48,6 @@ class BCGANDefense(Defense):
 
     name: ClassVar[str] = "bcgan"
 
-    beta: float = 0.1
-    delay_epochs: float = 2.0
-    warmup_epochs: float = 1.0
-    gan_epochs: int = 5
-    gan_batch_size: int = 128
-    gan_learning_rate: float = 8e-4
-    generator_width: float = 0.75
-    discriminator_width: float = 0.5
-    latent_dim: int = 100
-    dropout: float = 0.2
-    real_target: float = 0.9
-    instance_noise: float = 0.0
-    spectral_norm: bool = False
-    ema: float = 0.0
-    dtype: str | None = None
     epochs: int = 3
     batch_size: int = 128
     learning_rate: float = 5e-4
@@ -85,13 +55,12 @@ class BCGANDefense(Defense):
     fixed_samples: int = 0
 
     def __post_init__(self) -> None:
-        if self.beta < 0:
-            raise UserError(f"beta is {self.beta}; choose 0 (a plain ACGAN) or more")
+        super().__post_init__()
         if not 0 < self.clean_ratio <= 1:
             raise UserError(
                 f"clean_ratio is {self.clean_ratio}; choose more than 0 and at most 1 (no fakes)"
             )
-        for field in ("gan_epochs", "gan_batch_size", "epochs", "batch_size", "latent_dim"):
+        for field in ("epochs", "batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
         if self.fixed_samples < 0:
@@ -125,44 +94,7 @@ class BCGANDefense(Defense):
 
     def build_gan(self, classifier: keras.Model, data: Dataset) -> BCGAN:
         """The compiled, untrained BCGAN against a frozen copy of ``classifier``."""
-        chosen = strategy(self.devices)
-        check_batch_size(self.gan_batch_size, chosen)
-        steps = steps_per_epoch(data.train, self.gan_batch_size)
-        shape, classes = data.image_shape, data.num_classes
-        with scope(chosen):
-            gan = BCGAN(
-                acgan_generator(
-                    shape,
-                    classes,
-                    latent_dim=self.latent_dim,
-                    width=self.generator_width,
-                    seed=self.seed,
-                    dtype=self.dtype,
-                ),
-                acgan_discriminator(
-                    shape,
-                    classes,
-                    width=self.discriminator_width,
-                    dropout=self.dropout,
-                    spectral_norm=self.spectral_norm,
-                    seed=self.seed,
-                    dtype=self.dtype,
-                ),
-                classifier=copy_classifier(classifier),
-                beta=self.beta,
-                delay_steps=round(self.delay_epochs * steps),
-                warmup_steps=round(self.warmup_epochs * steps),
-                num_classes=classes,
-                seed=self.seed,
-                real_target=self.real_target,
-                instance_noise=self.instance_noise,
-                ema=self.ema,
-            )
-            gan.compile(
-                keras.optimizers.Adam(self.gan_learning_rate, beta_1=0.5),
-                keras.optimizers.Adam(self.gan_learning_rate, beta_1=0.5),
-            )
-        return gan
+        return build_gan(self, classifier, data, seed=self.seed, devices=self.devices)
 
     def train_gan(
         self,
@@ -175,11 +107,10 @@ class BCGANDefense(Defense):
     ) -> BCGAN:
         """Stage 1: a BCGAN that makes boundary samples of ``classifier``."""
         gan = self.build_gan(classifier, data)
-        fit(
+        fit_gan(
             gan,
-            data.train,
-            epochs=self.gan_epochs,
-            batch_size=self.gan_batch_size,
+            self,
+            data,
             seed=self.seed,
             directory=directory,
             resume=resume,
@@ -226,7 +157,6 @@ class BCGANDefense(Defense):
         if self.clean_ratio == 1:
             return None
         ratio = (1 - self.clean_ratio) / self.clean_ratio
-        generator = gan.generator_average or gan.generator
         stored = self._fixed_set(gan) if self.fixed_samples else None
 
         def build(
@@ -234,19 +164,13 @@ class BCGANDefense(Defense):
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             rows = tf.shape(images)[0]
             count = tf.cast(tf.round(tf.cast(rows, tf.float32) * ratio), tf.int32)
-
-            def draw(purpose: int, below: int) -> tf.Tensor:
-                return randomness.global_labels(randomness.fold_in(seed, purpose), count, below)
-
             if stored is not None:
-                chosen = draw(_ROWS, self.fixed_samples)
+                chosen = randomness.global_labels(
+                    randomness.fold_in(seed, _ROWS), count, self.fixed_samples
+                )
                 fakes, classes = (tf.gather(array, chosen) for array in stored)
             else:
-                classes = draw(_LABELS, gan.num_classes)
-                noise = randomness.global_normal(
-                    randomness.fold_in(seed, _NOISE), count, gan.latent_dim
-                )
-                fakes = tf.stop_gradient(generator([noise, classes], training=False))
+                fakes, classes = draw_fakes(gan, count, seed)
             return (
                 tf.concat([images, fakes], axis=0),
                 tf.concat([labels, tf.cast(classes, labels.dtype)], axis=0),

@@ -10,6 +10,13 @@ import tensorflow as tf
 from bcgan_tf import losses
 from bcgan_tf.models.acgan import ACGAN
 
+# What the generator may minimise to reach the boundary, and the name of each in the logs.
+BOUNDARY_LOSSES = {
+    "uniform": "kl_to_uniform",
+    "top2": "kl_uniform_top2",
+    "margin": "absolute_margin",
+}
+
 
 @keras.saving.register_keras_serializable(package="bcgan_tf")
 class BCGAN(ACGAN):
@@ -27,6 +34,10 @@ class BCGAN(ACGAN):
             generator first has to draw digits before it can draw ambiguous ones: with the full
             term from the start it finds a few patterns that confuse ``C`` and stays there.
         delay_steps: steps at beta 0 before the rise begins.
+        boundary_loss: the boundary term: ``"uniform"``, the paper's; ``"top2"``, the divergence
+            from uniform over ``c`` and its runner-up; ``"margin"``, their absolute difference.
+        pull_away: weight of the pull-away term on the generated images, which keeps them apart; 0
+            is off.
         **kwargs: of :class:`ACGAN`.
 
     Reference: the paper's eq. 8; Lee et al. 2018, "Training Confidence-calibrated Classifiers".
@@ -41,10 +52,21 @@ class BCGAN(ACGAN):
         beta: float,
         warmup_steps: int = 0,
         delay_steps: int = 0,
+        boundary_loss: str = "uniform",
+        pull_away: float = 0.0,
         **kwargs: Any,
     ):
         if beta < 0:
             raise ValueError(f"beta must be at least 0, got {beta}")
+        if boundary_loss not in BOUNDARY_LOSSES:
+            raise ValueError(
+                f"boundary_loss must be one of {', '.join(BOUNDARY_LOSSES)}, got {boundary_loss!r}"
+            )
+        if pull_away < 0:
+            raise ValueError(f"pull_away must be at least 0, got {pull_away}")
+        # Before the base class asks for the names of the metrics.
+        self.boundary_loss = boundary_loss
+        self.pull_away = pull_away
         super().__init__(generator, discriminator, **kwargs)
         self.classifier = classifier
         self.beta = beta
@@ -52,7 +74,8 @@ class BCGAN(ACGAN):
         self.delay_steps = delay_steps
 
     def _metric_names(self) -> tuple[str, ...]:
-        return (*super()._metric_names(), "kl_to_uniform", "classifier_confidence")
+        own = (BOUNDARY_LOSSES[self.boundary_loss], "classifier_confidence")
+        return (*super()._metric_names(), *own, *(("pull_away",) if self.pull_away else ()))
 
     def current_beta(self, step: tf.Tensor) -> tf.Tensor:
         """The weight of the boundary term at a training step, float32 scalar."""
@@ -61,12 +84,25 @@ class BCGAN(ACGAN):
             return self.beta * tf.clip_by_value(after / float(self.warmup_steps), 0.0, 1.0)
         return tf.where(after >= 0, tf.constant(self.beta, tf.float32), 0.0)
 
+    def boundary_term(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """How far the classifier's logits are from a boundary, float32 ``[B]``, before beta."""
+        if self.boundary_loss == "top2":
+            return losses.kl_uniform_top2(logits, labels)
+        if self.boundary_loss == "margin":
+            return losses.absolute_margin(logits, labels)
+        return losses.kl_to_uniform(logits)
+
     def generator_loss(self, fakes: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         logits = self.classifier(fakes, training=False)
-        boundary = losses.kl_to_uniform(logits)
-        self._track("kl_to_uniform", boundary)
+        boundary = self.boundary_term(logits, labels)
+        self._track(BOUNDARY_LOSSES[self.boundary_loss], boundary)
         self._track("classifier_confidence", tf.reduce_max(tf.nn.softmax(logits), axis=-1))
-        return super().generator_loss(fakes, labels, step) + self.current_beta(step) * boundary
+        loss = super().generator_loss(fakes, labels, step) + self.current_beta(step) * boundary
+        if not self.pull_away:
+            return loss
+        likeness = losses.pull_away(fakes)
+        self._track("pull_away", likeness)
+        return loss + self.pull_away * likeness
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -75,4 +111,6 @@ class BCGAN(ACGAN):
             "beta": self.beta,
             "warmup_steps": self.warmup_steps,
             "delay_steps": self.delay_steps,
+            "boundary_loss": self.boundary_loss,
+            "pull_away": self.pull_away,
         }

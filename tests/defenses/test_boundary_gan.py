@@ -201,11 +201,14 @@ def test_the_gan_has_the_defences_settings(classifier, digits):
         instance_noise=0.1,
         spectral_norm=True,
         gan_learning_rate=0.003,
+        boundary_loss="margin",
+        pull_away=0.2,
     )
     gan = defense.build_gan(classifier, digits)  # 128 images: 4 steps an epoch
     found = (gan.beta, gan.delay_steps, gan.warmup_steps, gan.seed, gan.latent_dim)
     assert found == (0.4, 6, 2, 9, 6)
     assert (gan.real_target, gan.instance_noise) == (0.8, 0.1)
+    assert (gan.boundary_loss, gan.pull_away) == ("margin", 0.2)
     assert [float(v.learning_rate) for v in gan.optimizers] == [pytest.approx(0.003)] * 2
     assert [v.beta_1 for v in gan.optimizers] == [0.5, 0.5]
     assert "SpectralConv2D" in {type(v).__name__ for v in gan.discriminator.layers}
@@ -223,6 +226,8 @@ def test_a_copy_shares_nothing(classifier):
     ("options", "message"),
     [
         ({"beta": -1}, "beta is -1.*or more"),
+        ({"boundary_loss": "l2"}, "boundary_loss is 'l2'; choose uniform, top2, margin"),
+        ({"pull_away": -1}, "pull_away is -1"),
         ({"clean_ratio": 0}, "clean_ratio is 0.*at most 1"),
         ({"clean_ratio": 1.2}, r"clean_ratio is 1\.2"),
         ({"gan_epochs": 0}, "gan_epochs is 0"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bcgan_tf import losses
 from bcgan_tf.models import ACGAN, BCGAN
 from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.networks.classifiers import small_cnn
@@ -67,6 +68,58 @@ def test_beta_lowers_the_classifiers_confidence(make_gan, some):
 
 
 @pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        ("uniform", lambda z, c: losses.kl_to_uniform(z)),
+        ("top2", losses.kl_uniform_top2),
+        ("margin", losses.absolute_margin),
+    ],
+)
+def test_the_generators_loss_is_the_acgans_plus_the_chosen_boundary_term(
+    make_gan, some, kind, loss
+):
+    gan = make_gan(beta=0.7, boundary_loss=kind, dropout=0)
+    images, labels = some.scaled(0, 16), tf.constant(some.labels[:16])
+    terms = loss(gan.classifier(images, training=False), labels)
+    assert np.ptp(terms) > 0.1
+    plain = make_gan(ACGAN, dropout=0).generator_loss(images, labels, tf.constant(0))
+    found = gan.generator_loss(images, labels, tf.constant(0))
+    np.testing.assert_allclose(found, plain + 0.7 * terms, atol=1e-5)
+
+
+def test_pull_away_is_added_with_its_weight_whatever_beta_is(make_gan, some):
+    gan = make_gan(beta=0.7, delay_steps=9, pull_away=3.0, dropout=0)
+    images, labels = some.scaled(0, 16), tf.constant(some.labels[:16])
+    plain = make_gan(ACGAN, dropout=0).generator_loss(images, labels, tf.constant(0))
+    found = gan.generator_loss(images, labels, tf.constant(0))
+    np.testing.assert_allclose(found, plain + 3.0 * losses.pull_away(images), atol=1e-5)
+
+
+def test_pull_away_makes_samples_more_different(make_gan, some):
+    found = [
+        trained(make_gan(beta=0.0, pull_away=weight, dropout=0), some, 20) for weight in (0.0, 30.0)
+    ]
+    assert "pull_away" not in found[0]
+    likeness = found[1]["pull_away"]
+    assert likeness[-1] < 0.9 * likeness[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"boundary_loss": "top3"},
+            "boundary_loss must be one of uniform, top2, margin, got 'top3'",
+        ),
+        ({"pull_away": -1.0}, "pull_away must be at least 0"),
+    ],
+)
+def test_impossible_boundary_options(make_gan, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_gan(**options)
+
+
+@pytest.mark.parametrize(
     ("delay", "warmup", "expected"),
     [
         (0, 0, [2, 2, 2, 2, 2, 2]),
@@ -98,9 +151,20 @@ def test_a_negative_beta(make_gan):
         make_gan(beta=-0.1)
 
 
-@pytest.mark.parametrize(("kind", "keys"), [(ACGAN, KEYS), (BCGAN, BOUNDARY_KEYS)])
-def test_the_logs_have_the_same_keys_every_epoch(make_gan, some, kind, keys):
-    gan = make_gan(kind)
+@pytest.mark.parametrize(
+    ("kind", "options", "keys"),
+    [
+        (ACGAN, {}, KEYS),
+        (BCGAN, {}, BOUNDARY_KEYS),
+        (
+            BCGAN,
+            {"boundary_loss": "top2", "pull_away": 0.1},
+            [*KEYS, "kl_uniform_top2", "classifier_confidence", "pull_away"],
+        ),
+    ],
+)
+def test_the_logs_have_the_same_keys_every_epoch(make_gan, some, kind, options, keys):
+    gan = make_gan(kind, **options)
     assert [metric.name for metric in gan.metrics] == keys
     history = trained(gan, some, 2)
     assert sorted(history) == sorted(keys)

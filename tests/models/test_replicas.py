@@ -31,7 +31,14 @@ def assert_equal(one, other, weights, **tolerance):
         np.testing.assert_allclose(a, b, **tolerance)
 
 
-@pytest.mark.parametrize("options", [{}, {"instance_noise": 0.1, "ema": 0.8}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"instance_noise": 0.1, "ema": 0.8},
+        {"boundary_loss": "top2", "pull_away": 2.0, "ema": 0.8},
+    ],
+)
 def test_a_boundary_gan(make_gan, some, two_replicas, weights, options):
     """Weights, batch norm's moving statistics, the moving average and the logs."""
     one, logs = trained(make_gan, some, None, **options)
