@@ -7,9 +7,28 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
+
+# Leading layers through which the gradient passes as it should: affine, or doing nothing.
+_HARMLESS = (
+    keras.layers.Rescaling,
+    keras.layers.Normalization,
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    keras.layers.GaussianNoise,
+    keras.layers.GaussianDropout,
+)
+
+
+class AdaptiveAPGD(APGD):
+    """APGD, named as what it is when the model is attacked through its preprocessing."""
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}+BPDA"
 
 
 def through_preprocessing(model: keras.Model) -> LogitsFn:
@@ -33,11 +52,13 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     Reference: Athalye, Carlini, Wagner 2018, "Obfuscated Gradients Give a False Sense of
     Security", section 4.1.
     """
-    last = _last_of_preprocessing(model)
-    if last is None:
+    if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
+        raise UserError("only a functional or sequential Keras model can be looked into")
+    layers = _preprocessing(model)
+    if not layers:
         raise UserError("the model has no preprocessing before its first weights; attack it as is")
-    before = keras.Model(model.inputs, last.output)
-    after = keras.Model(last.output, model.outputs)
+    before = keras.Model(model.inputs, layers[-1].output)
+    after = keras.Model(layers[-1].output, model.outputs)
     prepared = bpda(lambda images: before(images, training=False))
 
     def logits(images: tf.Tensor) -> tf.Tensor:
@@ -47,15 +68,20 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     return logits
 
 
-def _last_of_preprocessing(model: keras.Model) -> Any:
-    """The last layer of the chain that begins at the input, has no weights and keeps the shape."""
+def may_hide_gradients(model: Any) -> bool:
+    """Whether a Keras model preprocesses its images by more than an affine map."""
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
-        raise UserError("only a functional or sequential Keras model can be looked into")
-    last, layers = None, [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
-    shape = model.inputs[0].shape
+        return False
+    return any(not isinstance(layer, _HARMLESS) for layer in _preprocessing(model))
+
+
+def _preprocessing(model: keras.Model) -> list[Any]:
+    """The chain of layers that begins at the input, without weights, each keeping the shape."""
+    found: list[Any] = []
+    layers: list[Any] = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
     for layer in layers[:-1]:
-        consumers = [node.operation for node in layer._outbound_nodes]
-        if layer.weights or layer.output.shape != shape or len(consumers) != 1:
+        readers = len(layer._outbound_nodes)
+        if layer.weights or layer.output.shape != model.inputs[0].shape or readers != 1:
             break
-        last = layer
-    return last
+        found.append(layer)
+    return found

@@ -13,9 +13,16 @@ import keras
 import numpy as np
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
+from bcgan_tf.attacks.preprocessing import (
+    AdaptiveAPGD,
+    may_hide_gradients,
+    through_preprocessing,
+)
+from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite as attacks_of
 from bcgan_tf.data.dataset import Split
 from bcgan_tf.errors import UserError
@@ -29,6 +36,8 @@ Progress = Callable[[int, int, str], None]
 _CHUNK = 1000
 _PROBES = 64
 _SUITE = "standard"
+# Suites whose answer is to be believed, not to be compared with the paper's.
+_THOROUGH = ("standard", "plus")
 
 
 def evaluate(
@@ -52,7 +61,9 @@ def evaluate(
     are each run on all images, so that their own accuracies can be compared.
 
     A model without a gradient, or with one that is NaN, is attacked all the same, with zeros in
-    its place: the attacks that need no gradient then decide.
+    its place: the attacks that need no gradient then decide. A Keras model whose first layers cut
+    off, round or otherwise preprocess its pixels is in the suites ``"standard"`` and ``"plus"``
+    also attacked through them (:mod:`bcgan_tf.attacks.preprocessing`), before Square.
 
     Args:
         model: a Keras model (called with ``training=False``) or a callable; float32 images in
@@ -102,17 +113,20 @@ def evaluate(
         attacks = attacks_of(
             suite, eps, norm=norm, num_classes=classes, seed=seed, batch_size=batch_size
         )
+    prepared = [attack.prepare(usable_model) for attack in attacks]
+    if suite in _THOROUGH and may_hide_gradients(model):
+        prepared = _with_adaptive(prepared, model, samples, images[:_PROBES], labels[:_PROBES])
     settings = {
         **identity,
         "shard": list(shard),
-        "attacks": [_told(attack) for attack in attacks],
+        "attacks": [_told(one.attack) for one in prepared],
         "eps": eps,
         "norm": norm,
         "samples": samples,
     }
     with Pieces(Path(state) if state is not None else None, settings) as pieces:
         work = _Work(
-            attacks=[attack.prepare(usable_model) for attack in attacks],
+            attacks=prepared,
             survivors_only=suite is not None and suite != "paper",
             pieces=pieces,
             progress=progress,
@@ -237,6 +251,25 @@ def _shard_indices(count: int, shard: tuple[int, int]) -> np.ndarray:
     if shards > count:
         raise UserError(f"{count} images cannot be cut into {shards} shards; choose fewer")
     return np.arange(number - 1, count, shards)
+
+
+def _with_adaptive(
+    prepared: list[PreparedAttack],
+    model: keras.Model,
+    samples: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> list[PreparedAttack]:
+    """The suite, and before its Square the suite's APGDs through the model's preprocessing."""
+    view: Any = through_preprocessing(model)
+    view, _ = usable(view if samples == 1 else expectation(view, samples), images, labels)
+    adaptive = [
+        AdaptiveAPGD(**vars(one.attack)).prepare(view)
+        for one in prepared
+        if isinstance(one.attack, APGD)
+    ]
+    place = next(i for i, one in enumerate(prepared) if isinstance(one.attack, Square))
+    return [*prepared[:place], *adaptive, *prepared[place:]]
 
 
 def _checked_classes(model: Any, images: np.ndarray, labels: np.ndarray) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import bcgan_tf
 from bcgan_tf.attacks import PGD
 from bcgan_tf.attacks.preprocessing import through_preprocessing
 from bcgan_tf.errors import UserError
@@ -80,3 +81,25 @@ def test_a_branch_ends_the_preprocessing():
     logits = keras.layers.Dense(2)(keras.layers.Flatten()(both))
     with pytest.raises(UserError, match="no preprocessing"):
         through_preprocessing(keras.Model(images, logits))
+
+
+def _breakers(model: keras.Model) -> dict[str, int]:
+    """Images that each attack of the suite broke, of four that rounding alone protects."""
+    images, labels = np.full((4, 8, 8, 1), 0.4, np.float32), np.zeros(4, np.int64)
+    found = bcgan_tf.evaluate(model, (images, labels), suite="standard", eps=0.15)
+    return {result.attack: int(result.success.sum()) for result in found.results}
+
+
+def test_the_standard_suite_looks_behind_preprocessing():
+    found = _breakers(_linear_behind(Quantised()))
+    assert list(found)[-1] == "Square"
+    assert (found["APGD-CE"], found["APGD-CE+BPDA"]) == (0, 4)
+
+
+def test_an_affine_map_needs_no_second_look():
+    assert list(_breakers(_linear_behind(keras.layers.Rescaling(2.0, -0.5)))) == [
+        "APGD-CE",
+        "APGD-T",
+        "FAB-T",
+        "Square",
+    ]
