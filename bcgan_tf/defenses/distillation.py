@@ -12,6 +12,7 @@ from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
+from bcgan_tf.models.cloning import fresh_copy
 from bcgan_tf.models.distillation_trainer import DistillationTrainer
 from bcgan_tf.models.fitting import fit
 
@@ -99,7 +100,7 @@ class DefensiveDistillation(Defense):
 
         keras.utils.set_random_seed(self.seed)
         with scope(chosen):
-            fresh = keras.models.clone_model(classifier)
+            fresh = fresh_copy(classifier)
         initial = trained("distillation-start", fresh, epochs=self.initial_epochs, temperature=1.0)
         teacher = trained(
             "distillation-teacher", initial, epochs=self.epochs, temperature=self.temperature
