@@ -7,6 +7,7 @@ that a wrong model fails with one line instead of with meaningless robustness fi
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import zipfile
@@ -114,6 +115,7 @@ def _read(path: Path) -> Any:
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise UserError(f"{path} is cut short or no .keras file; {again}")
     try:
+        _know_own_classes(path)
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # whatever is in a user's file, and however Keras words it
         text = str(error)
@@ -133,6 +135,15 @@ def _read(path: Path) -> Any:
         raise UserError(
             f"{path} cannot be read as a Keras model ({_first_line(error)}); {again}"
         ) from error
+
+
+def _know_own_classes(path: Path) -> None:
+    """Imports what a hardened classifier may be made of, where a file has it: Defense-GAN."""
+    if path.suffix != ".keras":
+        return
+    with zipfile.ZipFile(path) as archive:
+        if b'"bcgan_tf>' in archive.read("config.json"):
+            importlib.import_module("bcgan_tf.defenses.defense_gan")
 
 
 def _checked_shape(name: str, model: keras.Model, wanted: Sequence[int] | None) -> tuple[int, ...]:

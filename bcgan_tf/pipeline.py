@@ -11,9 +11,11 @@ import keras
 from bcgan_tf import progress, serving
 from bcgan_tf.assessment import assess_models, write_metrics
 from bcgan_tf.classifier_io import load_classifier
-from bcgan_tf.data import Dataset
+from bcgan_tf.data import Dataset, Split
 from bcgan_tf.defenses import BCGANDefense
-from bcgan_tf.evaluation.first_look import first_look
+from bcgan_tf.defenses.defense_gan import DefenseGANClassifier
+from bcgan_tf.evaluation.first_look import clean_accuracy, first_look
+from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.files import read_json
 from bcgan_tf.hardening import HARDENED, harden
 from bcgan_tf.recipes import Recipe
@@ -28,14 +30,18 @@ __all__ = [
     "attack",
     "export",
     "harden",
+    "measure_clean",
     "model_card",
     "report",
     "run",
+    "servable",
     "train",
     "write_metrics",
 ]
 
 _EXAMPLES = 8
+# Test images on which Defense-GAN is measured after hardening: each answer is a search.
+_SEARCHED = 200
 
 
 def attack(
@@ -91,6 +97,40 @@ def _draw_adversarials(
         },
         title=name,
     )
+
+
+def measure_clean(model: keras.Model, test: Split, *, seed: int = 0) -> dict[str, Any]:
+    """Clean accuracy with its interval and n, on all test images.
+
+    On 200 of them, with progress, where every answer takes a search (Defense-GAN).
+    """
+    if not isinstance(model, DefenseGANClassifier):
+        return clean_accuracy(model, test)
+    part = test.take(_SEARCHED, seed=0)
+    with progress.counted("Defense-GAN's search on test images") as count:
+        logits = model.logits(part.scaled(), seed=seed, progress=count)
+    right = int((logits.argmax(-1) == part.labels).sum())
+    return {
+        "clean_accuracy": right / len(part),
+        "clean_interval": list(wilson_interval(right, len(part))),
+        "n": len(part),
+    }
+
+
+def servable(model: keras.Model, *, seed: int = 0) -> tuple[keras.Model, dict[str, Any]]:
+    """The model in a form that answers the same to the same image, and what its card says of that.
+
+    Only Defense-GAN's is another one: its search draws its starting points anew at every call, and
+    what is served has them drawn once.
+    """
+    if not isinstance(model, DefenseGANClassifier):
+        return model, {}
+    note = (
+        f"Defense-GAN with starting points drawn once (seed {seed}): the served model answers the "
+        "same to the same image. The model that was measured draws them at every call; with fixed "
+        "ones it is easier to attack."
+    )
+    return model.with_fixed_starts(seed), {"note": note}
 
 
 def export(

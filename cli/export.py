@@ -22,6 +22,12 @@ from .command import Command
     default=Path("saved_models"),
     help="Where models are published, one integer version a folder.",
 )
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Of Defense-GAN's starting points, which an exported model must fix.",
+)
 @options.data_dir_option()
 @options.common_options()
 def command(
@@ -29,6 +35,7 @@ def command(
     name: str | None,
     class_names: str | None,
     saved_models: Path,
+    seed: int,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -36,7 +43,7 @@ def command(
     if not source.exists():
         raise UserError(f"{source} does not exist; give a run's folder or a .keras file")
     session.start_tensorflow()
-    from bcgan_tf import serving
+    from bcgan_tf import pipeline, serving
     from bcgan_tf.classifier_io import load_classifier
 
     if source.is_dir():
@@ -47,8 +54,11 @@ def command(
         card, default = {}, source.stem
     if class_names:
         names = [part.strip() for part in class_names.split(",")]
+    classifier, changed = pipeline.servable(classifier, seed=seed)
+    if changed:
+        click.echo(f"note: {changed['note']}", err=True)
     path = serving.export(
-        classifier, saved_models / (name or default), class_names=names, card=card
+        classifier, saved_models / (name or default), class_names=names, card={**card, **changed}
     )
     if as_json:
         output.print_json({"exported": str(path)})

@@ -47,7 +47,7 @@ def command(
     as_json: bool,
     **recipe_options: Any,
 ) -> None:
-    """Harden a classifier: by boundary samples, adversarial training, distillation.
+    """Harden a classifier: boundary samples, adversarial training, distillation, Defense-GAN.
 
     The options below that speak of the GAN belong to the defence `bcgan`; every setting of a
     defence can be given as --option NAME=VALUE.
@@ -58,7 +58,6 @@ def command(
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import pipeline
     from bcgan_tf.classifier_io import load_classifier
-    from bcgan_tf.evaluation.first_look import clean_accuracy
 
     # The oracle is trained like the preset's classifier; hardening has no option for that.
     original = session.load_models({"original": classifier}, data)["original"]
@@ -88,7 +87,10 @@ def command(
         models = {"original": original, "hardened": load_classifier(path)}
         metrics = {
             "dataset": data.name,
-            "models": {name: clean_accuracy(model, data.test) for name, model in models.items()},
+            "models": {
+                name: pipeline.measure_clean(model, data.test, seed=seed)
+                for name, model in models.items()
+            },
         }
         if run.stage_done("generated_set"):
             metrics["generated_set"] = run.stage_payload("generated_set")
