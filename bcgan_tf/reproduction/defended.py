@@ -189,10 +189,10 @@ def white_box(subject: Subject) -> dict[str, Any]:
     return {
         "method": f"BPDA, {attack.name} with {draws} searches a gradient, {answers} fresh answers",
         "eps": protocol.eps,
-        **_accuracy(survived.all(axis=0)),
+        **_accuracy(np.all(survived, axis=0)),
         "accuracy_of_one_answer": float(survived.mean()),
         "clean_accuracy": float(single.mean()),
-        "clean_worst": float(single.all(axis=0).mean()),
+        "clean_worst": float(np.all(single, axis=0).mean()),
         "verdict": None,
         "seconds": seconds,
     }

@@ -23,8 +23,9 @@ _TITLES = {
 
 
 def title(document: Mapping[str, Any], row: str) -> str:
-    """What a row is called; one that the paper lacks says so."""
-    return _TITLES[row] + ("" if row in document["paper"] else " (not in the paper)")
+    """What a row is called; one that the paper's table of these data lacks says so."""
+    absent = document["paper"] and row not in document["paper"]
+    return _TITLES.get(row, row) + (" (not in the paper)" if absent else "")
 
 
 def share(value: float | None) -> str:
@@ -59,11 +60,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def headline(document: Mapping[str, Any], what: str) -> list[str]:
     """The page's first lines: what it is, and the command that makes it."""
     dataset = DATASETS.get(document["dataset"], document["dataset"])
+    absent = [] if document["paper"] else ["These data are not in the paper.", ""]
     return [
         f"# {what} on {dataset}, preset {document['preset']}",
         "",
         f"    {document['command']}",
         "",
+        *absent,
     ]
 
 

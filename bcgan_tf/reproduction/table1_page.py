@@ -46,7 +46,7 @@ def _main_table(document: Document) -> list[str]:
         "clean",
         f"FGSM {small:g}",
         f"FGSM {large:g}",
-        f"PGD-{protocol['pgd_steps']}",
+        f"PGD-{protocol['pgd_steps']}, {large:g}",
         "CW-l2 (mean L2)",
         f"`standard`, eps {eps_text(protocol['eps'])}",
         "verdict",
@@ -101,15 +101,16 @@ def _kind(found: Mapping[str, Any]) -> str:
 def _reading(document: Document) -> list[str]:
     protocol = document["protocol"]
     _, large = protocol["fgsm_eps"]
-    images = f"{protocol['n']:,} test images" if protocol["n"] else "the full test set"
+    images = f"{protocol['n']:,} test images" if protocol["n"] else "the same"
     units = " / of ".join(paper.UNITS)
     lines = [
         "Accuracy in percent, the paper's → **ours**. The paper does not say which pixels its eps "
         f"is of, so FGSM and PGD are run in both readings: eps of {units} pixels (half of it). "
         f"White-box, true labels, seed {document['seed']}.",
         "",
-        f"- Clean, FGSM and PGD: {images}. PGD: {protocol['pgd_steps']} steps of 2.5 eps / steps "
-        f"from one random start, at eps {large:g}; the paper gives its steps and not its eps.",
+        f"- Clean: the full test set. FGSM and PGD: {images}. PGD: {protocol['pgd_steps']} steps "
+        f"of 2.5 eps / steps from one random start, at eps {large:g}; the paper gives its steps and "
+        "not its eps.",
         f"- CW-l2: {protocol['cw_n']:,} test images, {protocol['cw_search_steps']} x "
         f"{protocol['cw_steps']:,} steps of {protocol['cw_learning_rate']:g}. It has no bound: it "
         "leaves about 0 % of any model, so read the mean L2 it needed; an accuracy well above 0 "
