@@ -109,7 +109,7 @@ def _reading(document: Document) -> list[str]:
         f"White-box, true labels, seed {document['seed']}.",
         "",
         f"- Clean: the full test set. FGSM and PGD: {images}. PGD: {protocol['pgd_steps']} steps "
-        f"of 2.5 eps / steps from one random start, at eps {large:g}; the paper gives its steps and "
+        f"of 2.5 eps / steps from one random start, at eps {large:g}; the paper gives its steps, "
         "not its eps.",
         f"- CW-l2: {protocol['cw_n']:,} test images, {protocol['cw_search_steps']} x "
         f"{protocol['cw_steps']:,} steps of {protocol['cw_learning_rate']:g}. It has no bound: it "
