@@ -7,6 +7,7 @@ import tensorflow as tf
 from bcgan_tf import randomness
 
 _NOISE, _SCALE, _SHIFT = range(3)
+_DOWN, _RIGHT = 11, 12
 
 
 def noisy_shifted_batch(
@@ -43,3 +44,30 @@ def noisy_shifted_batch(
     )
     # What is rolled over an edge is the other side's background.
     return tf.clip_by_value(tf.roll(images, by, axis=[1, 2]), 0.0, 1.0), labels, weights
+
+
+def shifted_images(images: tf.Tensor, seed: tf.Tensor, *, shift: float = 1 / 14) -> tf.Tensor:
+    """Every image moved by its own random offset; what moves in from outside is 0.
+
+    Args:
+        images: float32 ``[B, H, W, C]``.
+        seed: int32 ``[2]``, stateless; replicas get their part of one draw.
+        shift: largest shift as a share of the height, at least one pixel: 2 of 28 or of 32.
+
+    Returns:
+        float32 ``[B, H, W, C]``.
+    """
+    rows = tf.shape(images)[0]
+    height, width = (int(side or 0) for side in images.shape[1:3])
+    reach = max(1, round(height * shift))
+    offsets = [
+        randomness.global_labels(randomness.fold_in(seed, which), rows, 2 * reach + 1)
+        for which in (_DOWN, _RIGHT)
+    ]
+    sides = [[0, 0], [reach, reach], [reach, reach], [0, 0]]
+    lines, columns = (
+        offset[:, None] + tf.range(side)
+        for offset, side in zip(offsets, (height, width), strict=True)
+    )
+    moved = tf.gather(tf.pad(images, sides), lines, axis=1, batch_dims=1)
+    return tf.gather(moved, columns, axis=2, batch_dims=1)

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from bcgan_tf import losses, randomness
 
-# (images, labels, seed int32 [2]) -> (images, labels, weights float32 [B'])
+# (images, labels, seed int32 [2]) -> (images, labels, weights float32 [B']); trainers with a loss
+# of two terms also take weights [B', 2].
 BatchBuilder = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 _BATCH = 16
 

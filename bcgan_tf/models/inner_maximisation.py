@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -56,6 +57,8 @@ class InnerMaximisation:
         eps: tf.Tensor,
         objective: Objective,
         seed: tf.Tensor,
+        *,
+        steps: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Adversarial examples.
 
@@ -65,11 +68,15 @@ class InnerMaximisation:
             eps: float32 scalar, Linf radius.
             objective: raised by the attack; a function of the logits.
             seed: stateless, int32 ``[2]``; replicas share it and get their part of one draw.
+            steps: int32 scalar, in place of the attack's own number.
 
         Returns:
             float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images; no gradient flows back.
         """
-        ratio = 2.5 / self.steps if self.step_ratio is None else self.step_ratio
+        last: Any = self.steps if steps is None else steps
+        ratio = self.step_ratio
+        if ratio is None:
+            ratio = 2.5 / (last if steps is None else tf.cast(last, tf.float32))
         low = tf.maximum(images - eps, 0.0)
         high = tf.minimum(images + eps, 1.0)
 
@@ -86,10 +93,10 @@ class InnerMaximisation:
 
         start = tf.clip_by_value(images + self._offset(images, eps, seed), low, high)
         _, found = tf.while_loop(
-            lambda step, _: step < self.steps,
+            lambda step, _: step < last,
             advance,
             (tf.constant(0), start),
-            maximum_iterations=self.steps,
+            maximum_iterations=last,
         )
         return tf.stop_gradient(found)
 

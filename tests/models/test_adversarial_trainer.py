@@ -117,6 +117,80 @@ def test_the_loss_of_trades_by_hand(networks, some):
     assert float(logs["loss"]) == pytest.approx(expected, abs=1e-4)
 
 
+def _weighted(first, second=None):
+    """A batch as it is, with weights of one term or of two."""
+    columns = first if second is None else np.stack([first, second], axis=1)
+    return lambda images, labels, seed: (images, labels, tf.constant(columns, tf.float32))
+
+
+def test_the_two_terms_of_trades_have_weights_of_their_own(networks, some):
+    clean_weights, weights = np.linspace(0, 2, 16), np.linspace(3, 0, 16)
+    trainer = _trainer(
+        networks,
+        trades_beta=3.0,
+        attack=InnerMaximisation(steps=3, start="normal"),
+        build_batch=_weighted(clean_weights, weights),
+    )
+    images, labels = _first_batch(some)
+    adversarial = trainer._adversarial_examples(tf.constant(images), tf.constant(labels)).numpy()
+    copy = keras.models.clone_model(trainer.classifier)
+    copy.set_weights(trainer.classifier.get_weights())
+    attacked = tf.nn.softmax(copy(adversarial, training=True)).numpy()
+    clean = tf.nn.softmax(copy(images, training=True)).numpy()
+    divergence = (clean * (np.log(clean) - np.log(attacked))).sum(axis=1)
+    cross_entropy = -np.log(clean[np.arange(16), labels])
+    expected = (clean_weights * cross_entropy + 3 * weights * divergence).mean()
+    logs = trainer.train_on_batch(images, labels, return_dict=True)
+    assert float(logs["loss"]) == pytest.approx(expected, abs=1e-4)
+    right = clean.argmax(-1) == labels
+    assert float(logs["accuracy"]) == pytest.approx(np.average(right, weights=clean_weights))
+
+
+@pytest.mark.parametrize("options", [{}, {"clean_weight": 0.3}])
+def test_rows_of_weight_zero_teach_adversarial_training_nothing(networks, some, options, weights):
+    """As if they were not there, but for the mean, which is over all rows."""
+    images, labels = _first_batch(some)
+    half = np.repeat([2.0, 0.0], 8)
+    found = []
+    for build_batch, rows in ((_weighted(half, np.full(16, 9.0)), 16), (None, 8)):
+        trainer = _trainer(
+            networks, build_batch=build_batch, attack=InnerMaximisation(start="none"), **options
+        )
+        # Batch normalisation would mix the rows.
+        trainer.classifier = keras.Sequential(
+            [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+        )
+        start = [np.sin(np.arange(640.0)).reshape(64, 10), np.zeros(10)]
+        trainer.classifier.set_weights(start)
+        trainer.compile(keras.optimizers.SGD(0.1))
+        logs = trainer.train_on_batch(images[:rows], labels[:rows], return_dict=True)
+        found.append((weights(trainer.classifier), {k: float(v) for k, v in logs.items()}))
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-6)
+    assert np.abs(found[0][0][0] - start[0]).max() > 1e-3
+
+
+def test_the_attack_is_longer_from_the_final_step_on(networks, some):
+    trainer = _trainer(networks, final_steps=6, final_from=2)
+    steps = []
+    for step in (0, 1, 2, 3):
+        trainer.optimizer.iterations.assign(step)
+        steps.append(int(trainer.current_steps()))
+    assert steps == [3, 3, 6, 6]
+    assert _trainer(networks).current_steps() is None
+    images, labels = (tf.constant(part) for part in _first_batch(some))
+    for step, length in ((1, 3), (3, 6)):
+        plain = _trainer(networks, attack=InnerMaximisation(steps=length))
+        for one in (trainer, plain):
+            one.optimizer.iterations.assign(step)
+        np.testing.assert_allclose(
+            trainer._adversarial_examples(images, labels),
+            plain._adversarial_examples(images, labels),
+            atol=1e-6,
+        )
+
+
 def test_the_attack_of_trades_raises_the_divergence(networks, some):
     trainer = _trainer(
         networks,
@@ -139,7 +213,7 @@ def test_the_attack_of_trades_raises_the_divergence(networks, some):
     [
         {},
         {"trades_beta": 2.0, "attack": InnerMaximisation(steps=2, start="normal")},
-        {"average_decay": 0.9, "clean_weight": 0.5},
+        {"average_decay": 0.9, "clean_weight": 0.5, "final_steps": 4, "final_from": 5},
     ],
 )
 def test_two_replicas_train_like_one(networks, some, two_replicas, weights, options):

@@ -1,0 +1,247 @@
+"""Boundary samples inside adversarial training, and the controls that tell what they do."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from bcgan_tf.data import Dataset
+from bcgan_tf.defenses.adversarial_training import TRADES, PGDTraining
+from bcgan_tf.defenses.defense import StageCallbacks
+from bcgan_tf.defenses.extra_rows import ExtraRows, generated_rows, repeated_rows
+from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, fit_gan
+from bcgan_tf.defenses.oracle_training import trained_oracle
+from bcgan_tf.defenses.robust_training import RobustTraining
+from bcgan_tf.errors import UserError
+from bcgan_tf.models.bcgan import BCGAN
+from bcgan_tf.models.robust_trainer import RobustTrainer
+
+FAKES = ("boundary", "plain", "duplicates", "none")
+_GENERATED = ("boundary", "plain")
+_JUDGED = 1000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoundaryTraining(RobustTraining):
+    """Robust training on real images and, in the same batches, on boundary samples.
+
+    The GAN is trained against the given classifier first, and may be trained on against the
+    network that is becoming robust. The other kinds of ``fakes`` are controls: with
+    ``"duplicates"`` as many rows are attacked in every step as with generated ones.
+
+    A subclass names the training it adds to before this class: the other way round, the defaults
+    of :class:`RobustTraining` would win over that training's own.
+
+    Args:
+        fakes: ``"boundary"``: samples of a BCGAN; ``"plain"``: of the same GAN at beta 0;
+            ``"duplicates"``: the batch's real images again, attacked from other starts;
+            ``"none"``: no extra rows.
+        fake_ratio: extra rows per real row.
+        fake_weight: lambda, the weight of the extra rows' mean loss beside the real rows'.
+        refresh_epochs: epochs after which the GAN is trained on for one epoch, against the robust
+            network of that moment, again and again; 0: never. Of generated fakes only.
+        gan: how the GAN is built and trained. Of generated fakes only.
+    """
+
+    fakes: str = "boundary"
+    fake_ratio: float = 1.0
+    fake_weight: float = 0.5
+    refresh_epochs: int = 0
+    gan: GANSettings = dataclasses.field(default_factory=GANSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fakes not in FAKES:
+            raise UserError(f"fakes is {self.fakes!r}; choose one of {', '.join(FAKES)}")
+        if self.fake_ratio <= 0:
+            raise UserError(f"fake_ratio is {self.fake_ratio}; choose more than 0, or fakes=none")
+        if self.fake_weight <= 0:
+            raise UserError(f"fake_weight is {self.fake_weight}; choose more than 0")
+        if self.refresh_epochs < 0:
+            raise UserError(f"refresh_epochs is {self.refresh_epochs}; choose 0 (never) or more")
+
+    def run(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        *,
+        directory: Path | None,
+        resume: bool,
+        callbacks: StageCallbacks,
+    ) -> keras.Model:
+        """GAN, oracle, training; see :meth:`Defense.harden`."""
+        self.check(classifier, data)
+        refreshed = self.refresh_epochs if self.fakes in _GENERATED else 0
+        # A training in several parts finds its own end in its checkpoints.
+        with _folder(directory, needed=bool(refreshed)) as folder:
+            extra, refresh = self._extra_rows(classifier, data, folder, resume, callbacks)
+            trainer = self.build_trainer(
+                classifier, data, extra, ratio=self.fake_ratio, weight=self.fake_weight
+            )
+            return self.best_of(
+                trainer,
+                data,
+                directory=folder,
+                resume=resume,
+                callbacks=callbacks,
+                every=refreshed,
+                between=refresh,
+            )
+
+    def train_judge(
+        self, data: Dataset, directory: Path | None, resume: bool, callbacks: StageCallbacks
+    ) -> keras.Model | None:
+        """What decides which fakes count; None: all of them do."""
+        del data, directory, resume, callbacks
+        return None
+
+    def _extra_rows(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        folder: Path | None,
+        resume: bool,
+        callbacks: StageCallbacks,
+    ) -> tuple[ExtraRows | None, Callable[[RobustTrainer, int], None] | None]:
+        if self.fakes not in _GENERATED:
+            return (repeated_rows if self.fakes == "duplicates" else None), None
+        settings = self.gan
+        if self.fakes == "plain":
+            settings = dataclasses.replace(settings, beta=0.0)
+        judge = self.train_judge(data, folder, resume, callbacks)
+        gan = build_gan(settings, classifier, data, seed=self.seed, devices=self.devices)
+        shared: dict[str, Any] = {
+            "seed": self.seed,
+            "directory": folder / "gan" if folder is not None else None,
+        }
+        told = callbacks("gan")
+        fit_gan(gan, settings, data, resume=resume, callbacks=told, **shared)
+        _report(gan, judge)
+
+        def refresh(trainer: RobustTrainer, number: int) -> None:
+            against = _Against(trainer.judged)
+            fit_gan(
+                gan,
+                settings,
+                data,
+                more_epochs=number,
+                resume=True,
+                callbacks=[against, *told],
+                **shared,
+            )
+            if against.begun:
+                _report(gan, judge)
+
+        return generated_rows(gan, judge), refresh
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgedBoundaryTraining(BoundaryTraining):
+    """The same where the fakes' classes are learnt: an oracle drops those that do not show theirs.
+
+    Args:
+        oracle_epochs: of the oracle, a net of another architecture trained on real images; fakes
+            that it puts into another class have weight 0. 0: none is dropped.
+    """
+
+    oracle_epochs: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.oracle_epochs < 0:
+            raise UserError(f"oracle_epochs is {self.oracle_epochs}; choose 0 (none) or more")
+
+    def train_judge(
+        self, data: Dataset, directory: Path | None, resume: bool, callbacks: StageCallbacks
+    ) -> keras.Model | None:
+        """The oracle."""
+        if not self.oracle_epochs:
+            return None
+        return trained_oracle(
+            data,
+            epochs=self.oracle_epochs,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            devices=self.devices,
+            directory=directory / "oracle" if directory is not None else None,
+            resume=resume,
+            callbacks=callbacks("oracle"),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoundaryPGDTraining(PGDTraining, JudgedBoundaryTraining):
+    """BCGAN-AT: ``CE(adversarial real) + lambda CE(adversarial fake)``.
+
+    Both are attacked as in :class:`PGDTraining`; the fakes are labelled with the class ``c`` that
+    they were asked for.
+
+    Example:
+        >>> defense = BoundaryPGDTraining(eps=0.3, gan=GANSettings(boundary_loss="top2"))
+        >>> hardened = defense.harden(classifier, bcgan_tf.load("mnist"))
+
+    Reference: the form of the loss is that of Liu and Hsieh 2019, "Rob-GAN: Generator,
+    Discriminator, and Adversarial Attacker".
+    """
+
+    name: ClassVar[str] = "bcgan-at"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoundaryTRADES(TRADES, BoundaryTraining):
+    """BCGAN-TRADES: fakes enter the divergence alone, which knows no labels.
+
+    ``CE(real) + beta (KL(real) + lambda KL(fake))``, each KL between the answers to an image and to
+    its adversarial example.
+    """
+
+    name: ClassVar[str] = "bcgan-trades"
+    extra_in_first_term: ClassVar[bool] = False
+
+
+class _Against(keras.callbacks.Callback):
+    """Gives a GAN the classifier of now, when its training really begins.
+
+    Not before: a training that resumes first restores the classifier of its checkpoint.
+    """
+
+    def __init__(self, classifier: keras.Model) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.begun = False
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        gan: Any = self.model
+        gan.classifier.set_weights(self.classifier.get_weights())
+        self.begun = True
+
+
+def _report(gan: BCGAN, oracle: keras.Model | None) -> None:
+    """One line on stderr: how many fakes the oracle leaves."""
+    if oracle is None:
+        return
+    classes = np.arange(_JUDGED) % gan.num_classes
+    images = gan.generate(classes, seed=1)
+    kept = np.mean(oracle.predict(images, batch_size=500, verbose=0).argmax(-1) == classes)
+    print(
+        f"gan: the oracle finds the asked class in {100 * kept:.1f} % of {_JUDGED} fakes",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+@contextlib.contextmanager
+def _folder(directory: Path | None, *, needed: bool) -> Iterator[Path | None]:
+    if directory is not None or not needed:
+        yield directory
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)

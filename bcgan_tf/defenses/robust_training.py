@@ -1,0 +1,194 @@
+"""What the trainings for a radius share: its rise, the schedule, the batches, the best epoch."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import keras
+
+from bcgan_tf.data import Dataset, steps_per_epoch
+from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
+from bcgan_tf.defenses.extra_rows import ExtraRows, batches
+from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.errors import UserError
+from bcgan_tf.models.best_weights import BestWeights
+from bcgan_tf.models.classifier_trainer import BatchBuilder
+from bcgan_tf.models.fitting import fit
+from bcgan_tf.models.robust_trainer import RobustTrainer
+from bcgan_tf.models.schedules import ConstantThenLinear, Cyclic
+
+SCHEDULES = ("linear", "cyclic")
+AUGMENTATIONS = ("none", "shift")
+# Where the cycle of the learning rate has its peak.
+_PEAK = 0.4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RobustTraining(Defense):
+    """Training for a Linf radius; the epoch that is best on the validation split is returned.
+
+    Args:
+        eps: Linf radius, in [0, 1] pixel units.
+        ramp_epochs: epochs over which eps rises from 0.
+        epochs: of training.
+        batch_size: global number of real images in a batch.
+        learning_rate: Adam's, or its peak.
+        schedule: ``"linear"``: constant, and falling linearly to 0 from half-way on; ``"cyclic"``:
+            rising from 0 over the first 40 % of the steps, then falling to 0.
+        augment: ``"none"``, or ``"shift"``: each image of a batch is moved by an offset of its own,
+            up to 2 pixels of 28 or 32, before it is attacked.
+        average_decay: of the moving average of the weights that is validated and returned; 0: off.
+        validation_samples: images of the validation split that are attacked after each epoch.
+    """
+
+    # In the logs; higher is better.
+    monitor: ClassVar[str] = "val_robust_accuracy"
+    # Whether extra rows count in the first term of a loss of two.
+    extra_in_first_term: ClassVar[bool] = True
+
+    eps: float = 0.3
+    ramp_epochs: float = 4.0
+    epochs: int = 16
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    schedule: str = "linear"
+    augment: str = "none"
+    average_decay: float = 0.0
+    validation_samples: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.eps <= 1:
+            raise UserError(f"eps is {self.eps}; pixels lie in [0, 1], so choose within (0, 1]")
+        for field, choices in (("schedule", SCHEDULES), ("augment", AUGMENTATIONS)):
+            if getattr(self, field) not in choices:
+                raise UserError(
+                    f"{field} is {getattr(self, field)!r}; choose {' or '.join(choices)}"
+                )
+        for field in ("epochs", "batch_size", "validation_samples"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
+
+    @abc.abstractmethod
+    def make_trainer(
+        self, classifier: keras.Model, steps: int, build_batch: BatchBuilder | None
+    ) -> RobustTrainer:
+        """The trainer of ``classifier`` itself, ``steps`` to an epoch, not compiled."""
+
+    def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
+        """Adam with the schedule, for a training of ``steps``."""
+        if self.schedule == "cyclic":
+            return keras.optimizers.Adam(Cyclic(self.learning_rate, round(_PEAK * steps), steps))
+        return keras.optimizers.Adam(ConstantThenLinear(self.learning_rate, steps // 2, steps))
+
+    def check(self, classifier: keras.Model, data: Dataset) -> None:
+        """Refuses, before any training, what could not be trained later.
+
+        Raises:
+            UserError: the batch does not divide over the devices or is larger than the data, or
+                vectors are to be shifted.
+        """
+        del classifier
+        if self.augment == "shift" and len(data.image_shape) != 3:
+            raise UserError("augment=shift moves images; choose augment=none for vectors")
+        check_batch_size(self.batch_size, strategy(self.devices))
+        steps_per_epoch(data.train, self.batch_size)
+
+    def run(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        *,
+        directory: Path | None,
+        resume: bool,
+        callbacks: StageCallbacks,
+    ) -> keras.Model:
+        """See :meth:`Defense.harden`."""
+        self.check(classifier, data)
+        trainer = self.build_trainer(classifier, data)
+        return self.best_of(trainer, data, directory=directory, resume=resume, callbacks=callbacks)
+
+    def build_trainer(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        extra: ExtraRows | None = None,
+        *,
+        ratio: float = 1.0,
+        weight: float = 1.0,
+    ) -> RobustTrainer:
+        """The compiled trainer of a copy of ``classifier``.
+
+        Args:
+            classifier: trained; left untouched.
+            data: its training split gives the steps of an epoch.
+            extra: rows beside the real ones; ``ratio`` and ``weight`` as of
+                :func:`bcgan_tf.defenses.extra_rows.batches`.
+            ratio: see ``extra``.
+            weight: see ``extra``.
+        """
+        chosen = strategy(self.devices)
+        steps = steps_per_epoch(data.train, self.batch_size)
+        build_batch = batches(
+            extra,
+            ratio=ratio,
+            weight=weight,
+            first_term=self.extra_in_first_term,
+            shift=self.augment == "shift",
+        )
+        with scope(chosen):
+            hardened = copy_classifier(classifier)
+            hardened.trainable = True
+            trainer = self.make_trainer(hardened, steps, build_batch)
+            trainer.compile(self.make_optimizer(self.epochs * steps))
+        return trainer
+
+    def best_of(
+        self,
+        trainer: RobustTrainer,
+        data: Dataset,
+        *,
+        directory: Path | None,
+        resume: bool,
+        callbacks: StageCallbacks,
+        every: int = 0,
+        between: Callable[[RobustTrainer, int], None] | None = None,
+    ) -> keras.Model:
+        """Trains to the end and gives the classifier of the best epoch.
+
+        Args:
+            trainer: of :meth:`build_trainer`.
+            data: its training and validation splits.
+            directory: the training keeps its checkpoints in a folder within; needed for
+                ``between``, which divides it into several calls of ``fit``.
+            resume: go on from what ``directory`` holds.
+            callbacks: as of :meth:`Defense.harden`.
+            every: epochs between two calls of ``between``; 0: it is never called.
+            between: called with the trainer and the number of the call, from 1. A resumed training
+                calls it again for what is past.
+        """
+        folder = directory / self.name if directory is not None else None
+        best = BestWeights(self.monitor, folder)
+        own = [*callbacks(self.name), best]
+        validation = data.validation.take(self.validation_samples, seed=0)
+        stops = [*range(every, self.epochs, every), self.epochs] if every else [self.epochs]
+        for number, stop in enumerate(stops):
+            if number and between is not None:
+                between(trainer, number)
+            fit(
+                trainer,
+                data.train,
+                epochs=stop,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                validation=validation,
+                directory=folder,
+                resume=resume or number > 0,
+                callbacks=own,
+            )
+        best.restore(trainer.judged)
+        trainer.judged.trainable = True
+        return trainer.judged

@@ -1,0 +1,135 @@
+"""What trainers of robust classifiers share: a growing radius, averaged weights, validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bcgan_tf import losses, randomness
+from bcgan_tf.attacks.preprocessing import as_attacked
+from bcgan_tf.errors import UserError
+from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
+from bcgan_tf.models.cloning import equal_copy
+from bcgan_tf.models.inner_maximisation import InnerMaximisation
+
+_VALIDATION_START = 18
+# What each epoch's robust accuracy is measured with: stronger than the attacks of training.
+_VALIDATION = InnerMaximisation(steps=20)
+
+
+class RobustTrainer(ClassifierTrainer):
+    """A classifier trainer for a Linf ball of radius eps; subclasses write ``train_step``.
+
+    Validation reports ``accuracy`` on clean images and ``robust_accuracy`` under 20 steps of PGD
+    at the full eps, so that an overfitting to the attack of training is seen when it happens.
+
+    Args:
+        classifier: functional model, float32 images in [0, 1] to logits ``[B, K]``.
+        eps: Linf radius, in [0, 1] pixel units.
+        ramp_steps: training steps over which eps rises linearly from 0: without it, a network of
+            small capacity never leaves the constant answer at a large eps.
+        average_decay: of the moving average of the weights, which is then what is validated and
+            saved (:attr:`judged`); 0 is off.
+        seed: of the attack's starts and of ``build_batch``.
+        build_batch: see :class:`ClassifierTrainer`. Its weights may be ``[B', 2]``: of the first
+            and of the second term of a loss that has two.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        *,
+        eps: float,
+        ramp_steps: int = 0,
+        average_decay: float = 0.0,
+        seed: int = 0,
+        build_batch: BatchBuilder | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(classifier, seed=seed, build_batch=build_batch, **kwargs)
+        if not 0 <= average_decay < 1:
+            raise UserError(f"average_decay is {average_decay}; choose 0 (off) or less than 1")
+        self.eps = eps
+        self.ramp_steps = ramp_steps
+        self.average_decay = average_decay
+        self.averaged = equal_copy(classifier) if average_decay else None
+        if self.averaged is not None:
+            self.averaged.trainable = False
+        # Attacks, of training and of validation, go through what the network does to its pixels.
+        self._attacked = as_attacked(classifier)
+        self._judged_attacked = as_attacked(self.judged)
+        self._robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
+
+    @property
+    def judged(self) -> keras.Model:
+        """The classifier that counts: the averaged one, where there is one."""
+        return self.classifier if self.averaged is None else self.averaged
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [*super().metrics, self._robust_accuracy]
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The values of those metrics that this epoch has seen anything of.
+
+        Keras takes them, summed over all replicas, where they are what a step returns; otherwise
+        the log would be one replica's.
+        """
+        metrics: list[Any] = self.metrics
+        counts = {m.name: float(keras.ops.convert_to_numpy(m.count)) for m in metrics}
+        results = super().get_metrics_result()
+        return {name: value for name, value in results.items() if counts[name]}
+
+    def current_eps(self) -> tf.Tensor:
+        """The radius at this step of training, float32 scalar."""
+        if not self.ramp_steps:
+            return tf.constant(self.eps, tf.float32)
+        share = tf.cast(self.optimizer.iterations, tf.float32) / self.ramp_steps
+        return self.eps * tf.minimum(share, 1.0)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        seed = randomness.step_seed(self.seed, _VALIDATION_START, tf.constant(0))
+        adversarial = _VALIDATION(
+            self._judged_attacked,
+            images,
+            tf.constant(self.eps, tf.float32),
+            lambda logits: losses.cross_entropy(labels, logits),
+            seed,
+        )
+        logits = self.judged(images, training=False)
+        self._loss.update_state(losses.cross_entropy(labels, logits), weights)
+        self._accuracy.update_state(labels, logits, weights)
+        attacked = self.judged(adversarial, training=False)
+        # Right on the attacked image, and on the clean one: the attack may only take away.
+        both = tf.where(
+            tf.equal(tf.argmax(logits, -1), tf.cast(labels, tf.int64))[:, None], attacked, logits
+        )
+        self._robust_accuracy.update_state(labels, both, weights)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _descend(self, tape: tf.GradientTape, objective: tf.Tensor) -> None:
+        """One step of the optimizer, and of the average behind it."""
+        variables = self.classifier.trainable_variables
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(objective, variables), variables, strict=True)
+        )
+        self._update_average()
+
+    def _update_average(self) -> None:
+        if self.averaged is None:
+            return
+        # As if started at once: early on the average follows the weights.
+        steps = tf.cast(self.optimizer.iterations, tf.float32)
+        decay = tf.minimum(self.average_decay, steps / (steps + 10.0))
+        for mean, weight in zip(self.averaged.weights, self.classifier.weights, strict=True):
+            mean.assign(decay * mean + (1.0 - decay) * tf.cast(weight, mean.dtype))
+
+
+def weights_of_terms(weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The weights ``[B]`` of a loss's first and second term, from ``[B]`` or ``[B, 2]``."""
+    if len(weights.shape) == 1:
+        return weights, weights
+    return weights[:, 0], weights[:, 1]
