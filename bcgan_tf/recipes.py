@@ -9,7 +9,18 @@ from bcgan_tf.errors import UserError
 
 PRESETS = ("quick", "paper")
 # The names of bcgan_tf.defenses.presets.DEFENSES, for those who do not load TensorFlow.
-DEFENSES = ("bcgan", "fgsm-at", "pgd-at", "trades", "distillation", "defense-gan")
+DEFENSES = (
+    "bcgan",
+    "fgsm-at",
+    "pgd-at",
+    "trades",
+    "bcgan-at",
+    "bcgan-trades",
+    "ibp",
+    "bcgan-ibp",
+    "distillation",
+    "defense-gan",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
+from bcgan_tf.defenses.boundary_adversarial import (
+    BoundaryPGDTraining,
+    BoundaryTRADES,
+    JudgedBoundaryTraining,
+)
 from bcgan_tf.defenses.boundary_gan import BCGANDefense
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.defense_gan import DefenseGAN
 from bcgan_tf.defenses.distillation import DefensiveDistillation
+from bcgan_tf.defenses.gan_settings import GANSettings
+from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
+from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.errors import UserError
 
 DEFENSES: dict[str, type[Defense]] = {
@@ -20,13 +28,17 @@ DEFENSES: dict[str, type[Defense]] = {
         FGSMTraining,
         PGDTraining,
         TRADES,
+        BoundaryPGDTraining,
+        BoundaryTRADES,
+        IBPTraining,
+        BoundaryIBPTraining,
         DefensiveDistillation,
         DefenseGAN,
     )
 }
 # Linf radius that adversarial training defends against, in [0, 1] pixel units.
 EPS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.15}
-_ADVERSARIAL = ("fgsm-at", "pgd-at", "trades")
+_WITH_EPS = tuple(name for name, kind in DEFENSES.items() if issubclass(kind, RobustTraining))
 _NOT_OPTIONS = ("seed", "devices")
 
 _SMALL_DATA = {"epochs": 30, "batch_size": 32, "ramp_epochs": 8.0}
@@ -40,6 +52,25 @@ _SMALL_WGAN = {
     "gan_learning_rate": 5e-4,
     "critic_steps": 3,
     "gan_epochs": 7,
+}
+# The GAN, and the oracle's epochs, as the recipes of the data set have them.
+_SMALL_GAN = GANSettings(gan_epochs=50, gan_batch_size=32, delay_epochs=20.0, warmup_epochs=10.0)
+_PAPER_GAN = GANSettings(
+    gan_epochs=50,
+    gan_learning_rate=2e-4,
+    generator_width=1.0,
+    discriminator_width=1.0,
+    dropout=0.5,
+    delay_epochs=20.0,
+    warmup_epochs=10.0,
+)
+_GAN = {
+    ("mnist", "paper"): (_PAPER_GAN, 10),
+    ("fashion_mnist", "paper"): (_PAPER_GAN, 10),
+    ("cifar10", "quick"): (GANSettings(dtype="mixed_bfloat16"), 2),
+    ("cifar10", "paper"): (dataclasses.replace(_PAPER_GAN, gan_epochs=100), 10),
+    ("digits", "quick"): (_SMALL_GAN, 20),
+    ("digits", "paper"): (dataclasses.replace(_SMALL_GAN, gan_epochs=400), 20),
 }
 _PAPER_SEARCH = {"steps": 12_000, "gan_epochs": 926}
 _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
@@ -61,6 +92,13 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("pgd-at", "cifar10", "paper"): {**_CIFAR, "epochs": 200, "steps": 7},
     ("trades", "cifar10", "paper"): {**_CIFAR, "epochs": 100, "steps": 10, "beta": 6.0},
     ("fgsm-at", "cifar10", "paper"): {**_CIFAR, "epochs": 200},
+    ("ibp", "mnist", "quick"): {"eps_ratio": 7 / 6},
+    ("ibp", "mnist", "paper"): {"eps_ratio": 4 / 3, "epochs": 100, "ramp_epochs": 40.0},
+    ("ibp", "fashion_mnist", "quick"): {"eps_ratio": 1.1},
+    ("ibp", "fashion_mnist", "paper"): {"eps_ratio": 1.1, "epochs": 100, "ramp_epochs": 40.0},
+    ("ibp", "cifar10", "quick"): {"eps_ratio": 1.1, "epochs": 10, "ramp_epochs": 5.0},
+    ("ibp", "cifar10", "paper"): {"eps_ratio": 1.1, "epochs": 200, "ramp_epochs": 80.0},
+    ("ibp", "digits", "quick"): {"epochs": 60, "batch_size": 32, "ramp_epochs": 30.0},
     ("pgd-at", "digits", "quick"): _SMALL_DATA,
     ("trades", "digits", "quick"): _SMALL_DATA,
     ("fgsm-at", "digits", "quick"): _SMALL_DATA,
@@ -83,6 +121,8 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
         "learning_rate": 5e-2,
     },
 }
+# Boundary samples are added to a training as it is without them.
+_WITHOUT_FAKES = {"bcgan-at": "pgd-at", "bcgan-trades": "trades", "bcgan-ibp": "ibp"}
 
 
 def defense(
@@ -99,7 +139,7 @@ def defense(
     Args:
         name: one of :data:`DEFENSES`.
         dataset: a name that ``bcgan_tf.load`` knows; a folder of images takes those of digits,
-            and adversarial training then needs ``eps`` among the options.
+            and training for a radius then needs ``eps`` among the options.
         preset: ``"quick"`` or ``"paper"``.
         options: settings to change, as values or as text.
         seed: of everything the defence draws.
@@ -114,10 +154,8 @@ def defense(
     given = dict(options or {})
     small = dataset.startswith("folder:")
     known = "digits" if small else dataset
-    settings = dict(_CHANGES.get((name, known, preset), {}))
-    if small and preset == "paper":
-        settings = dict(_CHANGES.get((name, known, "quick"), {}))
-    if name in _ADVERSARIAL:
+    settings = _preset(name, known, "quick" if small else preset)
+    if name in _WITH_EPS:
         if dataset in EPS:
             settings.setdefault("eps", EPS[dataset])
         elif "eps" not in given:
@@ -125,17 +163,49 @@ def defense(
                 f"{name} needs the radius to defend against: for images of your own pass "
                 "-o eps=... (in [0, 1] pixel units, such as 8/255)"
             )
-    settings |= {option: _value(kind, option, value) for option, value in given.items()}
+    for option, value in given.items():
+        _set(settings, kind, option, _value(kind, option, value))
     return kind(**settings, seed=seed, devices=devices)
 
 
-def settings_of(kind: type[Defense]) -> dict[str, tuple[str, Any]]:
-    """Each option of a defence with its type and default."""
-    return {
-        field.name: (str(field.type), field.default)
-        for field in dataclasses.fields(kind)
-        if field.name not in _NOT_OPTIONS
-    }
+def _preset(name: str, dataset: str, preset: str) -> dict[str, Any]:
+    """What a preset changes of a defence's defaults."""
+    changes = dict(_CHANGES.get((_WITHOUT_FAKES.get(name, name), dataset, preset), {}))
+    if name in _WITHOUT_FAKES and (dataset, preset) in _GAN:
+        changes["gan"], oracle_epochs = _GAN[dataset, preset]
+        if issubclass(DEFENSES[name], JudgedBoundaryTraining):
+            changes["oracle_epochs"] = oracle_epochs
+    return changes
+
+
+def settings_of(kind: type) -> dict[str, tuple[str, Any]]:
+    """Each option of a defence with its type and default; those of its GAN are ``gan.beta`` etc."""
+    found: dict[str, tuple[str, Any]] = {}
+    for field in dataclasses.fields(kind):
+        if field.name in _NOT_OPTIONS:
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if dataclasses.is_dataclass(default):
+            inner = settings_of(type(default))
+            found |= {f"{field.name}.{name}": entry for name, entry in inner.items()}
+        else:
+            found[field.name] = (str(field.type), default)
+    return found
+
+
+def _set(settings: dict[str, Any], kind: type[Defense], option: str, value: Any) -> None:
+    """Puts a value under its name, or into the settings that the name's first part stands for."""
+    outer, dot, inner = option.partition(".")
+    if not dot:
+        settings[option] = value
+        return
+    if outer not in settings:
+        (field,) = (field for field in dataclasses.fields(kind) if field.name == outer)
+        assert field.default_factory is not dataclasses.MISSING
+        settings[outer] = field.default_factory()
+    settings[outer] = dataclasses.replace(settings[outer], **{inner: value})
 
 
 def _value(kind: type[Defense], option: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 from bcgan_tf import recipes
 from bcgan_tf.defenses.presets import DEFENSES, EPS, defense
+from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.errors import UserError
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
@@ -19,13 +20,36 @@ def test_every_defence_has_settings_for_every_data_set(name, dataset, preset):
     found = defense(name, dataset, preset, seed=5, devices=1)
     assert type(found) is DEFENSES[name] and found.name == name
     assert (found.seed, found.devices) == (5, 1)
-    if name in ("fgsm-at", "pgd-at", "trades"):
+    if isinstance(found, RobustTraining):
         assert found.config()["eps"] == EPS[dataset]
         assert found.config()["ramp_epochs"] < found.config()["epochs"]
 
 
 def test_the_command_line_knows_the_same_names():
     assert tuple(DEFENSES) == recipes.DEFENSES
+
+
+@pytest.mark.parametrize("name", ["bcgan-at", "bcgan-trades", "bcgan-ibp"])
+@pytest.mark.parametrize(("dataset", "preset"), list(itertools.product(DATASETS, recipes.PRESETS)))
+def test_boundary_samples_are_added_to_a_training_and_a_gan_as_they_are(name, dataset, preset):
+    plain = {"bcgan-at": "pgd-at", "bcgan-trades": "trades", "bcgan-ibp": "ibp"}[name]
+    found, without = (defense(n, dataset, preset).config() for n in (name, plain))
+    assert {key: found[key] for key in without if key != "defense"} == {
+        key: value for key, value in without.items() if key != "defense"
+    }
+    recipe = recipes.recipe(dataset, preset)
+    expected = {key: getattr(recipe, key) for key in found["gan"]}
+    assert found["gan"] == expected
+    assert found.get("oracle_epochs", recipe.oracle_epochs) == recipe.oracle_epochs
+    assert recipe.delay_epochs + recipe.warmup_epochs <= found["gan"]["gan_epochs"]
+
+
+def test_options_of_the_gan_have_its_name_in_front():
+    options = {"gan.beta": "0.7", "gan.boundary_loss": "top2", "beta": "3", "gan.dtype": "none"}
+    found = defense("bcgan-trades", "digits", options=options)
+    assert (found.beta, found.gan.beta, found.gan.boundary_loss) == (3.0, 0.7, "top2")
+    assert found.gan.gan_epochs == recipes.recipe("digits").gan_epochs  # the preset's stays
+    assert defense("bcgan-at", "mnist", options={"gan.ema": 0.9}).gan.ema == 0.9
 
 
 def test_options_are_read_from_text():
@@ -44,6 +68,9 @@ def test_options_are_read_from_text():
     [
         (("magic", "mnist"), {}, "no defense 'magic'; choose one of bcgan, fgsm-at"),
         (("pgd-at", "mnist"), {"beta": "1"}, "pgd-at has no option 'beta'; it has eps"),
+        (("bcgan-at", "mnist"), {"beta": "1"}, "no option 'beta'; it has .*gan.beta, gan.delay"),
+        (("bcgan-at", "mnist"), {"gan.beta": "-1"}, "beta is -1"),
+        (("ibp", "folder:pictures"), {}, "ibp needs the radius"),
         (("pgd-at", "mnist"), {"steps": "many"}, "steps=many is no int"),
         (("pgd-at", "mnist"), {"eps": "1/0"}, "eps=1/0 is no float"),
         (("trades", "folder:pictures"), {}, "trades needs the radius.*-o eps="),

@@ -1,0 +1,105 @@
+"""Interval bound propagation: training for a robustness that can be proved."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+
+from bcgan_tf.data import Dataset
+from bcgan_tf.defenses.boundary_adversarial import JudgedBoundaryTraining
+from bcgan_tf.defenses.robust_training import RobustTraining
+from bcgan_tf.errors import UserError
+from bcgan_tf.interval_bounds import require_bounds
+from bcgan_tf.models.classifier_trainer import BatchBuilder
+from bcgan_tf.models.ibp_trainer import IBPTrainer
+from bcgan_tf.networks.ibp_initialisation import reset_for_ibp
+
+STARTS = ("ibp", "given")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IBPTraining(RobustTraining):
+    """Training on interval bounds of the worst logits within eps.
+
+    The loss is ``kappa CE(clean) + (1 - kappa) CE(worst logits)``; kappa falls from 1 while eps
+    rises. What comes out has a certified accuracy (:func:`bcgan_tf.certified_accuracy`), which no
+    attack can take away; the log of every epoch has it beside the clean and the PGD accuracy, and
+    the epoch in which it is highest is returned.
+
+    The settings of eps and of the training are those of
+    :class:`bcgan_tf.defenses.robust_training.RobustTraining`; eps rises over ``ramp_epochs`` that
+    begin after ``warmup_epochs``.
+
+    Args:
+        eps_ratio: the radius of training in units of eps, at least 1: a little more than is asked
+            for gives a better certificate at eps.
+        kappa: what the weight of the clean loss falls to, in [0, 1).
+        warmup_epochs: of training on clean images first.
+        start: ``"ibp"``: initial weights with which bounds keep their width from layer to layer;
+            ``"given"``: the classifier's own.
+
+    Raises:
+        UserError: the classifier has a layer without interval bounds; the message names it.
+
+    Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
+    Verifiably Robust Models"; Shi et al. 2021, "Fast Certified Robust Training with Short Warmup",
+    for the initial weights.
+    """
+
+    name: ClassVar[str] = "ibp"
+    monitor: ClassVar[str] = "val_certified_accuracy"
+
+    ramp_epochs: float = 12.0
+    epochs: int = 30
+    eps_ratio: float = 1.0
+    kappa: float = 0.5
+    warmup_epochs: float = 1.0
+    start: str = "ibp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.eps_ratio <= 1 / self.eps:
+            raise UserError(
+                f"eps_ratio is {self.eps_ratio}; choose at least 1, and at most {1 / self.eps:g}, "
+                "where the radius of training is all of [0, 1]"
+            )
+        if not 0 <= self.kappa < 1:
+            raise UserError(f"kappa is {self.kappa}; choose 0 or more, less than 1")
+        if self.start not in STARTS:
+            raise UserError(f"start is {self.start!r}; choose {' or '.join(STARTS)}")
+
+    def check(self, classifier: keras.Model, data: Dataset) -> None:
+        """See :meth:`RobustTraining.check`; a classifier that cannot be bounded too."""
+        super().check(classifier, data)
+        require_bounds(classifier)
+
+    def make_trainer(
+        self, classifier: keras.Model, steps: int, build_batch: BatchBuilder | None
+    ) -> IBPTrainer:
+        """See :meth:`RobustTraining.make_trainer`."""
+        if self.start == "ibp":
+            reset_for_ibp(classifier, seed=self.seed)
+        return IBPTrainer(
+            classifier,
+            eps=self.eps,
+            training_eps=self.eps_ratio * self.eps,
+            kappa=self.kappa,
+            warmup_steps=round(self.warmup_epochs * steps),
+            ramp_steps=round(self.ramp_epochs * steps),
+            average_decay=self.average_decay,
+            seed=self.seed,
+            build_batch=build_batch,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoundaryIBPTraining(IBPTraining, JudgedBoundaryTraining):
+    """BCGAN-IBP: boundary samples in the term of the worst logits, beside the real images.
+
+    ``kappa CE(real) + (1 - kappa) (CE(worst logits of real) + lambda CE(worst logits of fake))``.
+    """
+
+    name: ClassVar[str] = "bcgan-ibp"
+    extra_in_first_term: ClassVar[bool] = False

@@ -1,0 +1,123 @@
+"""Certified accuracy: exact for linear models, sound against attacks, tighter by elision."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.attacks import PGD
+from bcgan_tf.certification import certified, certified_accuracy, worst_margins
+from bcgan_tf.errors import UserError
+from bcgan_tf.interval_bounds import Box, output_box
+from bcgan_tf.networks.classifiers import small_cnn
+
+RNG = np.random.default_rng(1)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """Images well inside [0, 1], so that the ball is not cut off, and exact distances."""
+    image = keras.Input((4, 4, 1))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)))
+    kernel, bias = RNG.normal(size=(16, 3)), RNG.normal(size=3)
+    model.set_weights([kernel, bias])
+    images = RNG.uniform(0.45, 0.55, (40, 4, 4, 1)).astype(np.float32)
+    logits = images.reshape(40, 16) @ kernel + bias
+    labels = logits.argmax(1)
+    gaps = logits[np.arange(40), labels][:, None] - logits
+    slopes = np.abs(kernel.T[labels][:, None] - kernel.T[None]).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distances = np.where(gaps == 0, np.inf, gaps / slopes).min(1)
+    return model, images, labels, distances
+
+
+def test_a_linear_model_is_certified_up_to_its_exact_distance(linear):
+    model, images, labels, distances = linear
+    near = distances < 0.4
+    assert near.sum() >= 10
+    for image, label, distance in zip(
+        images[near][:10], labels[near][:10], distances[near][:10], strict=True
+    ):
+        for factor, expected in ((0.99, True), (1.01, False)):
+            found = certified(model, image[None], [label], factor * distance)
+            assert found.tolist() == [expected]
+
+
+def test_a_wrong_answer_is_never_certified(linear):
+    model, images, labels, _ = linear
+    assert certified(model, images, (labels + 1) % 3, 0.0).sum() == 0
+    assert certified_accuracy(model, images, labels, 0.0) == 1.0
+
+
+def test_pixels_stay_within_0_and_1():
+    """A black image has only one way to go."""
+    image = keras.Input((1, 1, 1))
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image)))
+    model.set_weights([np.float32([[0, -1]]), np.float32([0, -0.1])])
+    black = np.zeros((1, 1, 1, 1), np.float32)  # z_1 - z_0 = -0.1 - x: positive for x < -0.1
+    assert certified(model, black, [0], 0.5).tolist() == [True]
+    assert certified(model, black + 0.3, [0], 0.5).tolist() == [True]
+
+
+def test_worst_margins_are_at_least_every_margin_and_elision_is_tighter():
+    model = small_cnn((6, 6, 1), 4, seed=3)
+    images = RNG.uniform(0.2, 0.8, (3, 6, 6, 1)).astype(np.float32)
+    labels = np.array([0, 3, 1])
+    lower, upper = images - 0.1, images + 0.1
+    found = worst_margins(model, tf.constant(lower), tf.constant(upper), labels).numpy()
+    np.testing.assert_allclose(found[np.arange(3), labels], 0, atol=1e-6)
+    for _ in range(40):
+        offsets = RNG.uniform(-0.1, 0.1, (50, 3, 6, 6, 1))
+        offsets[25:] = 0.1 * np.sign(offsets[25:])
+        logits = model(np.float32(images + offsets).reshape(150, 6, 6, 1)).numpy()
+        logits = logits.reshape(50, 3, 4)
+        margins = logits - logits[:, np.arange(3), labels][..., None]
+        assert (margins <= found + 1e-5).all()
+    box = output_box(model, Box(tf.constant(lower), tf.constant(upper)))
+    plain = box.upper.numpy() - box.lower.numpy()[np.arange(3), labels][:, None]
+    others = np.arange(4)[None] != labels[:, None]
+    assert (found[others] < plain[others] - 1e-3).all()
+
+
+def test_a_last_layer_with_an_activation_is_bounded_without_elision(linear):
+    model, images, labels, _ = linear
+    softened = keras.Model(model.inputs[0], keras.layers.Activation("tanh")(model(model.inputs[0])))
+    strict, loose = (
+        worst_margins(m, tf.constant(images - 0.05), tf.constant(images + 0.05), labels).numpy()
+        for m in (model, softened)
+    )
+    assert np.isfinite(loose).all()
+    np.testing.assert_allclose(loose[np.arange(40), labels], 0)
+    # tanh rises: nothing is proved of it that is not so of what is inside.
+    assert ((loose < 0) <= (strict < 0)).all()
+
+
+def test_a_nested_last_layer_is_elided_too(linear):
+    model, images, labels, _ = linear
+    outer = keras.Sequential([keras.Input((4, 4, 1)), model])
+    low, high = tf.constant(images - 0.05), tf.constant(images + 0.05)
+    np.testing.assert_allclose(
+        worst_margins(outer, low, high, labels), worst_margins(model, low, high, labels), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("eps", [0.002, 0.01])
+def test_no_attack_breaks_what_is_certified(eps):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(16, "relu", kernel_initializer=keras.initializers.HeNormal(0))
+    logits = keras.layers.Dense(10, kernel_initializer=keras.initializers.HeNormal(1))
+    model = keras.Model(image, logits(x(keras.layers.Flatten()(image))))
+    images = RNG.uniform(0, 1, (60, 8, 8, 1)).astype(np.float32)
+    labels = model(images).numpy().argmax(1)
+    proved = certified(model, images, labels, eps)
+    assert 0 < proved.sum() < 60
+    survived = PGD(eps, steps=50, restarts=2)(model, images, labels).robust
+    assert (proved <= survived).all()
+    np.testing.assert_array_equal(proved, certified(model, images, labels, eps, batch_size=7))
+
+
+def test_a_negative_radius_is_refused(linear):
+    with pytest.raises(UserError, match=r"eps is -0\.1"):
+        certified(linear[0], linear[1], linear[2], -0.1)
