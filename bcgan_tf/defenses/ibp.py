@@ -65,6 +65,12 @@ class IBPTraining(RobustTraining):
                 f"eps_ratio is {self.eps_ratio}; choose at least 1, and at most {1 / self.eps:g}, "
                 "where the radius of training is all of [0, 1]"
             )
+        risen = self.warmup_epochs + self.ramp_epochs
+        if risen > self.epochs:
+            raise UserError(
+                f"eps rises until epoch {risen:g} of {self.epochs}; "
+                "choose a smaller ramp_epochs, or more epochs"
+            )
         if not 0 <= self.kappa < 1:
             raise UserError(f"kappa is {self.kappa}; choose 0 or more, less than 1")
         if self.start not in STARTS:

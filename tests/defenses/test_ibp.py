@@ -132,7 +132,14 @@ def test_boundary_samples_count_in_the_robust_term_alone(digits):
     )
     small = dataclasses.replace(digits, train=digits.train.take(64))
     defense = BoundaryIBPTraining(
-        eps=0.05, epochs=1, batch_size=32, gan=gan, oracle_epochs=1, validation_samples=16
+        eps=0.05,
+        epochs=1,
+        warmup_epochs=0,
+        ramp_epochs=0,
+        batch_size=32,
+        gan=gan,
+        oracle_epochs=1,
+        validation_samples=16,
     )
     stages = []
     hardened = defense.harden(network(), small, callbacks=lambda stage: stages.append(stage) or [])
@@ -174,6 +181,7 @@ def test_initial_weights_of_batch_normalisation_are_the_identity():
     [
         (lambda: IBPTraining(eps_ratio=0.5), r"eps_ratio is 0\.5"),
         (lambda: IBPTraining(eps=0.5, eps_ratio=3), "at most 2"),
+        (lambda: IBPTraining(epochs=8), "eps rises until epoch 13 of 8; choose a smaller ramp"),
         (lambda: IBPTraining(kappa=1), "kappa is 1"),
         (lambda: IBPTraining(start="random"), "start is 'random'; choose ibp or given"),
         (lambda: BoundaryIBPTraining(fakes="x"), "fakes is 'x'"),
