@@ -68,6 +68,16 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     return logits
 
 
+def as_attacked(model: keras.Model) -> LogitsFn:
+    """The model as an attack should differentiate it: images to logits, ``training=False``.
+
+    Through its preprocessing, where that may hide the gradient; else as it is.
+    """
+    if may_hide_gradients(model):
+        return through_preprocessing(model)
+    return lambda images: model(images, training=False)
+
+
 def may_hide_gradients(model: Any) -> bool:
     """Whether a Keras model preprocesses its images by more than an affine map."""
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
