@@ -125,6 +125,8 @@ class RobustTrainer(ClassifierTrainer):
         steps = tf.cast(self.optimizer.iterations, tf.float32)
         decay = tf.minimum(self.average_decay, steps / (steps + 10.0))
         for mean, weight in zip(self.averaged.weights, self.classifier.weights, strict=True):
+            if not keras.backend.is_float_dtype(mean.dtype):  # counts, which do not change
+                continue
             mean.assign(decay * mean + (1.0 - decay) * tf.cast(weight, mean.dtype))
 
 

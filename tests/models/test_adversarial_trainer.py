@@ -270,6 +270,22 @@ def test_the_average_follows_the_weights(networks, some):
     assert trainer.judged is trainer.averaged
 
 
+def test_the_average_of_a_network_with_adapted_statistics(some):
+    """Integers among its weights, such as the count of a Normalization layer, have no average."""
+    normalization = keras.layers.Normalization(axis=None)
+    normalization.adapt(some.scaled())
+    layers = [keras.Input((8, 8, 1)), normalization, keras.layers.Flatten(), keras.layers.Dense(10)]
+    trainer = AdversarialTrainer(
+        keras.Sequential(layers), eps=0.1, attack=InnerMaximisation(steps=2), average_decay=0.9
+    )
+    trainer.compile(keras.optimizers.SGD(0.1))
+    trainer.train_on_batch(*_first_batch(some))
+    mean = trainer.averaged.layers[0]
+    np.testing.assert_array_equal(mean(some.scaled()), normalization(some.scaled()))
+    for one, other in zip(mean.weights, normalization.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
 class _Logs:
     """A model whose weights are one number, and epochs with given values."""
 
