@@ -3,9 +3,12 @@
 # make lint     ruff (rules and format) and pyright
 # make install  only the virtual environment, for `.venv/bin/bcgan-tf`
 #
-# PYTHON=... chooses the interpreter, VENV=... the virtual environment, ARGS=... goes to pytest.
+# PYTHON=... chooses the interpreter, VENV=... the virtual environment, ARGS=... goes to pytest,
+# JOBS=... processes run the tests (0: this one alone).
 
 VENV ?= .venv
+# Most tests trace graphs, in one thread; more than two of TensorFlow want much memory.
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -24,7 +27,7 @@ demo: install
 	$(BIN)/bcgan-tf run --dataset digits --preset quick --run-dir runs/demo --saved-models runs/demo/saved_models
 
 test: install-dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -40,6 +40,9 @@ _MODULES = {
     "AttackResult": "bcgan_tf.attacks.attack",
     "BCGAN": "bcgan_tf.models.bcgan",
     "BCGANDefense": "bcgan_tf.defenses.boundary_gan",
+    "BoundaryIBPTraining": "bcgan_tf.defenses.ibp",
+    "BoundaryPGDTraining": "bcgan_tf.defenses.boundary_adversarial",
+    "BoundaryTRADES": "bcgan_tf.defenses.boundary_adversarial",
     "CarliniWagnerL2": "bcgan_tf.attacks.carlini_wagner",
     "ClassifierTrainer": "bcgan_tf.models.classifier_trainer",
     "Dataset": "bcgan_tf.data.dataset",
@@ -50,6 +53,8 @@ _MODULES = {
     "FAB": "bcgan_tf.attacks.fab",
     "FGSM": "bcgan_tf.attacks.fgsm",
     "FGSMTraining": "bcgan_tf.defenses.adversarial_training",
+    "GANSettings": "bcgan_tf.defenses.gan_settings",
+    "IBPTraining": "bcgan_tf.defenses.ibp",
     "PGD": "bcgan_tf.attacks.pgd",
     "PGDTraining": "bcgan_tf.defenses.adversarial_training",
     "Split": "bcgan_tf.data.dataset",
@@ -57,6 +62,8 @@ _MODULES = {
     "TRADES": "bcgan_tf.defenses.adversarial_training",
     "UserError": "bcgan_tf.errors",
     "bpda": "bcgan_tf.attacks.bpda",
+    "certified": "bcgan_tf.certification",
+    "certified_accuracy": "bcgan_tf.certification",
     "diagnose": "bcgan_tf.evaluation.diagnostics",
     "evaluate": "bcgan_tf.evaluation.runner",
     "expectation": "bcgan_tf.attacks.expectation",
@@ -70,6 +77,7 @@ _MODULES = {
     "small_cnn": "bcgan_tf.networks.classifiers",
     "strided_cnn": "bcgan_tf.networks.strided_cnn",
     "suite": "bcgan_tf.attacks.suites",
+    "through_preprocessing": "bcgan_tf.attacks.preprocessing",
     "verdict": "bcgan_tf.evaluation.verdict",
 }
 
@@ -81,6 +89,9 @@ __all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
     "AttackResult",
     "BCGAN",
     "BCGANDefense",
+    "BoundaryIBPTraining",
+    "BoundaryPGDTraining",
+    "BoundaryTRADES",
     "CarliniWagnerL2",
     "ClassifierTrainer",
     "Dataset",
@@ -91,6 +102,8 @@ __all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
     "FAB",
     "FGSM",
     "FGSMTraining",
+    "GANSettings",
+    "IBPTraining",
     "PGD",
     "PGDTraining",
     "Split",
@@ -98,6 +111,8 @@ __all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
     "TRADES",
     "UserError",
     "bpda",
+    "certified",
+    "certified_accuracy",
     "diagnose",
     "evaluate",
     "expectation",
@@ -111,6 +126,7 @@ __all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
     "small_cnn",
     "strided_cnn",
     "suite",
+    "through_preprocessing",
     "verdict",
 ]
 
@@ -123,16 +139,21 @@ if TYPE_CHECKING:
     from bcgan_tf.attacks.fab import FAB
     from bcgan_tf.attacks.fgsm import FGSM
     from bcgan_tf.attacks.pgd import PGD
+    from bcgan_tf.attacks.preprocessing import through_preprocessing
     from bcgan_tf.attacks.square import Square
     from bcgan_tf.attacks.suites import suite
+    from bcgan_tf.certification import certified, certified_accuracy
     from bcgan_tf.classifier_io import load_classifier
     from bcgan_tf.data import load
     from bcgan_tf.data.dataset import Dataset, Split
     from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
+    from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADES
     from bcgan_tf.defenses.boundary_gan import BCGANDefense
     from bcgan_tf.defenses.defense import Defense
     from bcgan_tf.defenses.defense_gan import DefenseGAN
     from bcgan_tf.defenses.distillation import DefensiveDistillation
+    from bcgan_tf.defenses.gan_settings import GANSettings
+    from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
     from bcgan_tf.errors import UserError
     from bcgan_tf.evaluation.diagnostics import diagnose
     from bcgan_tf.evaluation.minimum_perturbation import minimum_perturbation
