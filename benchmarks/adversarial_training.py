@@ -92,7 +92,8 @@ def bare_step(
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(found)
                 loss = tf.reduce_sum(loss_of(found, labels, training=False))
-            return tf.clip_by_value(found + size * tf.sign(tape.gradient(loss, found)), low, high)
+            gradient: Any = tape.gradient(loss, found)
+            return tf.clip_by_value(found + size * tf.sign(gradient), low, high)
 
         begin = eps * start(images, tf.convert_to_tensor(optimizer.iterations))
         found = tf.clip_by_value(images + begin, low, high)

@@ -236,7 +236,18 @@ def figure4_findings(found: Mapping[str, Any], extent: float) -> list[str]:
                     f"along its own {_compared(here, before, extent)}."
                     + _conclusion(there, here, before)
                 )
-    margin = list(dict.fromkeys(p["model"] for p in found["planes"] if p["used_margin_gradient"]))
+    for model in models:
+        by_pgd = distances["own PGD", model] if len(models) > 1 else None
+        if by_pgd is not None and distances["own directions", model] is None:
+            sentences.append(
+                f"{model}: its own gradient at the image does not lead to the boundary, which PGD "
+                f"finds at {by_pgd:.2f}: that plane says nothing of how far it is."
+            )
+    margin = dict.fromkeys(
+        p["model"]
+        for p in found["planes"]
+        if p["used_margin_gradient"] and (p["model"] == original or p["plane"] == "own directions")
+    )
     if margin:
         sentences.append(
             f"{', '.join(margin)}: the cross entropy has no gradient at this image, so the "

@@ -69,7 +69,11 @@ def _pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     shown = np.where(rng.random(len(labels)) < TRUE_BARS, labels, rng.integers(0, 3, len(labels)))
     images = 0.25 + 0.5 * shapes[shown] + 0.06 * patterns[labels]
     images += rng.normal(0, 0.02, images.shape)
-    return np.uint8(np.round(255 * images.clip(0, 1)))[..., np.newaxis], labels
+    return np.round(255 * images.clip(0, 1)).astype("uint8")[..., np.newaxis], labels
+
+
+def _scaled(images: np.ndarray) -> np.ndarray:
+    return (images / 255).astype("float32")
 
 
 def _folder(root: Path) -> Path:
@@ -142,7 +146,7 @@ class Case:
     def robust(self, file: Path, eps: float = EPS) -> float:
         images, labels = _pictures(TEST, 1)
         attack = PGD(eps, steps=20)
-        return attack(load_classifier(file), np.float32(images / 255), labels).robust_accuracy
+        return attack(load_classifier(file), _scaled(images), labels).robust_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +174,7 @@ def test_what_comes_out_is_the_users_model_with_other_weights(case: Case, defens
         np.testing.assert_array_equal(old, new)
     assert np.abs(before.layers[-1].kernel - after.layers[-1].kernel).max() > 1e-3
     images, labels = _pictures(TEST, 1)
-    right = np.argmax(after(np.float32(images / 255), training=False), -1) == labels
+    right = np.argmax(after(_scaled(images), training=False), -1) == labels
     assert right.mean() > 0.7  # of three classes
 
 
@@ -182,7 +186,7 @@ def test_adversarial_training_makes_it_robust(case: Case) -> None:
 
 
 def test_distillation_grows_the_logits_and_nothing_else(case: Case) -> None:
-    images = np.float32(_pictures(TEST, 1)[0] / 255)
+    images = _scaled(_pictures(TEST, 1)[0])
     scale = [
         float(np.abs(load_classifier(f)(images, training=False)).mean())
         for f in (case.file, case.harden("distillation"))
@@ -243,7 +247,7 @@ def test_exported_it_answers_the_same(case: Case, defense: str) -> None:
     folder = Path(json.loads(done.stdout)["exported"])
     card = json.loads((folder / "export.json").read_text())
     assert card["classes"] == list(CLASSES) and card["defense"]["defense"] == defense
-    images = np.float32(_pictures(2, 7)[0] / 255)
+    images = _scaled(_pictures(2, 7)[0])
     logits = _served(folder, images)
     np.testing.assert_array_equal(_served(folder, images), logits)
     model: Any = load_classifier(case.harden(defense))

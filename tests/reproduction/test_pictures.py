@@ -230,3 +230,29 @@ def test_what_the_two_planes_say_together(there, here, words):
     found = picture_pages.figure4_findings({"original": "a", "planes": planes}, 8.0)
     assert len(found) == 4 and words in found[1] and words in found[3]
     assert found[0] == "a: along its averaged gradient the boundary lies at 1.00."
+
+
+def test_a_gradient_that_leads_nowhere_is_said():
+    def plane(name: str, model: str, distance: float | None, margin: bool = False) -> dict:
+        return {
+            "plane": name,
+            "model": model,
+            "boundary_distance": distance,
+            "used_margin_gradient": margin,
+        }
+
+    planes = [
+        plane("directions of a", "a", 1.0),
+        plane("directions of a", "b", 2.0),
+        plane("own directions", "a", 1.0),
+        plane("own directions", "b", None, margin=True),
+        plane("PGD on a", "a", 3.0),
+        plane("PGD on a", "b", 6.0),
+        plane("own PGD", "a", 3.0),
+        plane("own PGD", "b", 5.0),
+    ]
+    found = picture_pages.figure4_findings({"original": "a", "planes": planes}, 8.0)
+    assert "b: its own gradient at the image does not lead" in found[4] and "at 5.00" in found[4]
+    assert found[5].startswith("b: the cross entropy has no gradient") and len(found) == 6
+    alone = [planes[0], planes[4]]
+    assert len(picture_pages.figure4_findings({"original": "a", "planes": alone}, 8.0)) == 2
