@@ -10,6 +10,7 @@ from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.attacks.fab import FAB
 from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
+from bcgan_tf.attacks.preprocessing import through_preprocessing
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite
 
@@ -25,4 +26,5 @@ __all__ = [
     "bpda",
     "expectation",
     "suite",
+    "through_preprocessing",
 ]

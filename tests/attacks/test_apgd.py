@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from bcgan_tf.attacks import PGD
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.objectives import ranked_wrong_class
 from bcgan_tf.errors import UserError
+from helpers.toy_models import Linear
 
 norms = pytest.mark.parametrize("norm", ["linf", "l2"])
-ORDERS = {"linf": np.inf, "l2": 2}
 
 
 def _apgd_dlr(eps: float, **settings) -> APGD:
@@ -27,20 +26,7 @@ def _apgd_t(eps: float, **settings) -> APGD:
     return APGD(eps, loss="dlr", targeted=True, **settings)
 
 
-@dataclass(frozen=True)
-class Linear:
-    """Logits ``x W + b`` of images of 4x3 pixels."""
-
-    weights: np.ndarray
-    bias: np.ndarray
-    scale: float = 1.0
-
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        flat = tf.reshape(images, [-1, len(self.weights)])
-        return self.scale * (flat @ self.weights + self.bias)
-
-
-def _at_distance(distance: float, order: float, classes: int) -> tuple:
+def _at_distance(distance: float, norm: str, classes: int) -> tuple:
     """A linear model, and mid-grey images all at ``distance`` from their nearest other class."""
     rng = np.random.default_rng(classes)
     weights = rng.normal(size=(12, classes))
@@ -51,7 +37,7 @@ def _at_distance(distance: float, order: float, classes: int) -> tuple:
         logits = direction @ weights
         label = int(logits.argmax())
         normals = weights[:, [label]] - np.delete(weights, label, axis=1)
-        gaps = direction @ normals / np.linalg.norm(normals, 1 if order == np.inf else 2, axis=0)
+        gaps = direction @ normals / np.linalg.norm(normals, 1 if norm == "linf" else 2, axis=0)
         image = 0.5 + direction * distance / gaps.min()
         if image.min() > 0.2 and image.max() < 0.8:  # the box must not bind
             images.append(image)
@@ -67,7 +53,7 @@ def _at_distance(distance: float, order: float, classes: int) -> tuple:
 )
 def test_success_just_above_the_distance_and_failure_just_below(classes, build, norm):
     """With more than two classes the untargeted losses have local maxima; targets are sure."""
-    model, images, labels = _at_distance(0.05, ORDERS[norm], classes)
+    model, images, labels = _at_distance(0.05, norm, classes)
     above = build(0.05 * 1.005, norm=norm, steps=50)(model, images, labels)
     below = build(0.05 * 0.995, norm=norm, steps=50)(model, images, labels)
     assert above.clean_accuracy == below.clean_accuracy == 1

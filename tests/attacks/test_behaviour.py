@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks import APGD, FAB, FGSM, PGD, Attack, CarliniWagnerL2, Square
+from helpers.toy_models import Sharp, sharp_network
 
 ATTACKS = [
     FGSM(0.1),
@@ -31,25 +31,10 @@ IDS += ["apgd", "apgd-t-l2", "fab-t", "fab-l2", "square", "square-l2"]
 each_attack = pytest.mark.parametrize("attack", ATTACKS, ids=IDS)
 
 
-@dataclass(frozen=True)
-class Sharp:
-    """A random two-layer network that computes in float64, so that all batches round alike."""
-
-    hidden: np.ndarray
-    output: np.ndarray
-
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        flat = tf.reshape(tf.cast(images, tf.float64), [tf.shape(images)[0], len(self.hidden)])
-        return tf.cast(tf.tanh((flat - 0.5) @ self.hidden) @ self.output, tf.float32)
-
-
 @pytest.fixture(scope="module")
 def sharp() -> tuple[Sharp, np.ndarray, np.ndarray]:
     """The float64 network, 23 images of 6x6x1, and labels of which two are wrong."""
-    rng = np.random.default_rng(7)
-    model = Sharp(rng.normal(size=(36, 32)) / 6, 4 * rng.normal(size=(32, 5)))
-    images = rng.uniform(0, 1, (23, 6, 6, 1)).astype(np.float32)
-    labels = model(tf.constant(images)).numpy().argmax(-1)
+    model, images, labels = sharp_network(6, 6, 1)
     labels[[3, 11]] = (labels[[3, 11]] + 1) % 5
     return model, images, labels
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,34 +15,9 @@ from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.square_l2 import bump
 from bcgan_tf.attacks.square_windows import Plan
 from bcgan_tf.errors import UserError
+from helpers.toy_models import Sharp, sharp_network
 
 norms = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.25)])
-
-
-@dataclass(frozen=True)
-class Sharp:
-    """A random two-layer network that computes in float64, so that all batches round alike."""
-
-    hidden: np.ndarray
-    output: np.ndarray
-
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        flat = tf.reshape(tf.cast(images, tf.float64), [tf.shape(images)[0], len(self.hidden)])
-        return tf.cast(tf.tanh((flat - 0.5) @ self.hidden) @ self.output, tf.float32)
-
-    def margin(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Largest wrong logit minus the true one, computed in NumPy."""
-        logits = np.tanh((images.reshape(len(images), -1) - 0.5) @ self.hidden) @ self.output
-        true = np.eye(logits.shape[1], dtype=bool)[labels]
-        return np.where(true, -np.inf, logits).max(1) - logits[true]
-
-
-def _sharp(*shape: int, count: int = 23) -> tuple[Sharp, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(7)
-    pixels = math.prod(shape)
-    model = Sharp(rng.normal(size=(pixels, 32)) / math.sqrt(pixels), 4 * rng.normal(size=(32, 5)))
-    images = rng.uniform(0, 1, (count, *shape)).astype(np.float32)
-    return model, images, model(tf.constant(images)).numpy().argmax(-1)
 
 
 def _redone(attack: Square, model: Sharp, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -105,7 +79,7 @@ def _moved_mass(change, slices, mound, signs, eps):
 @norms
 @pytest.mark.parametrize("shape", [(8, 8, 1), (6, 9, 3)])
 def test_the_queries_are_those_of_a_plain_loop(norm, eps, shape):
-    model, images, labels = _sharp(*shape, count=8)
+    model, images, labels = sharp_network(*shape, count=8)
     attack = Square(eps, norm=norm, queries=60)
     result = attack(model, images, labels)
     assert not result.success.all()
@@ -116,7 +90,7 @@ def test_the_queries_are_those_of_a_plain_loop(norm, eps, shape):
 @norms
 def test_the_margin_never_rises_and_no_iterate_leaves_the_ball(norm, eps):
     """Fewer queries are the beginning of more: so are the iterates looked at."""
-    model, images, labels = _sharp(6, 6, 1)
+    model, images, labels = sharp_network(6, 6, 1)
     before, broken = np.full(len(images), -np.inf), np.zeros(len(images), bool)
     improved = np.zeros(len(images), int)
     for queries in (1, 6, 30, 201):
@@ -181,7 +155,7 @@ def test_what_misleads_gradients_does_not_mislead_square(how, digits_cnn):
 
 @norms
 def test_neither_the_batch_nor_the_neighbours_change_an_example(norm, eps):
-    model, images, labels = _sharp(6, 6, 1)
+    model, images, labels = sharp_network(6, 6, 1)
     labels[3] = (labels[3] + 1) % 5  # wrong from the start
     attack = Square(eps, norm=norm, queries=320)
     whole = attack(model, images, labels)
@@ -196,7 +170,7 @@ def test_neither_the_batch_nor_the_neighbours_change_an_example(norm, eps):
 
 
 def test_restarts_are_nested_and_stronger():
-    model, images, labels = _sharp(6, 6, 1, count=60)
+    model, images, labels = sharp_network(6, 6, 1, count=60)
     one = Square(0.05, queries=10)(model, images, labels)
     three = Square(0.05, queries=10, restarts=3)(model, images, labels)
     assert three.success[one.success].all() and three.success.sum() > one.success.sum()
@@ -205,7 +179,7 @@ def test_restarts_are_nested_and_stronger():
 
 @norms
 def test_vectors_are_attacked_as_images_of_one_row(norm, eps):
-    model, images, labels = _sharp(20)
+    model, images, labels = sharp_network(20)
     attack = Square(eps, norm=norm, queries=100)
     flat = attack(model, images, labels)
     assert flat.success.any() and flat.adversarials.shape == (23, 20)
@@ -219,7 +193,7 @@ def test_names_settings_and_no_radius():
     assert (Square(0.3).name, Square(1.0, norm="l2").name) == ("Square", "Square-L2")
     config = Square(0.3).config()
     assert (config["queries"], config["restarts"], config["p_init"]) == (5000, 1, 0.8)
-    model, images, labels = _sharp(4, 4, 1)
+    model, images, labels = sharp_network(4, 4, 1)
     np.testing.assert_array_equal(Square(0.0)(model, images, labels).adversarials, images)
 
 
@@ -239,7 +213,7 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 
 def test_examples_without_rows_and_columns_are_refused():
-    model, images, labels = _sharp(6, 6)
+    model, images, labels = sharp_network(6, 6)
     with pytest.raises(UserError, match=r"images \[N, H, W, C\] or vectors"):
         Square(0.3)(model, images, labels)
 

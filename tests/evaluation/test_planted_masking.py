@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -86,7 +86,7 @@ def real(request) -> Task:
     name, eps = request.param
     if prepared_version(name) is None:
         pytest.skip(f"no prepared {name} (set TFDS_DATA_DIR)")
-    return _task(name, eps, 6000, 3, 100)
+    return _task(name, eps, 6000, 3, 60)
 
 
 def _times_100(task: Task) -> Any:
@@ -150,6 +150,8 @@ PLANTED = {
 
 def _check_planted(task: Task, name: str, **options: Any) -> None:
     build, flag = PLANTED[name]
+    if name == "noise at every call":  # twenty calls an answer
+        task = replace(task, n=30)
     model = build(task)
     diagnosis, found = _judge(model, task, **options)
     assert diagnosis[flag].raised, diagnosis[flag].text
