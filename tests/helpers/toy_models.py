@@ -1,0 +1,79 @@
+"""Models whose distances are known on paper, or that round alike in every batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+ORDERS = {"linf": np.inf, "l2": 2}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Logits ``scale * (x W + b)``, with weights ``[D, K]``."""
+
+    weights: np.ndarray
+    bias: np.ndarray | float = 0.0
+    scale: float = 1.0
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(images, [tf.shape(images)[0], len(self.weights)])
+        return self.scale * (flat @ self.weights + self.bias)
+
+    def distances(self, images: np.ndarray, labels: np.ndarray, norm: str) -> np.ndarray:
+        """To every class, [N, K]: |z_y - z_t| / ||w_y - w_t||_q; infinite for the true one.
+
+        The norm q is the dual of ``norm``; the box [0, 1] is not looked at.
+        """
+        logits = images.reshape(len(images), -1).astype(np.float64) @ self.weights + self.bias
+        found = np.full(logits.shape, np.inf)
+        for (row, other), logit in np.ndenumerate(logits):
+            label = labels[row]
+            if other != label:
+                normal = self.weights[:, label] - self.weights[:, other]
+                length = np.linalg.norm(normal, 1 if norm == "linf" else 2)
+                found[row, other] = (logits[row, label] - logit) / length
+        return found
+
+
+@dataclass(frozen=True)
+class Sharp:
+    """A random two-layer network that computes in float64, so that all batches round alike."""
+
+    hidden: np.ndarray
+    output: np.ndarray
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(tf.cast(images, tf.float64), [tf.shape(images)[0], len(self.hidden)])
+        return tf.cast(tf.tanh((flat - 0.5) @ self.hidden) @ self.output, tf.float32)
+
+    def margin(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Largest wrong logit minus the true one, computed in NumPy."""
+        logits = np.tanh((images.reshape(len(images), -1) - 0.5) @ self.hidden) @ self.output
+        true = np.eye(logits.shape[1], dtype=bool)[labels]
+        return np.where(true, -np.inf, logits).max(1) - logits[true]
+
+
+def sharp_network(*shape: int, count: int = 23) -> tuple[Sharp, np.ndarray, np.ndarray]:
+    """The network for examples of a shape, ``count`` of them, and its own answers as labels."""
+    rng = np.random.default_rng(7)
+    pixels = math.prod(shape)
+    model = Sharp(rng.normal(size=(pixels, 32)) / math.sqrt(pixels), 4 * rng.normal(size=(32, 5)))
+    images = rng.uniform(0, 1, (count, *shape)).astype(np.float32)
+    return model, images, model(tf.constant(images)).numpy().argmax(-1)
+
+
+def linear_model(classes: int) -> tuple[Linear, np.ndarray, np.ndarray]:
+    """A linear model whose boundaries lie well within the box around its 24 images of 5x4.
+
+    Its normals differ in length, so that the likeliest other class is often not the nearest.
+    """
+    rng = np.random.default_rng(classes)
+    weights = rng.normal(size=(20, classes)) * rng.uniform(0.3, 2.0, classes)
+    weights -= weights.mean(0)
+    images = rng.uniform(0.4, 0.6, (24, 5, 4, 1)).astype(np.float32)
+    model = Linear(weights.astype(np.float32))
+    return model, images, model(tf.constant(images)).numpy().argmax(-1)
