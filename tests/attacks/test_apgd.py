@@ -146,7 +146,7 @@ def test_broken_examples_cost_little(digits_cnn):
 
 
 def test_rounds_without_a_target_do_nothing():
-    model, images, labels = _at_distance(0.05, np.inf, 3)
+    model, images, labels = _at_distance(0.05, "linf", 3)
     counter = _Counter(lambda batch, training: model(batch))
     two = counter.count(_apgd_t(0.04, target_classes=2, steps=20), images, labels)
     nine = counter.count(_apgd_t(0.04, target_classes=9, steps=20), images, labels)
@@ -158,7 +158,7 @@ def test_rounds_without_a_target_do_nothing():
 
 @pytest.mark.parametrize("masked", [-np.inf, -1e9])
 def test_masked_classes_are_neither_targets_nor_obstacles(masked):
-    inner, images, labels = _at_distance(0.05, np.inf, 2)
+    inner, images, labels = _at_distance(0.05, "linf", 2)
 
     def model(batch: tf.Tensor) -> tf.Tensor:
         return tf.pad(inner(batch), [[0, 0], [1, 1]], constant_values=np.float32(masked))
