@@ -4,11 +4,11 @@
 # make install  only the virtual environment, for `.venv/bin/bcgan-tf`
 #
 # PYTHON=... chooses the interpreter, VENV=... the virtual environment, ARGS=... goes to pytest,
-# JOBS=... processes run the tests (0: this one alone).
+# JOBS=... processes run the tests (0: one, as ARGS=--pdb needs it).
 
 VENV ?= .venv
-# Most tests trace graphs, in one thread; more than two of TensorFlow want much memory.
-JOBS ?= 2
+# Most tests trace graphs, in one thread. A process of TensorFlow takes 2 to 3 GB: no more than two.
+JOBS ?= $(shell test "$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)" -gt 1 && echo 2 || echo 0)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -27,7 +27,7 @@ demo: install
 	$(BIN)/bcgan-tf run --dataset digits --preset quick --run-dir runs/demo --saved-models runs/demo/saved_models
 
 test: install-dev
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ import os
 
 # Before TensorFlow is imported: its start-up lines would drown pytest's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Two processes run the tests: the first must not take all of a GPU's memory.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import pytest
 import tensorflow as tf
