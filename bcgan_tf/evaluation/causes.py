@@ -171,12 +171,12 @@ def _logit_scale(subject: Subject) -> dict[str, Any]:
 
 def _probabilities(subject: Subject) -> dict[str, Any]:
     off = float(subject.survivors(subject.pgd()).mean())
-    on = _accuracy(subject.pgd(), _clipped_log_probabilities(subject.model), subject)
+    on = _accuracy(subject.pgd(), clipped_log_probabilities(subject.model), subject)
     what = f"PGD on probabilities clipped at {_CLIP:g}"
     return _row(what, "PGD on the logits", on, off, subject.n)
 
 
-def _clipped_log_probabilities(model: Any) -> LogitsFn:
+def clipped_log_probabilities(model: Any) -> LogitsFn:
     """What keras.losses makes of probabilities before it takes the softmax cross entropy."""
     forward = checks.as_logits_fn(model)
 
@@ -229,7 +229,7 @@ class _CarliniWagner:
 
     def label_trap(self) -> dict[str, Any]:
         towards = Batched(
-            lambda images, labels: _towards(
+            lambda images, labels: towards_true_label(
                 checks.as_logits_fn(self._subject.model), images, labels
             ),
             self._subject.batch_size,
@@ -239,7 +239,7 @@ class _CarliniWagner:
         return _row(what, "CW away from it", on, self.honest(), len(self._labels))
 
 
-def _towards(logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def towards_true_label(logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """CW with the true label as its *target*, on all images, misclassified ones included.
 
     Minimises ``||x' - x||^2 + c * max(max_{i != y} z_i - z_y, 0)`` by gradient steps on tanh

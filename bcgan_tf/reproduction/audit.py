@@ -1,0 +1,193 @@
+"""Which way of evaluating gives the paper's figures: each tried on the same networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.attack import Attack
+from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation import subject as diagnosed
+from bcgan_tf.evaluation.attack_checks import scaled, temperature
+from bcgan_tf.evaluation.causes import clipped_log_probabilities, towards_true_label
+from bcgan_tf.evaluation.transfer import FullPGD
+from bcgan_tf.files import as_json, replace_file, write_json
+from bcgan_tf.reproduction import paper
+from bcgan_tf.reproduction.audit_page import audit_page
+from bcgan_tf.reproduction.measures import Subject, bounded_attacks, carlini_wagner, stage
+from bcgan_tf.reproduction.protocol import Protocol, check_rows
+from bcgan_tf.reproduction.rows import ORIGINAL, trained
+from bcgan_tf.reproduction.workspace import Workspace, file_digest
+
+# Where the paper's figures cannot be taken at their word, and two to compare with.
+AUDITED_ROWS = ("original", "pgd-at", "distillation", "bcgan")
+SAMPLES, CW_SAMPLES = 1000, 100
+LOGITS, DIVIDED, TIMES, PROBABILITIES, TRANSFER = (
+    "white-box, logits",
+    "white-box, logits / T",
+    "white-box, logits x 100",
+    "white-box, probabilities clipped at 1e-7",
+    "transfer from the original network",
+)
+SEARCH, SMALL, LARGE, TOWARDS = (
+    "binary search of c",
+    "c = 0.001 alone",
+    "c = 1 alone",
+    "towards the true class",
+)
+_BATCH = 250
+
+
+def audit(
+    workspace: Workspace,
+    protocol: Protocol,
+    rows: Sequence[str] = (),
+    *,
+    results: Path,
+    command: str,
+    samples: int = SAMPLES,
+    cw_samples: int = CW_SAMPLES,
+) -> Path:
+    """Evaluates rows of Table 1 in each way that could have given the paper's figures.
+
+    What is finished is kept in the cache, and the pages are written after every row.
+
+    Args:
+        workspace: the data, preset, seed and cache.
+        protocol: the eps, steps and settings of FGSM, PGD and Carlini-Wagner.
+        rows: deterministic rows of the paper's table; none: :data:`AUDITED_ROWS`.
+        results: where ``audit-<dataset>.json`` and ``.md`` are written.
+        command: a command line that repeats it, for the page.
+        samples: test images for FGSM and PGD.
+        cw_samples: of these, for Carlini-Wagner.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: no such row, one that answers at random, or a training that failed.
+    """
+    chosen = check_rows(rows or AUDITED_ROWS)
+    if "defense-gan" in chosen:
+        raise UserError(
+            "the audit is of networks that answer the same twice; leave out defense-gan"
+        )
+    original = trained(workspace, ORIGINAL)
+    document: dict[str, Any] = {
+        "dataset": workspace.data.name,
+        "preset": workspace.preset,
+        "seed": workspace.seed,
+        "command": command,
+        "samples": samples,
+        "cw_samples": cw_samples,
+        "protocol": as_json(protocol.to_dict()),
+        "paper": {
+            row: list(paper.TABLE_1.get(workspace.data.name, {}).get(row, ())) for row in chosen
+        },
+        "rows": {},
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    page = results / f"audit-{workspace.data.name}.md"
+    for row in chosen:
+        file = original if row == ORIGINAL else trained(workspace, row)
+        subject = Subject(workspace, protocol, row, file, None if row == ORIGINAL else original)
+        found = _audited(subject, samples, cw_samples)
+        document["rows"][row] = as_json({**found, "environments": subject.environments})
+        write_json(page.with_suffix(".json"), document)
+        replace_file(page, audit_page(document).encode())
+    return page
+
+
+def _audited(subject: Subject, samples: int, cw_samples: int) -> dict[str, Any]:
+    """``temperature``, ``clean``, ``bounded`` (unit, column, choice) and ``cw`` (choice)."""
+    settings = {
+        "n": samples,
+        "cw_n": cw_samples,
+        "radii": subject.protocol.radii(),
+        "pgd_steps": subject.protocol.pgd_steps,
+        "cw": [subject.protocol.cw_steps, subject.protocol.cw_learning_rate],
+        "original": file_digest(subject.original_file) if subject.original_file else None,
+    }
+    part = subject.workspace.data.test.take(samples, seed=0)
+    images, labels = part.scaled(), part.labels
+    with subject.open("audit", settings) as run:
+
+        def measure() -> dict[str, float]:
+            of = diagnosed.Subject(subject.model, images, labels, 0.1, "linf", 0, _BATCH)
+            return {"temperature": temperature(of), "clean": float(of.right.mean())}
+
+        known = stage(run, "logits", measure)
+        bounded: dict[str, Any] = {}
+        for unit, attacks in bounded_attacks(subject.protocol, subject.workspace.seed).items():
+            bounded[unit] = {}
+            for column, attack in attacks.items():
+                ways = _bounded_ways(subject, attack, images, labels, known["temperature"])
+                bounded[unit][column] = _choices(run, f"{unit} {column}", ways)
+        ways = _carlini_wagner_ways(subject, images[:cw_samples], labels[:cw_samples])
+        return {**known, "bounded": bounded, "cw": _choices(run, "cw", ways)}
+
+
+def _choices(run: Any, what: str, ways: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    return {
+        choice: stage(run, f"{what}, {choice}", lambda way=way: {"accuracy": way()})["accuracy"]
+        for choice, way in ways.items()
+    }
+
+
+def _bounded_ways(
+    subject: Subject, attack: Attack, images: np.ndarray, labels: np.ndarray, scale: float
+) -> dict[str, Callable[[], float]]:
+    def white_box(view: Any) -> float:
+        return attack(view, images, labels).robust_accuracy
+
+    def transfer() -> float:
+        steps = attack.config().get("steps")
+        made = attack if steps is None else FullPGD(attack.config()["eps"], steps=steps)
+        return _accuracy(subject.model, made(subject.original, images, labels).adversarials, labels)
+
+    ways: dict[str, Callable[[], float]] = {LOGITS: lambda: white_box(subject.model)}
+    if scale > 1:
+        ways[DIVIDED] = lambda: white_box(scaled(subject.model, scale))
+    ways[TIMES] = lambda: white_box(scaled(subject.model, 0.01))
+    ways[PROBABILITIES] = lambda: white_box(clipped_log_probabilities(subject.model))
+    if subject.original_file is not None:
+        ways[TRANSFER] = transfer
+    return ways
+
+
+def _carlini_wagner_ways(
+    subject: Subject, images: np.ndarray, labels: np.ndarray
+) -> dict[str, Callable[[], float]]:
+    honest = carlini_wagner(subject.protocol, subject.workspace.seed)
+    options = honest.config() | {"binary_search_steps": 1}
+
+    def with_one(const: float) -> float:
+        attack = type(honest)(**(options | {"initial_const": const}))
+        return attack(subject.model, images, labels).robust_accuracy
+
+    def towards() -> float:
+        forward = checks.as_logits_fn(subject.model)
+        made = Batched(lambda x, y: towards_true_label(forward, x, y), _BATCH)(images, labels)
+        return _accuracy(subject.model, made, labels)
+
+    ways: dict[str, Callable[[], float]] = {
+        SEARCH: lambda: honest(subject.model, images, labels).robust_accuracy,
+        SMALL: lambda: with_one(1e-3),
+        LARGE: lambda: with_one(1.0),
+        TOWARDS: towards,
+    }
+    if subject.original_file is not None:
+        ways[TRANSFER] = lambda: _accuracy(
+            subject.model, honest(subject.original, images, labels).adversarials, labels
+        )
+    return ways
+
+
+def _accuracy(model: Any, images: np.ndarray, labels: np.ndarray) -> float:
+    logits = Batched(checks.as_logits_fn(model), _BATCH)(images)
+    return float((logits.argmax(-1) == labels).mean())

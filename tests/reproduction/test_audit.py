@@ -1,0 +1,102 @@
+"""The audit: each way of evaluating on the same network, measured once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bcgan_tf.errors import UserError
+from bcgan_tf.reproduction import audit as module
+from bcgan_tf.reproduction import tables
+from bcgan_tf.reproduction.audit import LOGITS, PROBABILITIES, TIMES, TRANSFER, audit
+from bcgan_tf.reproduction.audit_page import audit_page, nearest
+from bcgan_tf.reproduction.protocol import protocol
+
+SMALL = protocol("digits", options={"cw_steps": 20, "cw_search_steps": 3})
+COMMAND = "bcgan-tf reproduce audit --dataset digits"
+
+
+@pytest.fixture
+def audited(workspace, trained, monkeypatch, tmp_path):
+    """The JSON of an audit of two rows that are one linear network, and how to ask again."""
+    del trained
+    monkeypatch.setattr(module, "trained", tables.trained)
+
+    def run():
+        page = audit(
+            workspace,
+            SMALL,
+            ("original", "bcgan"),
+            results=tmp_path,
+            command=COMMAND,
+            samples=60,
+            cw_samples=8,
+        )
+        return json.loads(page.with_suffix(".json").read_text())["rows"], page
+
+    return run
+
+
+def test_each_way_does_what_it_says(audited):
+    rows, page = audited()
+    assert TRANSFER not in rows["original"]["bounded"]["[0, 1]"]["fgsm-1"]
+    inflated = []
+    for columns in rows["bcgan"]["bounded"].values():
+        for column in ("fgsm-1", "fgsm-2"):
+            found = columns[column]
+            # The surrogate is the network itself, and FGSM on it the same.
+            assert found[TRANSFER] == found[LOGITS]
+            # Float32 has no gradient left where the logits are a hundred times as far apart.
+            inflated.append(found[TIMES] - found[LOGITS])
+            assert found[PROBABILITIES] >= found[LOGITS]
+    assert min(inflated) >= 0 and max(inflated) > 0.2
+    wagner = rows["bcgan"]["cw"]
+    assert wagner["binary search of c"] <= wagner["c = 0.001 alone"]
+    assert wagner["towards the true class"] >= rows["bcgan"]["clean"] - 0.1
+    assert COMMAND in page.read_text()
+
+
+def test_a_repeat_measures_nothing(audited, counted):
+    first, _ = audited()
+    calls = counted(module, "_accuracy")
+    attacks = counted(module, "bounded_attacks")
+    again, _ = audited()
+    assert again == first and not calls and len(attacks) == 2
+
+
+def test_the_nearest_way_is_named_and_a_far_one_is_not_bold():
+    found = {
+        "clean": 0.98,
+        "temperature": 1.0,
+        "bounded": {
+            "[0, 1]": {"fgsm-1": {"a": 0.2, "b": 0.7}},
+            "[-1, 1]": {"fgsm-1": {"a": 0.5, "b": 0.6}},
+        },
+        "cw": {"honest": 0.0, "towards": 0.97},
+    }
+    assert nearest(found, "fgsm-1", 0.745) == ("b, [0, 1]", 0.7)
+    assert nearest(found, "cw", 0.975) == ("towards", 0.97)
+    for columns in found["bounded"].values():
+        columns |= {"fgsm-2": columns["fgsm-1"], "pgd": columns["fgsm-1"]}
+    found["environments"] = []
+    document = {
+        "dataset": "mnist",
+        "preset": "quick",
+        "seed": 0,
+        "command": COMMAND,
+        "samples": 10,
+        "cw_samples": 5,
+        "protocol": {"fgsm_eps": [0.2, 0.4], "pgd_steps": 40},
+        "paper": {"bcgan": [97.7, 71.0, 97.3, 20.0, 97.5]},
+        "rows": {"bcgan": found},
+    }
+    page = audit_page(document)
+    assert "| BCGAN | fgsm-1 | 71.0 | 20.0 / 50.0 | **70.0** | b, [0, 1] |" in page
+    assert "| BCGAN | fgsm-2 | 97.3 | 20.0 / 50.0 | 70.0 | none (b, [0, 1]) |" in page
+    assert "| BCGAN | cw | 97.5 | 0.0 | **97.0** | towards |" in page
+
+
+def test_what_answers_at_random_is_refused(workspace, tmp_path):
+    with pytest.raises(UserError, match="leave out defense-gan"):
+        audit(workspace, SMALL, ("defense-gan",), results=tmp_path, command=COMMAND)
