@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,9 @@ def _carlini_wagner_ways(
     subject: Subject, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, Callable[[], float]]:
     honest = carlini_wagner(subject.protocol, subject.workspace.seed)
-    options = honest.config() | {"binary_search_steps": 1}
 
     def with_one(const: float) -> float:
-        attack = type(honest)(**(options | {"initial_const": const}))
+        attack = dataclasses.replace(honest, binary_search_steps=1, initial_const=const)
         return attack(subject.model, images, labels).robust_accuracy
 
     def towards() -> float:
