@@ -15,6 +15,8 @@ import tensorflow as tf
 import bcgan_tf  # noqa: F401  (pins the Keras backend before any test imports keras)
 from bcgan_tf import distribute
 
+pytest.register_assert_rewrite("helpers")
+
 # Before TensorFlow touches a device: afterwards the configuration is fixed.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

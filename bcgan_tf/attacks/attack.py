@@ -101,6 +101,11 @@ class AttackResult:
         }
 
 
+def deciding_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A ``config`` without the batch size, which changes no result."""
+    return {key: value for key, value in config.items() if key != "batch_size"}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(abc.ABC):
     """A frozen configuration; calling it attacks a model.

@@ -51,8 +51,7 @@ def loss_gradient(
     """
     with tf.GradientTape() as tape:
         tape.watch(images)
-        # The loop needs ranks that are known, even where the model's are not.
-        logits = tf.ensure_shape(logits_fn(images), [None, None])
+        logits = logits_fn(images)
         values = objective(labels, targets, logits)
     return require_gradient(tape.gradient(values, images)), values, logits
 
@@ -71,7 +70,6 @@ def ranked_wrong_class(
         The class, int64 ``[B]``, and whether there is such a class, bool ``[B]``: it is not where
         the rank is too large for K, or only classes with a logit of minus infinity are left.
     """
-    logits = tf.ensure_shape(logits, [None, None])
     classes, rank = tf.shape(logits)[1], tf.cast(rank, tf.int32)
     is_true = tf.one_hot(labels, classes, on_value=True, off_value=False)
     ranked = tf.math.top_k(tf.where(is_true, -math.inf, logits), k=classes)

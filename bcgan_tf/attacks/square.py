@@ -97,7 +97,7 @@ class Square(BoundedAttack):
         images = tf.reshape(images, [-1, *as_image])
 
         def judge(candidates: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            logits = tf.ensure_shape(logits_fn(tf.reshape(candidates, [-1, *shape])), [None, None])
+            logits = logits_fn(tf.reshape(candidates, [-1, *shape]))
             margin = margins(logits, labels)
             # A point where the logits are NaN is kept: run again on it, the model is refused.
             return margin, fooled(logits, labels) | tf.math.is_nan(margin)

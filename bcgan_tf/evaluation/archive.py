@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks.attack import AttackResult
+from bcgan_tf.attacks.attack import AttackResult, deciding_settings
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.files import as_json, replace_file
@@ -162,5 +162,4 @@ def _refuse_difference(first: Evaluation, other: Evaluation) -> None:
 
 
 def _told(result: AttackResult) -> tuple[str, dict[str, Any]]:
-    config = {key: value for key, value in result.config.items() if key != "batch_size"}
-    return result.attack, as_json(config)
+    return result.attack, as_json(deciding_settings(result.config))

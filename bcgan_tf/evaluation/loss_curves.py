@@ -110,7 +110,7 @@ def _ascent(attack: PGD, logits_fn: LogitsFn, loss: _Loss) -> Callable[..., tf.T
     def differentiate(points: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(points)
-            logits = tf.ensure_shape(logits_fn(points), [None, None])
+            logits = logits_fn(points)
             total = tf.reduce_sum(loss(labels, logits))
         return require_gradient(tape.gradient(total, points)), logits
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.apgd import APGD
-from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack
+from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, deciding_settings
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
 from bcgan_tf.attacks.preprocessing import (
@@ -119,7 +119,10 @@ def evaluate(
     settings = {
         **identity,
         "shard": list(shard),
-        "attacks": [_told(one.attack) for one in prepared],
+        "attacks": [
+            {"attack": one.attack.name, **deciding_settings(one.attack.config())}
+            for one in prepared
+        ],
         "eps": eps,
         "norm": norm,
         "samples": samples,
@@ -280,12 +283,6 @@ def _checked_classes(model: Any, images: np.ndarray, labels: np.ndarray) -> int:
     if labels.max() >= logits.shape[1]:
         checks.check_logits(logits, np.full(len(logits), labels.max()))
     return logits.shape[1]
-
-
-def _told(attack: Attack) -> dict[str, Any]:
-    """An attack's settings without the batch size, which changes no result."""
-    config = {key: value for key, value in attack.config().items() if key != "batch_size"}
-    return {"attack": attack.name, **config}
 
 
 def fingerprint(model: Any) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.apgd import APGD
-from bcgan_tf.attacks.attack import Attack, AttackResult
+from bcgan_tf.attacks.attack import Attack, AttackResult, deciding_settings
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
@@ -112,10 +112,11 @@ class Subject:
         """What the evaluation found, where the very same attack was run on all images there."""
         if self.evaluation is None:
             return None
-        settings = _told(attack.config())
+        settings = deciding_settings(attack.config())
         for result in self.evaluation.results:
             complete = bool((result.attacked == result.clean_correct).all())
-            if result.attack == attack.name and complete and _told(result.config) == settings:
+            same = result.attack == attack.name and deciding_settings(result.config) == settings
+            if same and complete:
                 return result.robust[: self.n]
         return None
 
@@ -146,7 +147,3 @@ def square_results(evaluation: Evaluation | None) -> list[AttackResult]:
     if evaluation is None:
         return []
     return [r for r in evaluation.results if r.attack.startswith("Square")]
-
-
-def _told(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "batch_size"}

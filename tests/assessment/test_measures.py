@@ -1,0 +1,94 @@
+"""What an assessment measures and writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bcgan_tf import assessment
+from bcgan_tf.evaluation import archive
+from bcgan_tf.evaluation.loss_curves import loss_curves
+from bcgan_tf.report import evaluation_figures
+from bcgan_tf.report.evaluation_figures import example_images
+from helpers.assessments import (
+    EPS,
+    SETTINGS,
+    arrays,
+    assess,
+    dataset,
+    linear,
+)
+
+
+def test_what_a_run_holds(quick, diagnosed, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(assessment, "loss_curves", loss_curves)
+    monkeypatch.setattr(evaluation_figures, "example_images", example_images)
+    settings = dataclasses.replace(SETTINGS, diagnose=True)
+    metrics = assess(tmp_path, settings, control=linear, surrogate=linear, batch_size=7)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    model = metrics["models"]["m"]
+    assert model["clean_accuracy"] == 55 / 60 and model["n"] == 60
+    (found,) = model["evaluations"]
+    evaluation = archive.load(tmp_path / "evaluation-m.npz")
+    assert found["robust_accuracy"] == evaluation.robust_accuracy
+    assert [attack["attack"] for attack in found["attacks"]] == ["FGSM", "PGD-4"]
+    assert found["attacks"][1]["attacked"] == round(60 * found["attacks"][0]["left"])
+    assert 0.2 < found["robust_accuracy"] < 0.9
+    assert found["verdict"]["kind"] == "robust"
+    assert found["verdict"]["accuracy"] == found["robust_accuracy"]
+    assert found["diagnosis"]["flags"][0]["text"] == "as planted"
+    assert "causes" not in found and found["loss_curves"]["eps"] == EPS
+    (asked,) = diagnosed
+    assert asked["control"] is linear and asked["surrogate"] is linear and asked["batch_size"] == 7
+    assert asked["eps"] == EPS and asked["evaluation"].n == 60
+    (examples,) = (tmp_path / "figures").glob("examples-m-standard-linf-0.03*.png")
+    assert examples.stat().st_size > 1000
+
+
+def test_a_masked_model_has_its_causes_measured(quick, diagnosed, tmp_path: Path) -> None:
+    def masked(images: tf.Tensor) -> tf.Tensor:
+        return 3000.0 * linear(images)
+
+    masked.masked = True  # pyright: ignore[reportFunctionMemberAccess]
+    metrics = assess(tmp_path, dataclasses.replace(SETTINGS, diagnose=True), model=masked)
+    (found,) = metrics["models"]["m"]["evaluations"]
+    assert found["verdict"]["kind"] == "gradient masking"
+    causes = {row["cause"]: row for row in found["causes"]["rows"]}
+    assert causes["logit scale"]["reproduces"] and causes["transfer"]["inflation"] is None
+
+
+def test_the_paper_is_read_in_both_units(quick, tmp_path: Path) -> None:
+    metrics = assess(tmp_path, dataclasses.replace(SETTINGS, suite="paper", eps=0.06))
+    wide, narrow = metrics["models"]["m"]["evaluations"]
+    assert (wide["eps"], narrow["eps"]) == (0.06, 0.03)
+    assert wide["reading"] == "eps 0.06 read as of [0, 1] pixels"
+    assert narrow["reading"] == "eps 0.06 read as of [-1, 1] pixels, 0.03 of [0, 1]"
+    assert narrow["robust_accuracy"] > wide["robust_accuracy"]
+    half = assess(tmp_path / "half", dataclasses.replace(SETTINGS, eps=0.06, eps_unit="11"))
+    (told,) = half["models"]["m"]["evaluations"]
+    assert told["eps"] == 0.03 and told["reading"] == narrow["reading"]
+
+
+def test_the_images_are_those_of_the_first_look(quick, tmp_path: Path) -> None:
+    assess(tmp_path, dataclasses.replace(SETTINGS, n=20))
+    found = arrays(tmp_path)
+    np.testing.assert_array_equal(found["labels"], dataset().test.take(20, seed=0).labels)
+
+
+def test_the_smallest_perturbations(quick, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, minimum_perturbation=True, n=30)
+    metrics = assess(tmp_path, settings)
+    (found,) = metrics["models"]["m"]["evaluations"]
+    with np.load(tmp_path / "perturbation-m.npz") as saved:
+        assert (saved["best"] <= saved["multi"]).all() and (saved["multi"] <= saved["fgsm"]).all()
+        evaluation = archive.load(tmp_path / "evaluation-m.npz")
+        broken = evaluation.clean_correct & ~evaluation.worst_case
+        assert broken.any() and saved["best"][broken].max() <= EPS * (1 + 1e-4)
+    assert found["curve"][0] == [0.0, found["clean_accuracy"]]
+    assert dict(found["curve"])[0.03] <= found["robust_accuracy"]
+    counted = found["distances"]["readings"]["best"]
+    assert sum(counted["counts"]) + counted["misclassified"] + counted["not_found"] == 30

@@ -1,0 +1,173 @@
+"""Assessments killed and resumed, on a full disk and damaged, in shards and merged."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bcgan_tf import assessment, files
+from bcgan_tf.assessment import assess_models
+from bcgan_tf.assessment_settings import AssessmentSettings
+from bcgan_tf.errors import UserError
+from bcgan_tf.runs import RunDirectory
+from bcgan_tf.shard_merging import common_config, merge_shards
+from helpers.assessments import (
+    SETTINGS,
+    Killed,
+    arrays,
+    assess,
+    dataset,
+    killing,
+    linear,
+    same,
+    without_seconds,
+)
+
+
+def test_killed_anywhere_it_ends_the_same(quick, diagnosed, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, diagnose=True)
+    expected = assess(tmp_path / "whole", settings)
+    kills = 0
+    for after in (2, 5, 8):
+        with contextlib.suppress(Killed):
+            assess(tmp_path / "killed", settings, progress=killing(after))
+            break
+        kills += 1
+    assert kills >= 3
+    found = assess(tmp_path / "killed", settings)
+    assert without_seconds(found) == without_seconds(expected)
+    same(arrays(tmp_path / "killed"), arrays(tmp_path / "whole"))
+
+
+def test_what_is_finished_is_not_done_again(quick, diagnosed, tmp_path: Path, monkeypatch) -> None:
+    settings = dataclasses.replace(SETTINGS, diagnose=True)
+    expected = assess(tmp_path, settings)
+    for name in ("evaluate", "diagnose", "loss_curves"):
+        monkeypatch.setattr(assessment, name, None)
+    assert assess(tmp_path, settings) == expected
+
+
+def test_a_state_of_other_settings_is_refused(quick, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        assess(tmp_path, progress=killing(6))
+    pieces = sorted((tmp_path / "state-m").glob("*.npz"))
+    assert pieces
+    other = dataclasses.replace(SETTINGS, eps=0.05)
+    with pytest.raises(UserError, match=r"started with other settings: eps \(0.03 there, 0.05 now"):
+        assess(tmp_path, other)
+    with pytest.raises(UserError, match=r"holds an evaluation with other settings: model"):
+        assess(tmp_path, model=lambda images: linear(images) * 2)
+    assert sorted((tmp_path / "state-m").glob("*.npz")) == pieces
+
+
+def test_shards_merged_are_one_run(quick, diagnosed, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, diagnose=True, n=40)
+    expected = assess(tmp_path / "whole", settings)
+    folders = []
+    for number in (3, 1, 2):
+        folder = tmp_path / f"shard{number}"
+        shard = assess(folder, dataclasses.replace(settings, shard=(number, 3)))
+        (told,) = shard["models"]["m"]["evaluations"]
+        assert told["shard"] == f"{number}/3" and "verdict" not in told
+        assert told["n"] in (13, 14)
+        folders.append(folder)
+    assert len(diagnosed) == 1  # a shard has not all that a diagnosis needs
+    config = common_config(folders)
+    assert AssessmentSettings.from_dict(config) == settings
+    with RunDirectory.create(tmp_path / "merged", "merge", config) as run:
+        merge_shards(run, folders, ["m"], settings)
+        merged = assess_models(run, dataset(), {"m": linear}, settings)
+    same(arrays(tmp_path / "merged"), arrays(tmp_path / "whole"))
+    assert without_seconds(merged) == without_seconds(expected)
+
+
+def test_only_shards_of_one_assessment_are_merged(quick, tmp_path: Path) -> None:
+    def shard(name: str, **changes: Any) -> Path:
+        assess(tmp_path / name, dataclasses.replace(SETTINGS, **changes))
+        return tmp_path / name
+
+    one, two = shard("one", shard=(1, 2)), shard("two", shard=(2, 2))
+    other = shard("other", shard=(2, 2), eps=0.05)
+    with pytest.raises(UserError, match=r"one and .*other differ in eps \(0.03 and 0.05\)"):
+        common_config([one, other])
+    with pytest.raises(UserError, match="holds no run"):
+        common_config([one, tmp_path])
+    config = common_config([one, two])
+
+    def merge(*folders: Path) -> None:
+        with RunDirectory.create(tmp_path / "merged", "merge", config, resume=True) as run:
+            merge_shards(run, folders, ["m"], SETTINGS)
+
+    with pytest.raises(UserError, match="overlap"):
+        merge(one, one)
+    with pytest.raises(UserError, match="30 of 60 images; some are missing"):
+        merge(two)
+    with pytest.raises(Killed):
+        assess(
+            tmp_path / "late",
+            dataclasses.replace(SETTINGS, shard=(2, 2)),
+            progress=killing(3),
+        )
+    with pytest.raises(UserError, match=r"late is not finished .*attack --run-dir .* --resume"):
+        merge(one, tmp_path / "late")
+    (two / "evaluation-m.npz").write_bytes((two / "evaluation-m.npz").read_bytes()[:-60])
+    with pytest.raises(UserError, match="damaged"):
+        merge(one, two)
+
+
+def test_a_truncated_piece_is_named_and_done_again(quick, unbroken, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        assess(tmp_path, progress=killing(6))
+    piece = min((tmp_path / "state-m").glob("*.npz"))
+    piece.write_bytes(piece.read_bytes()[:100])
+    with pytest.raises(UserError, match=rf"{piece.name} is damaged or cut short") as caught:
+        assess(tmp_path)
+    assert "\n" not in str(caught.value)
+    piece.unlink()
+    assess(tmp_path)
+    same(arrays(tmp_path), arrays(unbroken[0]))
+
+
+def test_truncated_settings_of_a_state(quick, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        assess(tmp_path, progress=killing(6))
+    file = tmp_path / "state-m" / "settings.json"
+    file.write_text(file.read_text()[:30])
+    with pytest.raises(UserError, match=r"settings\.json is cut short"):
+        assess(tmp_path)
+
+
+@pytest.mark.parametrize("writes", [3, 6, 10, 13])
+def test_a_full_disk_loses_nothing(
+    quick, unbroken, tmp_path: Path, monkeypatch, writes: int
+) -> None:
+    """Full at the settings of the state, a piece of it, the arrays, and the metrics."""
+    real, count = Path.open, [0]
+
+    def open_until_full(self: Path, mode: str = "r", *rest: Any, **options: Any):
+        if mode == "wb" and self.name.endswith(files.PARTIAL_SUFFIX):
+            count[0] += 1
+            if count[0] == writes:
+                real(self, "wb").close()
+                raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", open_until_full)
+    with pytest.raises((UserError, OSError), match="No space left on device") as caught:
+        assess(tmp_path)
+    assert "\n" not in str(caught.value)
+    failed = {3: "settings.json", 6: "state-m", 10: "evaluation-m.npz", 13: "metrics.json"}
+    assert failed[writes] in str(caught.value)
+    done = {piece: piece.read_bytes() for piece in tmp_path.rglob("00*.npz")}
+    assert len(done) == min(max(writes - 4, 0), 6)
+    monkeypatch.setattr(Path, "open", real)
+    metrics = assess(tmp_path)
+    assert all(piece.read_bytes() == content for piece, content in done.items())
+    assert without_seconds(metrics) == without_seconds(unbroken[1])
+    same(arrays(tmp_path), arrays(unbroken[0]))
+    assert not list(tmp_path.rglob("*.partial"))

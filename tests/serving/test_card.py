@@ -1,0 +1,109 @@
+"""The card beside an export, and exports that are refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import bcgan_tf
+from bcgan_tf.errors import UserError
+from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.serving import export, verify
+from helpers.exports import NAMES
+
+
+def test_the_card_says_it_all(exported):
+    card = json.loads((exported / "export.json").read_text())
+    versions = card.pop("versions")
+    assert versions == {
+        "bcgan_tf": bcgan_tf.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": sys.version.split()[0],
+    }
+    assert card == {
+        "model": "digits",
+        "classes": ["a", "b", "c", "d"],
+        "input": {"shape": [8, 8, 1], "dtype": "float32", "range": [0.0, 1.0]},
+        "signatures": ["serving_default", "serve_bytes"],
+        "parameters": 26 * 32 + (25 * 32 + 1) * 64 + (4 * 64 + 1) * 4,
+        "defense": {"name": "bcgan", "beta": 0.3},
+        "clean_accuracy": 0.97,
+        "robust_accuracy": [
+            {"attack": "pgd", "eps": 0.1, "n": 200, "accuracy": 0.31},
+            {"attack": "cw-l2", "eps": None, "n": 100, "accuracy": 0.0},
+        ],
+        "run": "20260101-120000-run-digits",
+    }
+
+
+def test_what_was_not_measured_is_null(classifier, tmp_path):
+    path = export(classifier, tmp_path / "m", class_names=NAMES, card={"note": "as trained"})
+    card = json.loads((path / "export.json").read_text())
+    assert card["robust_accuracy"] is card["clean_accuracy"] is card["defense"] is None
+    assert card["note"] == "as trained"
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ({"classes": []}, "classes is filled in"),
+        ({"robust_accuracy": [{"attack": "pgd", "accuracy": 0.5}]}, "lacks eps, n"),
+        ({"robust_accuracy": [0.5]}, "lacks accuracy, attack, eps, n"),
+    ],
+)
+def test_a_card_that_claims_too_much_is_refused(classifier, tmp_path, card, message):
+    with pytest.raises(UserError, match=message):
+        export(classifier, tmp_path / "m", class_names=NAMES, card=card)
+    assert not (tmp_path / "m").exists()
+
+
+def test_every_weight_is_stored_once_and_no_path_of_this_machine(classifier, exported):
+    stored = sum(file.stat().st_size for file in exported.glob("variables/*"))
+    assert 0 <= stored - 4 * classifier.count_params() < 5000  # no optimizer either
+    for file in exported.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            for folder in (exported.parent, Path(bcgan_tf.__file__).parent, Path.home()):
+                assert str(folder).encode() not in content, file
+
+
+def visible(directory: Path) -> list[str]:
+    """The versions a server would load."""
+    return sorted(entry.name for entry in directory.iterdir() if entry.name.isdigit())
+
+
+def test_mistakes_before_anything_is_written(classifier, tmp_path):
+    with pytest.raises(UserError, match="4 outputs, but there are 3 classes"):
+        export(classifier, tmp_path / "m", class_names="abc", card={})
+    softmax = keras.Model(classifier.inputs[0], keras.layers.Softmax()(classifier.outputs[0]))
+    with pytest.raises(UserError, match="softmax"):
+        export(softmax, tmp_path / "m", class_names=NAMES, card={})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        export(classifier, tmp_path / "file", class_names=NAMES, card={})
+    assert visible(tmp_path) == []
+    assert not (tmp_path / "m").exists()
+
+
+def test_verify_finds_what_differs(classifier, exported, tmp_path):
+    assert verify(exported, classifier) <= 1e-5
+    assert verify(exported.parent) == 0.0  # the newest version, with nothing to compare it with
+    other = small_cnn((8, 8, 1), 4, seed=0)
+    kernel, bias = other.layers[-1].get_weights()
+    other.layers[-1].set_weights([kernel, bias + np.float32([0, 0, 0, 1e-3])])
+    with pytest.raises(UserError, match=r"differ by up to 0\.001"):
+        verify(exported, other)
+    with pytest.raises(UserError, match="has 4 classes, not 3"):
+        verify(exported, small_cnn((8, 8, 1), 3))
+    with pytest.raises(UserError, match="holds no exported model"):
+        verify(tmp_path)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "foreign"))
+    with pytest.raises(UserError, match="no model exported by bcgan_tf"):
+        verify(tmp_path / "foreign")
