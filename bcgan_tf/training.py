@@ -30,6 +30,21 @@ def train(
     Returns:
         The saved classifier, ``classifier.keras`` in the run's folder.
     """
+    return _train_once(
+        run,
+        data,
+        "train",
+        CLASSIFIER,
+        lambda: untrained(data, recipe, seed=seed),
+        epochs=recipe.classifier_epochs,
+        recipe=recipe,
+        seed=seed,
+        devices=devices,
+    )
+
+
+def untrained(data: Dataset, recipe: Recipe, *, seed: int = 0) -> keras.Model:
+    """The recipe's classifier with its initial weights."""
     options: dict[str, Any] = (
         {} if recipe.architecture == "small_cnn" else {"width": recipe.architecture_width}
     )
@@ -37,18 +52,8 @@ def train(
         options["dtype"] = recipe.dtype
     if recipe.architecture == "strided_cnn":
         options["threshold"] = recipe.threshold
-    return _train_once(
-        run,
-        data,
-        "train",
-        CLASSIFIER,
-        lambda: build_classifier(
-            recipe.architecture, data.image_shape, data.num_classes, seed=seed, **options
-        ),
-        epochs=recipe.classifier_epochs,
-        recipe=recipe,
-        seed=seed,
-        devices=devices,
+    return build_classifier(
+        recipe.architecture, data.image_shape, data.num_classes, seed=seed, **options
     )
 
 

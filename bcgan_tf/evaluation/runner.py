@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.apgd import APGD
-from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, deciding_settings
+from bcgan_tf.attacks.attack import Attack, PreparedAttack, deciding_settings
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
 from bcgan_tf.attacks.preprocessing import (
@@ -26,14 +24,11 @@ from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite as attacks_of
 from bcgan_tf.data.dataset import Split
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.chunks import Chunks, Progress
 from bcgan_tf.evaluation.gradient_health import usable
 from bcgan_tf.evaluation.pieces import Pieces
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 
-# Work done, work to do, and what is at work, such as "APGD-CE: 912 of 1,000 left".
-Progress = Callable[[int, int, str], None]
-
-_CHUNK = 1000
 _PROBES = 64
 _SUITE = "standard"
 # Suites whose answer is to be believed, not to be compared with the paper's.
@@ -82,7 +77,7 @@ def evaluate(
         state: a folder for what is finished; the same call resumes from it.
         batch_size: most images at once: bounds memory, changes no result.
         seed: of all draws.
-        progress: see :data:`Progress`.
+        progress: see :data:`bcgan_tf.evaluation.chunks.Progress`.
 
     Returns:
         The accuracies, each attack's result, and the per-example worst case.
@@ -128,7 +123,7 @@ def evaluate(
         "samples": samples,
     }
     with Pieces(Path(state) if state is not None else None, settings) as pieces:
-        work = _Work(
+        work = Chunks(
             attacks=prepared,
             survivors_only=suite is not None and suite != "paper",
             pieces=pieces,
@@ -138,93 +133,6 @@ def evaluate(
             ),
         )
         return work.run(images)
-
-
-@dataclasses.dataclass
-class _Work:
-    """One evaluation on its way: chunk by chunk, and within a chunk attack by attack."""
-
-    attacks: list[PreparedAttack]
-    survivors_only: bool
-    pieces: Pieces
-    progress: Progress | None
-    evaluation: Evaluation  # still without results
-
-    def run(self, images: np.ndarray) -> Evaluation:
-        chunks = [slice(start, start + _CHUNK) for start in range(0, len(images), _CHUNK)]
-        found: list[list[AttackResult]] = [[] for _ in self.attacks]
-        seconds = [0.0] * len(self.attacks)
-        standing = 0
-        for number, rows in enumerate(chunks):
-            left: np.ndarray | None = None
-            for position, attack in enumerate(self.attacks):
-                done = (rows.start * len(self.attacks), len(images[rows]), position, standing)
-                result, took = self._piece(
-                    f"{number:04d}-{position}", attack, images, rows, left, done
-                )
-                found[position].append(result)
-                seconds[position] += took
-                if self.survivors_only:
-                    part = dataclasses.replace(self.evaluation, results=(result,))
-                    left = (result.clean_correct if left is None else left) & ~part.broken_by(
-                        result
-                    )
-            standing += int(left.sum()) if left is not None else 0
-        return dataclasses.replace(
-            self.evaluation,
-            results=tuple(_joined(parts) for parts in found),
-            seconds=tuple(seconds),
-        )
-
-    def _piece(
-        self,
-        name: str,
-        attack: PreparedAttack,
-        images: np.ndarray,
-        rows: slice,
-        left: np.ndarray | None,
-        done: tuple[int, int, int, int],
-    ) -> tuple[AttackResult, float]:
-        finished = self.pieces.load(name, attack.attack, images[rows])
-        if finished is not None:
-            return finished
-        started = time.monotonic()
-        result = attack(
-            images[rows],
-            self.evaluation.labels[rows],
-            only=left,
-            indices=self.evaluation.indices[rows],
-            progress=self._reporter(attack.attack, len(images), left, done),
-        )
-        seconds = time.monotonic() - started
-        self.pieces.save(name, result, images[rows], seconds)
-        return result, seconds
-
-    def _reporter(
-        self, attack: Attack, total: int, left: np.ndarray | None, at: tuple[int, int, int, int]
-    ) -> Callable[[int, int], None] | None:
-        """One attack's progress on one chunk as progress through everything."""
-        progress = self.progress
-        if progress is None:
-            return None
-        base, rows, position, standing = at
-        survivors = standing + (rows if left is None else int(left.sum()))
-        seen = base // len(self.attacks) + rows
-        text = f"{attack.name}: {survivors:,} of {seen:,} left"
-
-        def report(done: int, to_do: int) -> None:
-            share = done / to_do if to_do else 1.0
-            progress(base + round(rows * (position + share)), total * len(self.attacks), text)
-
-        return report
-
-
-def _joined(parts: list[AttackResult]) -> AttackResult:
-    fields = ("adversarials", "clean_correct", "attacked", "success", "linf", "l2")
-    return dataclasses.replace(
-        parts[0],
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields},
-    )
 
 
 def _arrays(data: Split | tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 
 from bcgan_tf import assessment, files
 from bcgan_tf.attacks import FGSM, PGD
-from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation import chunks, runner
 from bcgan_tf.evaluation.diagnostics import Diagnosis
 from bcgan_tf.evaluation.flags import Flag
 from bcgan_tf.evaluation.gradient_health import GradientHealth
@@ -28,7 +28,7 @@ def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
         return files.replace_file(path, b"a picture, which takes longer than all the rest")
 
     monkeypatch.setattr(runner, "attacks_of", attacks)
-    monkeypatch.setattr(runner, "_CHUNK", 25)
+    monkeypatch.setattr(chunks, "_CHUNK", 25)
     monkeypatch.setattr(evaluation_figures, "example_images", draw)
 
 

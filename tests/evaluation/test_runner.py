@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import FGSM, PGD, Attack
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import archive, runner
+from bcgan_tf.evaluation import archive, chunks
 from bcgan_tf.evaluation.runner import evaluate
 
 RNG = np.random.default_rng(5)
@@ -102,7 +102,7 @@ def test_what_lies_beyond_eps_does_not_count():
 def test_chunks_change_nothing(monkeypatch):
     attacks = [Draws(seed=3), PGD(EPS, steps=5)]
     whole = evaluate(_linear, (IMAGES, LABELS), attacks)
-    monkeypatch.setattr(runner, "_CHUNK", 7)
+    monkeypatch.setattr(chunks, "_CHUNK", 7)
     _same(whole, evaluate(_linear, (IMAGES, LABELS), attacks))
 
 
@@ -146,7 +146,7 @@ class _Killed(Exception):
 
 
 def test_a_killed_evaluation_resumes_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_CHUNK", 20)
+    monkeypatch.setattr(chunks, "_CHUNK", 20)
     attacks = [Draws(seed=1), PGD(EPS, steps=4)]
     whole = evaluate(_linear, (IMAGES, LABELS), attacks)
 
@@ -213,7 +213,7 @@ def test_a_truncated_piece_is_named_and_nothing_else_is_lost(tmp_path):
 def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
     from bcgan_tf.evaluation import pieces
 
-    monkeypatch.setattr(runner, "_CHUNK", 20)
+    monkeypatch.setattr(chunks, "_CHUNK", 20)
     real, written = pieces.replace_file, []
 
     def full_after_two(path, content):
@@ -228,7 +228,7 @@ def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
         evaluate(_linear, (IMAGES, LABELS), [Draws()], state=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2 and not list(tmp_path.glob(".*.partial"))
     monkeypatch.undo()
-    monkeypatch.setattr(runner, "_CHUNK", 20)
+    monkeypatch.setattr(chunks, "_CHUNK", 20)
     _same(
         evaluate(_linear, (IMAGES, LABELS), [Draws()]),
         evaluate(_linear, (IMAGES, LABELS), [Draws()], state=tmp_path),
