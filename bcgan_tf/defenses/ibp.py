@@ -14,6 +14,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.interval_bounds import require_bounds
 from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.ibp_trainer import IBPTrainer
+from bcgan_tf.models.inner_maximisation import InnerMaximisation
 from bcgan_tf.networks.ibp_initialisation import reset_for_ibp
 
 STARTS = ("ibp", "given")
@@ -24,9 +25,10 @@ class IBPTraining(RobustTraining):
     """Training on interval bounds of the worst logits within eps.
 
     The loss is ``kappa CE(clean) + (1 - kappa) CE(worst logits)``; kappa falls from 1 while eps
-    rises. What comes out has a certified accuracy (:func:`bcgan_tf.certified_accuracy`), which no
-    attack can take away; the log of every epoch has it beside the clean and the PGD accuracy, and
-    the epoch in which it is highest is returned.
+    rises. With ``attack_steps`` the first term is adversarial training's. What comes out has a
+    certified accuracy (:func:`bcgan_tf.certified_accuracy`), which no attack can take away; the
+    log of every epoch has it beside the clean and the PGD accuracy, and the epoch in which it is
+    highest is returned.
 
     The settings of eps and of the training are those of
     :class:`bcgan_tf.defenses.robust_training.RobustTraining`; eps rises over ``ramp_epochs`` that
@@ -35,7 +37,8 @@ class IBPTraining(RobustTraining):
     Args:
         eps_ratio: the radius of training in units of eps, at least 1: a little more than is asked
             for gives a better certificate at eps.
-        kappa: what the weight of the clean loss falls to, in [0, 1).
+        kappa: what the weight of the first term falls to, in [0, 1).
+        attack_steps: of PGD, on the images of the first term; 0: clean images.
         warmup_epochs: of training on clean images first.
         start: ``"ibp"``: initial weights with which bounds keep their width from layer to layer;
             ``"given"``: the classifier's own.
@@ -45,7 +48,8 @@ class IBPTraining(RobustTraining):
 
     Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
     Verifiably Robust Models"; Shi et al. 2021, "Fast Certified Robust Training with Short Warmup",
-    for the initial weights.
+    for the initial weights; De Palma et al. 2024, "Expressive Losses for Verified Robustness via
+    Convex Combinations" (MTL-IBP), for ``attack_steps``.
     """
 
     name: ClassVar[str] = "ibp"
@@ -55,6 +59,7 @@ class IBPTraining(RobustTraining):
     epochs: int = 30
     eps_ratio: float = 1.0
     kappa: float = 0.5
+    attack_steps: int = 0
     warmup_epochs: float = 1.0
     start: str = "ibp"
 
@@ -71,6 +76,8 @@ class IBPTraining(RobustTraining):
                 f"eps rises until epoch {risen:g} of {self.epochs}; "
                 "choose a smaller ramp_epochs, or more epochs"
             )
+        if self.attack_steps < 0:
+            raise UserError(f"attack_steps is {self.attack_steps}; choose 0 (none) or more")
         if not 0 <= self.kappa < 1:
             raise UserError(f"kappa is {self.kappa}; choose 0 or more, less than 1")
         if self.start not in STARTS:
@@ -92,6 +99,7 @@ class IBPTraining(RobustTraining):
             eps=self.eps,
             training_eps=self.eps_ratio * self.eps,
             kappa=self.kappa,
+            attack=InnerMaximisation(steps=self.attack_steps) if self.attack_steps else None,
             warmup_steps=round(self.warmup_epochs * steps),
             ramp_steps=round(self.ramp_epochs * steps),
             average_decay=self.average_decay,

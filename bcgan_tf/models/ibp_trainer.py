@@ -7,13 +7,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bcgan_tf import losses
+from bcgan_tf import losses, randomness
 from bcgan_tf.certification import is_certified, worst_margins
+from bcgan_tf.models.inner_maximisation import InnerMaximisation
 from bcgan_tf.models.robust_trainer import RobustTrainer, weights_of_terms
+
+_START = 23
 
 
 class IBPTrainer(RobustTrainer):
     """``kappa CE(f(x), y) + (1 - kappa) CE(worst logits within eps, y)``.
+
+    With ``attack`` the first term is taken at adversarial examples within the same radius: what
+    an attack finds bounds the worst case from below, what is proved from above, and kappa says
+    how near to which the loss lies.
 
     kappa falls linearly from 1 while eps rises from 0; both wait for ``warmup_steps``. Weights
     ``[B', 2]`` of ``build_batch`` are of the first and of the second term.
@@ -25,13 +32,15 @@ class IBPTrainer(RobustTrainer):
         classifier: functional model of layers that :mod:`bcgan_tf.interval_bounds` can bound.
         eps: Linf radius of validation, in [0, 1] pixel units.
         training_eps: the radius that training rises to.
-        kappa: what the weight of the clean loss falls to, in [0, 1].
+        kappa: what the weight of the first term falls to, in [0, 1].
+        attack: the inner maximisation of the first term; None: clean images.
         warmup_steps: of plain training.
         ramp_steps: of the rise after them.
         **kwargs: of :class:`bcgan_tf.models.robust_trainer.RobustTrainer`.
 
     Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
-    Verifiably Robust Models", section 3.
+    Verifiably Robust Models", section 3; with ``attack``, De Palma et al. 2024, "Expressive Losses
+    for Verified Robustness via Convex Combinations" (MTL-IBP).
     """
 
     def __init__(
@@ -41,6 +50,7 @@ class IBPTrainer(RobustTrainer):
         eps: float,
         training_eps: float,
         kappa: float = 0.5,
+        attack: InnerMaximisation | None = None,
         warmup_steps: int = 0,
         ramp_steps: int = 0,
         **kwargs: Any,
@@ -48,6 +58,7 @@ class IBPTrainer(RobustTrainer):
         super().__init__(classifier, eps=eps, ramp_steps=ramp_steps, **kwargs)
         self.training_eps = training_eps
         self.kappa = kappa
+        self.attack = attack
         self.warmup_steps = warmup_steps
         self._certified_accuracy = keras.metrics.Mean(name="certified_accuracy")
 
@@ -72,27 +83,35 @@ class IBPTrainer(RobustTrainer):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = self._built_batch(*data[:2])
-        clean_weights, robust_weights = weights_of_terms(weights)
+        first_weights, robust_weights = weights_of_terms(weights)
         eps, kappa = self.current_eps(), self.current_kappa()
         lower, upper = tf.maximum(images - eps, 0.0), tf.minimum(images + eps, 1.0)
+        seen = self._attacked_images(images, labels, eps)
         with tf.GradientTape() as tape:
-            logits = self.classifier(images, training=True)
-            clean = losses.cross_entropy(labels, logits)
+            logits = self.classifier(seen, training=True)
+            first = losses.cross_entropy(labels, logits)
             margins = worst_margins(self.classifier, lower, upper, labels)
             robust = losses.cross_entropy(labels, margins)
-            per_example = kappa * (clean_weights * clean) + (1 - kappa) * (robust_weights * robust)
+            per_example = kappa * (first_weights * first) + (1 - kappa) * (robust_weights * robust)
             objective = losses.average(per_example)
         self._descend(tape, objective)
         self._loss.update_state(per_example)
-        self._accuracy.update_state(labels, logits, clean_weights)
+        accuracy, unseen = self._accuracy, self._robust_accuracy
+        if self.attack is not None:
+            accuracy, unseen = unseen, accuracy
+        accuracy.update_state(labels, logits, first_weights)
         # The true margin is 0, all others are below.
         proved = tf.reduce_sum(tf.cast(margins >= 0, tf.int32), axis=1) == 1
         self._certified_accuracy.update_state(tf.cast(proved, tf.float32), robust_weights)
-        return {
-            metric.name: metric.result()
-            for metric in self.metrics
-            if metric is not self._robust_accuracy
-        }
+        return {metric.name: metric.result() for metric in self.metrics if metric is not unseen}
+
+    def _attacked_images(self, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
+        if self.attack is None:
+            return images
+        seed = randomness.step_seed(self.seed, _START, self.optimizer.iterations)
+        return self.attack(
+            self._attacked, images, eps, lambda logits: losses.cross_entropy(labels, logits), seed
+        )
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)

@@ -18,6 +18,7 @@ from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.fitting import fit
 from bcgan_tf.models.ibp_trainer import IBPTrainer
+from bcgan_tf.models.inner_maximisation import InnerMaximisation
 from bcgan_tf.networks.classifiers import mlp, strided_cnn
 from bcgan_tf.networks.ibp_initialisation import reset_for_ibp
 
@@ -66,6 +67,30 @@ def test_the_loss_by_hand_with_weights_of_each_term(digits):
     logs = made.train_on_batch(images, labels, return_dict=True)
     assert float(logs["loss"]) == pytest.approx(expected.mean(), abs=1e-4)
     assert set(logs) == {"loss", "accuracy", "certified_accuracy"}
+
+
+def test_with_an_attack_the_first_term_is_at_adversarial_examples(digits):
+    images, labels = digits.train.scaled(0, 12), digits.train.labels[:12]
+    made = trainer(attack=InnerMaximisation(steps=1, step_ratio=1.0, start="none"))
+    made.optimizer.iterations.assign(2)  # half-way: eps 0.06, kappa 0.7
+
+    def cross_entropy(logits):
+        return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = cross_entropy(made.classifier(x))
+    fgsm = np.clip(images + np.float32(0.06) * np.sign(tape.gradient(loss, x)), 0, 1)
+    low, high = np.maximum(images - 0.06, 0), np.minimum(images + 0.06, 1)
+    margins = worst_margins(made.classifier, tf.constant(low), tf.constant(high), labels)
+    logits = made.classifier(fgsm)
+    expected = 0.7 * cross_entropy(logits) + 0.3 * cross_entropy(margins)
+    right = np.mean(np.argmax(logits, -1) == labels)
+    logs = made.train_on_batch(images, labels, return_dict=True)
+    assert float(logs["loss"]) == pytest.approx(np.mean(expected), abs=1e-4)
+    assert float(logs["robust_accuracy"]) == pytest.approx(right)
+    assert set(logs) == {"loss", "robust_accuracy", "certified_accuracy"}
 
 
 def test_two_replicas_train_like_one(digits, two_replicas):
@@ -183,6 +208,7 @@ def test_initial_weights_of_batch_normalisation_are_the_identity():
         (lambda: IBPTraining(eps=0.5, eps_ratio=3), "at most 2"),
         (lambda: IBPTraining(epochs=8), "eps rises until epoch 13 of 8; choose a smaller ramp"),
         (lambda: IBPTraining(kappa=1), "kappa is 1"),
+        (lambda: IBPTraining(attack_steps=-1), "attack_steps is -1; choose 0"),
         (lambda: IBPTraining(start="random"), "start is 'random'; choose ibp or given"),
         (lambda: BoundaryIBPTraining(fakes="x"), "fakes is 'x'"),
     ],
