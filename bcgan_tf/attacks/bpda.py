@@ -41,5 +41,5 @@ def bpda(
 @tf.custom_gradient
 def _exchanged(differentiated: tf.Tensor, value: tf.Tensor) -> Any:
     # Not a + stop_gradient(b - a), whose value is b but for rounding: rounding is what a quantised
-    # model turns into another class.
-    return tf.identity(value), lambda upstream: (upstream, None)
+    # model turns into another class. The two may differ in precision.
+    return tf.identity(value), lambda upstream: (tf.cast(upstream, differentiated.dtype), None)

@@ -86,7 +86,7 @@ class BoundaryTraining(RobustTraining):
             trainer = self.build_trainer(
                 classifier, data, extra, ratio=self.fake_ratio, weight=self.fake_weight
             )
-            return self.best_of(
+            best = self.best_of(
                 trainer,
                 data,
                 directory=folder,
@@ -95,6 +95,7 @@ class BoundaryTraining(RobustTraining):
                 every=refreshed,
                 between=refresh,
             )
+        return self.as_given(classifier, best)
 
     def train_judge(
         self, data: Dataset, directory: Path | None, resume: bool, callbacks: StageCallbacks

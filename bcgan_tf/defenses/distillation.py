@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import keras
 
+from bcgan_tf.cloning import fresh_copy
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.models.cloning import fresh_copy
 from bcgan_tf.models.distillation_trainer import DistillationTrainer
 from bcgan_tf.models.fitting import fit
 

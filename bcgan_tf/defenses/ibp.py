@@ -76,6 +76,8 @@ class IBPTraining(RobustTraining):
                 f"eps rises until epoch {risen:g} of {self.epochs}; "
                 "choose a smaller ramp_epochs, or more epochs"
             )
+        if self.dtype not in (None, "float32"):
+            raise UserError(f"dtype is {self.dtype}; bounds are computed in float32: leave it out")
         if self.attack_steps < 0:
             raise UserError(f"attack_steps is {self.attack_steps}; choose 0 (none) or more")
         if not 0 <= self.kappa < 1:

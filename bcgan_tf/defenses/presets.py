@@ -42,6 +42,8 @@ _WITH_EPS = tuple(name for name, kind in DEFENSES.items() if issubclass(kind, Ro
 _NOT_OPTIONS = ("seed", "devices")
 
 _SMALL_DATA = {"epochs": 30, "batch_size": 32, "ramp_epochs": 8.0}
+# A step of the paper's small CNN takes two thirds of the time on processors that know bfloat16.
+_MIXED = {"dtype": "mixed_bfloat16"}
 _CIFAR = {"ramp_epochs": 0.0}
 # Half of each batch is clean, so that training starts without a ramp.
 _ONE_STEP = {"ramp_epochs": 0.0}
@@ -75,13 +77,13 @@ _GAN = {
 _PAPER_SEARCH = {"steps": 12_000, "gan_epochs": 926}
 _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("pgd-at", "mnist", "quick"): {"epochs": 12},
-    ("trades", "mnist", "quick"): {"epochs": 12},
+    ("trades", "mnist", "quick"): {**_MIXED, "epochs": 12},
     ("pgd-at", "mnist", "paper"): {"steps": 40, "epochs": 80},
     ("trades", "mnist", "paper"): {"steps": 40, "epochs": 100},
     ("fgsm-at", "mnist", "quick"): {**_ONE_STEP, "epochs": 10},
     ("fgsm-at", "mnist", "paper"): {**_ONE_STEP, "epochs": 80},
-    ("pgd-at", "fashion_mnist", "quick"): {"epochs": 10, "ramp_epochs": 2.0},
-    ("trades", "fashion_mnist", "quick"): {"epochs": 10, "ramp_epochs": 2.0},
+    ("pgd-at", "fashion_mnist", "quick"): {**_MIXED, "epochs": 10, "ramp_epochs": 2.0},
+    ("trades", "fashion_mnist", "quick"): {**_MIXED, "epochs": 10, "ramp_epochs": 2.0},
     ("pgd-at", "fashion_mnist", "paper"): {"steps": 20, "epochs": 80},
     ("trades", "fashion_mnist", "paper"): {"steps": 20, "epochs": 100},
     ("fgsm-at", "fashion_mnist", "quick"): {**_ONE_STEP, "epochs": 10},

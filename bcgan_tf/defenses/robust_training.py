@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import keras
 
+from bcgan_tf.cloning import copy_in
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.extra_rows import ExtraRows, batches
@@ -23,6 +24,7 @@ from bcgan_tf.models.schedules import ConstantThenLinear, Cyclic
 
 SCHEDULES = ("linear", "cyclic")
 AUGMENTATIONS = ("none", "shift")
+DTYPES = ("float32", "mixed_bfloat16")
 # Where the cycle of the learning rate has its peak.
 _PEAK = 0.4
 
@@ -43,6 +45,8 @@ class RobustTraining(Defense):
             up to 2 pixels of 28 or 32, before it is attacked.
         average_decay: of the moving average of the weights that is validated and returned; 0: off.
         validation_samples: images of the validation split that are attacked after each epoch.
+        dtype: a Keras dtype policy to train in, such as ``"mixed_bfloat16"``; None: the
+            classifier's own, which what is returned always has.
     """
 
     # In the logs; higher is better.
@@ -59,6 +63,7 @@ class RobustTraining(Defense):
     augment: str = "none"
     average_decay: float = 0.0
     validation_samples: int = 1000
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
@@ -71,6 +76,8 @@ class RobustTraining(Defense):
         for field in ("epochs", "batch_size", "validation_samples"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
+        if self.dtype not in (None, *DTYPES):
+            raise UserError(f"dtype is {self.dtype!r}; choose {' or '.join(DTYPES)}, or none")
 
     @abc.abstractmethod
     def make_trainer(
@@ -109,7 +116,17 @@ class RobustTraining(Defense):
         """See :meth:`Defense.harden`."""
         self.check(classifier, data)
         trainer = self.build_trainer(classifier, data)
-        return self.best_of(trainer, data, directory=directory, resume=resume, callbacks=callbacks)
+        best = self.best_of(trainer, data, directory=directory, resume=resume, callbacks=callbacks)
+        return self.as_given(classifier, best)
+
+    def as_given(self, classifier: keras.Model, trained: keras.Model) -> keras.Model:
+        """What was trained, in the precision of the classifier that was given."""
+        if self.dtype is None:
+            return trained
+        result = copy_classifier(classifier)
+        result.set_weights(trained.get_weights())
+        result.trainable = True
+        return result
 
     def build_trainer(
         self,
@@ -141,10 +158,22 @@ class RobustTraining(Defense):
         )
         with scope(chosen):
             hardened = copy_classifier(classifier)
+            if self.dtype is not None:
+                hardened = self._recast(hardened)
             hardened.trainable = True
             trainer = self.make_trainer(hardened, steps, build_batch)
             trainer.compile(self.make_optimizer(self.epochs * steps))
         return trainer
+
+    def _recast(self, classifier: keras.Model) -> keras.Model:
+        assert self.dtype is not None
+        try:
+            return copy_in(classifier, self.dtype, ends="float32")
+        except Exception as error:  # a layer of a user's own may fail in any way
+            reason = str(error).splitlines()[-1]
+            raise UserError(
+                f"the classifier cannot be rebuilt in {self.dtype} ({reason}); leave out dtype"
+            ) from error
 
     def best_of(
         self,

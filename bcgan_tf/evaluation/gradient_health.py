@@ -15,6 +15,7 @@ import tensorflow as tf
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.cloning import copy_in
 
 _BATCH = 250
 # What a float64 copy of the model may differ from it, relative to the largest logit.
@@ -221,8 +222,7 @@ def in_float64(model: Any) -> Callable[[tf.Tensor], tf.Tensor] | None:
     if not isinstance(model, keras.Model):
         return None
     try:
-        copy = _rebuilt(model)
-        copy.set_weights([np.asarray(weight, np.float64) for weight in model.get_weights()])
+        copy = copy_in(model, "float64")
     except Exception:  # a custom layer may fail in any way; the check then says "not run"
         return None
 
@@ -231,18 +231,3 @@ def in_float64(model: Any) -> Callable[[tf.Tensor], tf.Tensor] | None:
         return tf.cast(outputs, tf.float64)
 
     return call
-
-
-def _rebuilt(model: keras.Model) -> keras.Model:
-    def clone(layer: Any) -> Any:
-        if isinstance(layer, keras.Model):
-            return _rebuilt(layer)
-        return type(layer).from_config(layer.get_config() | {"dtype": "float64"})
-
-    # The model itself casts what enters it: in float32 it would round the gradient on its way back.
-    inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype="float64", name=x.name), model.input
-    )
-    copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
-    copy.dtype_policy = keras.DTypePolicy("float64")
-    return copy

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from bcgan_tf import losses, randomness
 from bcgan_tf.attacks.preprocessing import as_attacked
+from bcgan_tf.cloning import equal_copy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
-from bcgan_tf.models.cloning import equal_copy
 from bcgan_tf.models.inner_maximisation import InnerMaximisation
 
 _VALIDATION_START = 18

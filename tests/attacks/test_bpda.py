@@ -44,6 +44,18 @@ def test_the_identity_is_the_default_and_the_forward_is_bit_exact():
     np.testing.assert_array_equal(tape.gradient(outputs, inputs), np.ones(1000))
 
 
+def test_the_forward_may_be_of_less_precision():
+    images = tf.constant([[0.2, 0.7]])
+    quantise = bpda(lambda x: tf.cast(x, tf.bfloat16))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        found = quantise(images)
+        total = tf.reduce_sum(3 * found)
+    gradient = tape.gradient(total, images)
+    assert found.dtype == tf.bfloat16 and gradient.dtype == tf.float32
+    np.testing.assert_array_equal(gradient, [[3, 3]])
+
+
 def test_a_quantised_model_stops_pgd_but_not_with_bpda():
     def masked(images):
         return _threshold(_quantise(images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
@@ -39,9 +40,26 @@ def test_pgd_training_gives_robustness_that_plain_training_has_not(digits, fresh
     assert hardened.trainable and hardened is not fresh
 
 
-def test_trades_gives_robustness(digits, fresh):
-    defense = TRADES(eps=EPS, epochs=8, batch_size=32, ramp_epochs=2, average_decay=0.99)
-    hardened = defense.harden(fresh, digits)
+def test_trades_gives_robustness_also_in_less_precision(digits, fresh):
+    defense = TRADES(
+        eps=EPS,
+        epochs=8,
+        batch_size=32,
+        ramp_epochs=2,
+        average_decay=0.99,
+        dtype="mixed_bfloat16",
+    )
+    policies = []
+
+    class Policies(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            policies.append([layer.dtype_policy.name for layer in self.model.classifier.layers])
+
+    hardened = defense.harden(fresh, digits, callbacks=lambda stage: [Policies()])
+    ((first, *between, last),) = policies
+    assert set(between) == {"mixed_bfloat16"} and first == last == "float32"
+    # What comes back computes as what was given.
+    assert {layer.dtype_policy.name for layer in hardened.layers} == {"float32"}
     found = PGD(EPS)(hardened, digits.test.scaled(), digits.test.labels)
     assert found.clean_accuracy > 0.93 and found.robust_accuracy > 0.45
 
@@ -66,9 +84,29 @@ def test_distillation_masks_the_gradient_and_a_scaled_attack_unmasks_it(digits, 
     assert np.abs(student(images)).max() > 200
 
 
+def test_what_cannot_be_rebuilt_cannot_be_trained_in_less_precision(digits):
+    @keras.saving.register_keras_serializable("tests")
+    class KnowsNoDtype(keras.layers.Layer):
+        def __init__(self, name=None):
+            super().__init__(name=name)
+
+        def call(self, inputs):
+            return inputs
+
+        def get_config(self):
+            return {"name": self.name}
+
+    images = keras.Input(digits.image_shape)
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(KnowsNoDtype()(images)))
+    defense = PGDTraining(eps=EPS, dtype="mixed_bfloat16")
+    with pytest.raises(UserError, match=r"cannot be rebuilt in mixed_bfloat16.*leave out dtype"):
+        defense.build_trainer(keras.Model(images, logits), digits)
+
+
 @pytest.mark.parametrize(
     ("build", "named"),
     [
+        (lambda: PGDTraining(dtype="int8"), "dtype is 'int8'; choose float32 or mixed_bfloat16"),
         (lambda: PGDTraining(eps=0), "eps is 0"),
         (lambda: PGDTraining(eps=8), "eps is 8"),
         (lambda: PGDTraining(clean_weight=1), "clean_weight is 1"),

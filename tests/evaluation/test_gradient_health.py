@@ -122,6 +122,17 @@ def test_a_stand_in_is_attacked_but_the_own_gradient_is_judged():
     assert FGSM(0.31)(stripped, IMAGES, LABELS).success_rate == 0
 
 
+def test_a_sequential_model_with_adapted_preprocessing_has_a_copy_in_float64():
+    normalization = keras.layers.Normalization(axis=None)
+    normalization.adapt(np.float32([[0.1, 0.9]]))
+    layers = [normalization, keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((2, 2, 1)), *layers])
+    copy = in_float64(model)
+    assert copy is not None
+    batch = np.random.default_rng(1).random((5, 2, 2, 1))
+    np.testing.assert_allclose(copy(tf.constant(batch)), model(batch), atol=1e-5)
+
+
 def test_a_copy_in_float64_has_the_digits_of_float64():
     keras.utils.set_random_seed(1)
     inner = keras.Sequential(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.models.cloning import equal_copy, fresh_copy
+from bcgan_tf.cloning import copy_in, equal_copy, fresh_copy
 
 IMAGES = np.random.default_rng(0).uniform(0.2, 0.9, (20, 4, 4, 1)).astype("float32")
 
@@ -49,3 +49,25 @@ def test_statistics_that_are_arguments_need_no_copying():
     for copy in (fresh_copy(model), equal_copy(model)):
         expected = np.reshape((IMAGES - 0.5) / 0.5, (20, 16))
         np.testing.assert_allclose(copy(IMAGES), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_copy_in_less_precision_keeps_float32_at_its_ends(nested):
+    model = network(nested=nested)
+    copy = copy_in(model, "mixed_bfloat16", ends="float32")
+    found = copy(IMAGES)
+    assert found.dtype == "float32" and copy.trainable_weights[0].dtype == "float32"
+    inner = copy.layers[0] if nested else copy
+    policies = [layer.dtype_policy.name for layer in inner.layers]
+    assert policies == ["mixed_bfloat16", "mixed_bfloat16", "float32"]
+    exact = np.array(model(IMAGES))
+    np.testing.assert_allclose(found, exact, atol=0.03 * np.abs(exact).max())
+    assert np.abs(found - exact).max() > 0  # it did round
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_copy_in_more_precision_answers_the_same(nested):
+    model = network(nested=nested)
+    found = copy_in(model, "float64")(IMAGES.astype("float64"))
+    assert found.dtype == "float64"
+    np.testing.assert_allclose(found, model(IMAGES), atol=1e-5)
