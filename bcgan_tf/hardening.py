@@ -12,6 +12,7 @@ import numpy as np
 from bcgan_tf import progress
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses import BCGANDefense
+from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.presets import defense as defense_named
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.evaluation.generated_set import measure_generated_set
@@ -80,14 +81,10 @@ def harden(
     path = run.path / HARDENED
     if run.stage_done("harden"):
         return path
-    if defense == BCGANDefense.name:
-        bcgan = defense_of(recipe, options=options, seed=seed, devices=devices)
-        hardened = _hardened_by_bcgan(run, data, classifier, bcgan, recipe)
-        config = bcgan.config()
+    chosen = chosen_defense(recipe, defense, options=options, seed=seed, devices=devices)
+    if isinstance(chosen, BCGANDefense):
+        hardened = _hardened_by_bcgan(run, data, classifier, chosen, recipe)
     else:
-        chosen = defense_named(
-            defense, recipe.dataset, recipe.preset, options=options, seed=seed, devices=devices
-        )
         keras.utils.set_random_seed(seed)
         hardened = chosen.harden(
             classifier,
@@ -96,10 +93,28 @@ def harden(
             resume=True,
             callbacks=lambda stage: [progress.HistoryWriter(run.history, stage)],
         )
-        config = chosen.config()
     save_model(hardened, path)
-    run.finish_stage("harden", {"defense": config})
+    run.finish_stage("harden", {"defense": chosen.config()})
     return path
+
+
+def chosen_defense(
+    recipe: Recipe,
+    defense: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    devices: int | None = None,
+) -> Defense:
+    """The defence that :func:`harden` would use.
+
+    Raises:
+        UserError: no such defence or option.
+    """
+    shared: dict[str, Any] = {"options": options, "seed": seed, "devices": devices}
+    if defense == BCGANDefense.name:
+        return defense_of(recipe, **shared)
+    return defense_named(defense, recipe.dataset, recipe.preset, **shared)
 
 
 def _hardened_by_bcgan(

@@ -17,7 +17,7 @@ from bcgan_tf.defenses.defense_gan import DefenseGANClassifier
 from bcgan_tf.evaluation.first_look import clean_accuracy, first_look
 from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.files import read_json
-from bcgan_tf.hardening import HARDENED, harden
+from bcgan_tf.hardening import HARDENED, chosen_defense, harden
 from bcgan_tf.recipes import Recipe
 from bcgan_tf.report import figures, page
 from bcgan_tf.runs import RunDirectory
@@ -207,19 +207,28 @@ def run(
     seed: int = 0,
     devices: int | None = None,
     classifier: keras.Model | None = None,
+    defense: str = BCGANDefense.name,
+    options: Mapping[str, Any] | None = None,
     saved_models_dir: str | Path = "saved_models",
 ) -> dict[str, Any]:
     """Train (unless a classifier is given), harden, attack both, export, report.
 
+    ``defense`` and ``options`` are those of :func:`bcgan_tf.hardening.harden`.
+
     Returns:
         The metrics, with ``"exported"``: the version's folder.
     """
+    # Before the hours of training that come first, not after them.
+    chosen_defense(recipe, defense, options=options, seed=seed, devices=devices)
     if classifier is None:
         classifier = load_classifier(train(run, data, recipe, seed=seed, devices=devices))
-    hardened = load_classifier(harden(run, data, classifier, recipe, seed=seed, devices=devices))
+    path = harden(
+        run, data, classifier, recipe, defense=defense, options=options, seed=seed, devices=devices
+    )
+    hardened = load_classifier(path)
     metrics = attack(run, data, {"original": classifier, "hardened": hardened}, recipe, seed=seed)
     card = model_card(run, "hardened")
-    name = f"{data.name}-{BCGANDefense.name}"
+    name = f"{data.name}-{defense}"
     exported = export(run, hardened, data, name, saved_models_dir, card)
     metrics = {**metrics, "exported": str(exported)}
     run.write_metrics(metrics)

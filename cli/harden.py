@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from bcgan_tf.recipes import DEFENSES
-
 from . import options, output, session
 from .command import Command
 
@@ -21,15 +19,7 @@ from .command import Command
     required=True,
     help="A trained .keras file, images in [0, 1] to logits.",
 )
-@click.option("--defense", type=click.Choice(DEFENSES), default="bcgan", help="How to harden.")
-@click.option(
-    "-o",
-    "--option",
-    "defense_options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A setting of the defence, such as `-o eps=8/255`; several may be given.",
-)
+@options.defense_options()
 @options.devices_option()
 @options.recipe_options("harden")
 @options.run_options()

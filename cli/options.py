@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bcgan_tf.recipes import PRESETS, Recipe, recipe
+from bcgan_tf.recipes import DEFENSES, PRESETS, Recipe, recipe
 
 from .command import config_option, take_up_run
 
@@ -223,6 +223,25 @@ def common_options() -> Decorator:
             click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout."),
             click.option("--debug", is_flag=True, help="Show the traceback of an error."),
             config_option,
+        ]
+    )
+
+
+def defense_options() -> Decorator:
+    """``--defense`` and ``--option``."""
+    return stack(
+        [
+            click.option(
+                "--defense", type=click.Choice(DEFENSES), default="bcgan", help="How to harden."
+            ),
+            click.option(
+                "-o",
+                "--option",
+                "defense_options",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="A setting of the defence, such as `-o eps=8/255`; several may be given.",
+            ),
         ]
     )
 

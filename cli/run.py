@@ -10,6 +10,8 @@ import click
 from . import options, output, session
 from .command import Command
 
+SEARCHING = "defense-gan"
+
 
 @click.command(cls=Command)
 @options.dataset_options()
@@ -24,6 +26,7 @@ from .command import Command
     default=Path("saved_models"),
     help="Where the hardened classifier is published.",
 )
+@options.defense_options()
 @options.devices_option()
 @options.recipe_options("train", "harden", "attack")
 @options.run_options()
@@ -32,6 +35,8 @@ def command(
     data_dir: Path | None,
     classifier: Path | None,
     saved_models: Path,
+    defense: str,
+    defense_options: tuple[str, ...],
     devices: int | None,
     run_dir: Path | None,
     resume: bool,
@@ -42,9 +47,18 @@ def command(
 ) -> None:
     """Train, harden, attack, export and report, in a row.
 
+    The options below that speak of the GAN belong to the defence `bcgan`; every setting of a
+    defence can be given as --option NAME=VALUE.
+
     A run that was killed goes on with --run-dir and --resume, with the same result.
     """
+    if defense == SEARCHING:
+        raise click.UsageError(
+            f"{SEARCHING} searches for every answer, so attacks on it need limits of their own; "
+            f"use `harden --defense {SEARCHING}`, then `attack --suite rand`"
+        )
     recipe = options.chosen_recipe(dataset, recipe_options)
+    changes = options.named_values(defense_options)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import pipeline
@@ -60,6 +74,8 @@ def command(
         "classifier": str(classifier) if classifier else None,
         **session.described({"original": classifier} if classifier else {}),
         "saved_models": str(saved_models),
+        "defense": defense,
+        "defense_options": [f"{name}={value}" for name, value in changes.items()],
     }
     with session.open_run("run", config, run_dir=run_dir, resume=resume) as run:
         metrics = pipeline.run(
@@ -69,6 +85,8 @@ def command(
             seed=seed,
             devices=devices,
             classifier=model,
+            defense=defense,
+            options=changes,
             saved_models_dir=saved_models,
         )
         if as_json:

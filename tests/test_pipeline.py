@@ -215,6 +215,32 @@ def test_interrupted_after_every_stage_and_in_mid_training(
     assert len(list((tmp_path / "models" / "digits-bcgan").iterdir())) == 1
 
 
+def test_a_run_with_another_defence(whole, data, tiny, tmp_path):
+    _, first, _ = whole
+    classifier = keras.models.load_model(first.path / "classifier.keras")
+    options = {"epochs": 1, "steps": 2, "eps": 0.1, "batch_size": 64, "ramp_epochs": 0.0}
+    with create(tmp_path / "run") as run:
+        metrics = pipeline.run(
+            run,
+            data,
+            tiny,
+            classifier=classifier,
+            defense="pgd-at",
+            options=options,
+            saved_models_dir=tmp_path,
+        )
+    assert metrics["exported"] == str(tmp_path / "digits-pgd-at" / "1")
+    card = json.loads((tmp_path / "digits-pgd-at" / "1" / "export.json").read_text())
+    assert card["defense"]["defense"] == "pgd-at" and card["defense"]["steps"] == 2
+    assert "generated_set" not in metrics and (run.path / "report.html").exists()
+
+
+def test_an_unknown_option_is_told_before_anything_is_trained(data, tiny, tmp_path):
+    with create(tmp_path / "run") as run, pytest.raises(UserError, match="no option 'nonsense'"):
+        pipeline.run(run, data, tiny, defense="pgd-at", options={"nonsense": "1"})
+    assert not run.stage_done("train") and not run.history.read()
+
+
 def test_an_unknown_defence(data, tiny, tmp_path):
     classifier = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     with create(tmp_path / "run") as run, pytest.raises(UserError, match="magic"):

@@ -29,6 +29,22 @@ def test_run_prints_the_table_and_the_paths(cli, pipeline_calls: Calls) -> None:
     assert saved is not None and saved["config"]["dataset"] == "digits"
 
 
+def test_run_hands_over_the_defence(cli, pipeline_calls: Calls) -> None:
+    flags = ["--defense", "pgd-at", "-o", "eps=0.1", "-o", "epochs=2"]
+    result = cli("run", "--dataset", "digits", "--run-dir", "a", *flags)
+    assert result.exit_code == 0, result.stderr
+    (call,) = pipeline_calls
+    assert call.defense == "pgd-at" and call.options == {"eps": "0.1", "epochs": "2"}
+    saved = RunDirectory.saved_config("a")
+    assert saved is not None and saved["config"]["defense_options"] == ["eps=0.1", "epochs=2"]
+
+
+def test_run_does_not_attack_a_search_without_limits(cli, pipeline_calls: Calls) -> None:
+    result = cli("run", "--dataset", "digits", "--defense", "defense-gan", "--run-dir", "a")
+    assert result.exit_code == 2 and "harden --defense defense-gan" in result.stderr
+    assert not pipeline_calls and not Path("a").exists()
+
+
 def test_json_is_all_there_is_on_stdout(cli, pipeline_calls: Calls, model_file: Path) -> None:
     for arguments in (
         ["run", "--dataset", "digits"],
