@@ -74,9 +74,11 @@ class Command(click.Command):
             )
         for key, value in found.items():
             kind, types = _TOML_TYPES.get(known[key].type.name, ("a string", (str,)))
+            if known[key].multiple:
+                kind, types = "a list of strings", (list,)
             if not isinstance(value, types) or isinstance(value, bool) != (bool in types):
                 raise click.UsageError(f"{path}: {key} must be {kind}, not {value!r}", ctx)
-        ctx.default_map = {**(ctx.default_map or {}), **_as_defaults(found)}
+        ctx.default_map = {**(ctx.default_map or {}), **self._as_defaults(found)}
 
     def take_up(self, ctx: click.Context, folder: Path) -> None:
         """Makes the settings of a run that is resumed the defaults of this command's options."""
@@ -89,7 +91,19 @@ class Command(click.Command):
         if found is not None and found["command"] == ctx.info_name:
             names = {param.name for param in self.params}
             saved = {key: value for key, value in found["config"].items() if key in names}
-            ctx.default_map = {**_as_defaults(saved), **(ctx.default_map or {})}
+            ctx.default_map = {**self._as_defaults(saved), **(ctx.default_map or {})}
+
+    def _as_defaults(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Settings as click takes them from a default: lists as text, models as NAME=PATH."""
+        repeated = {param.name for param in self.params if getattr(param, "multiple", False)}
+        defaults = {}
+        for key, value in values.items():
+            if isinstance(value, list) and key not in repeated:
+                value = ",".join(map(str, value))
+            elif isinstance(value, dict):
+                value = [f"{name}={path}" for name, path in value.items()]
+            defaults[key] = value
+        return defaults
 
     def invoke(self, ctx: click.Context) -> Any:
         # TensorFlow's notes are not for users; a user who set the level keeps it.
@@ -119,18 +133,6 @@ class Command(click.Command):
                 raise
             hint = "choose a smaller batch size or fewer samples"
             raise click.ClickException(f"the device has not enough memory; {hint}") from error
-
-
-def _as_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as click takes them from a default: lists as text, models as NAME=PATH."""
-    defaults = {}
-    for key, value in values.items():
-        if isinstance(value, list):
-            value = ",".join(map(str, value))
-        elif isinstance(value, dict):
-            value = [f"{name}={path}" for name, path in value.items()]
-        defaults[key] = value
-    return defaults
 
 
 def _how_to_go_on(ctx: click.Context) -> str:

@@ -24,6 +24,20 @@ def test_a_run_is_resumed_with_its_own_settings(cli, pipeline_calls: Calls) -> N
     assert str(second.saved_models_dir) == "elsewhere"
 
 
+@pytest.mark.parametrize("command", ["run", "harden"])
+def test_a_defence_is_resumed_with_its_own_options(
+    cli, pipeline_calls: Calls, model_file: Path, command
+) -> None:
+    defense = ["--defense", "pgd-at", "-o", "eps=0.1", "-o", "epochs=2"]
+    first = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
+    assert cli(command, *first, *defense).exit_code == 0
+    result = cli(command, "--run-dir", "a", "--resume")
+    assert result.exit_code == 0, result.stderr
+    before, after = pipeline_calls
+    assert after.defense == before.defense == "pgd-at"
+    assert after.options == before.options == {"eps": "0.1", "epochs": "2"}
+
+
 def test_the_same_flags_again_are_no_difference(cli, pipeline_calls: Calls) -> None:
     assert cli(*FIRST.split(), "--resume").exit_code == 0  # nothing there yet: it starts
     assert cli(*FIRST.split(), "--resume").exit_code == 0

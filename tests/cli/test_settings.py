@@ -43,6 +43,15 @@ def test_precedence(cli, pipeline_calls: Calls, file) -> None:
         assert call.seed == (5 if settings else 0)
 
 
+def test_an_option_of_many_is_a_list_in_a_file(cli, pipeline_calls: Calls, file) -> None:
+    lines = 'dataset = "digits"\ndefense = "trades"\ndefense-options = ["eps=8/255", "beta=2"]'
+    result = cli("run", "--config", file(lines))
+    assert result.exit_code == 0, result.stderr
+    assert pipeline_calls[-1].options == {"eps": "8/255", "beta": "2"}
+    result = cli("run", "--config", file('dataset = "digits"\ndefense-options = "eps=1"'))
+    assert result.exit_code == 2 and "must be a list of strings" in result.stderr
+
+
 def test_the_order_of_the_flags_does_not_matter(cli, pipeline_calls: Calls, file) -> None:
     config = file('dataset = "digits"\nseed = 5\nbeta = 0.7\nattack_eps = [0.1, 0.2]')
     for flags in (["--config", config, "--seed", "9"], ["--seed", "9", "--config", config]):
