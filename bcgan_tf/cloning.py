@@ -23,11 +23,7 @@ def fresh_copy(model: keras.Model) -> keras.Model:
 
 def equal_copy(model: keras.Model) -> keras.Model:
     """The same architecture with the same weights."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    for layer in _normalizations(copy):
-        layer.finalize_state()  # its mean is a constant, made from its weights here
-    return copy
+    return _filled(keras.models.clone_model(model), model)
 
 
 def copy_in(model: keras.Model, dtype: str, *, ends: str | None = None) -> keras.Model:
@@ -42,10 +38,14 @@ def copy_in(model: keras.Model, dtype: str, *, ends: str | None = None) -> keras
     Raises:
         Exception: whatever a layer raises that cannot be rebuilt from its configuration.
     """
-    copy = _rebuilt(model, dtype, inputs=ends or dtype, last=ends or dtype)
+    return _filled(_rebuilt(model, dtype, inputs=ends or dtype, last=ends or dtype), model)
+
+
+def _filled(copy: keras.Model, model: keras.Model) -> keras.Model:
+    """``copy`` with the weights of ``model``."""
     copy.set_weights(model.get_weights())
     for layer in _normalizations(copy):
-        layer.finalize_state()
+        layer.finalize_state()  # its mean is a constant, made from its weights here
     return copy
 
 
@@ -53,10 +53,9 @@ def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras
     final = model.outputs[0]._keras_history.operation
 
     def clone(layer: Any) -> Any:
-        if isinstance(layer, keras.Model):
-            ending = last if layer is final else dtype
-            return _rebuilt(layer, dtype, inputs=inputs, last=ending)
         chosen = last if layer is final else dtype
+        if isinstance(layer, keras.Model):
+            return _rebuilt(layer, dtype, inputs=inputs, last=chosen)
         return type(layer).from_config(layer.get_config() | {"dtype": chosen})
 
     # A sequential model has no ``input`` before it was called.

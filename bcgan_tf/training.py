@@ -8,11 +8,10 @@ from typing import Any
 import keras
 
 from bcgan_tf import progress
-from bcgan_tf.data import Dataset, steps_per_epoch
-from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.data import Dataset
 from bcgan_tf.models.augmentation import noisy_shifted_batch
-from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
-from bcgan_tf.models.fitting import fit
+from bcgan_tf.models.classifier_trainer import BatchBuilder
+from bcgan_tf.models.supervised import trained_from
 from bcgan_tf.networks.classifiers import classifier as build_classifier
 from bcgan_tf.networks.oracle import oracle as build_oracle
 from bcgan_tf.recipes import Recipe
@@ -99,22 +98,15 @@ def _train_once(
     if run.stage_done(stage):
         return path
     keras.utils.set_random_seed(seed)
-    chosen = strategy(devices)
-    batch_size = recipe.classifier_batch_size
-    check_batch_size(batch_size, chosen)
-    with scope(chosen):
-        model = build()
-        trainer = ClassifierTrainer(model, seed=seed, build_batch=build_batch)
-        steps = epochs * steps_per_epoch(data.train, batch_size)
-        schedule = keras.optimizers.schedules.CosineDecay(recipe.classifier_learning_rate, steps)
-        trainer.compile(keras.optimizers.Adam(schedule))
-    fit(
-        trainer,
-        data.train,
+    model = trained_from(
+        build,
+        data,
         epochs=epochs,
-        batch_size=batch_size,
+        batch_size=recipe.classifier_batch_size,
+        learning_rate=recipe.classifier_learning_rate,
         seed=seed,
-        validation=data.validation,
+        devices=devices,
+        build_batch=build_batch,
         directory=run.checkpoints / stage,
         resume=True,
         callbacks=[progress.HistoryWriter(run.history, stage)],

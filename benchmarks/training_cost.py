@@ -36,9 +36,9 @@ from bcgan_tf.data import Dataset, load
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.defense_gan import DefenseGAN
 from bcgan_tf.environment import environment
-from bcgan_tf.models.classifier_trainer import ClassifierTrainer
-from bcgan_tf.models.fitting import fit
+from bcgan_tf.models.supervised import trained_from
 from bcgan_tf.recipes import PRESETS, Recipe, recipe
+from bcgan_tf.reproduction.markdown import duration
 from bcgan_tf.reproduction.rows import ROWS, defense_of_row
 from bcgan_tf.training import untrained
 
@@ -87,13 +87,12 @@ def clocks_of(
 
     if defense is not None:
         return clocks, defense.harden(network, data, callbacks=callbacks)
-    trainer = ClassifierTrainer(network, seed=0)
-    trainer.compile(keras.optimizers.Adam(chosen.classifier_learning_rate))
-    fit(
-        trainer,
-        data.train,
+    trained_from(
+        lambda: network,
+        data,
         epochs=chosen.classifier_epochs,
         batch_size=chosen.classifier_batch_size,
+        learning_rate=chosen.classifier_learning_rate,
         seed=0,
         callbacks=callbacks("train"),
     )
@@ -108,15 +107,6 @@ def search_cost(defense: DefenseGAN, defended: Any, images: np.ndarray) -> float
     started = time.perf_counter()
     network(images)
     return (time.perf_counter() - started) / len(images) * defense.steps / SEARCH_STEPS
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    if minutes < 100:
-        return f"{minutes:.0f} min"
-    return f"{hours:.3g} h" if hours < 72 else f"{hours / 24:,.3g} days"
 
 
 def main() -> None:

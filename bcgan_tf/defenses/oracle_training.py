@@ -7,11 +7,9 @@ from pathlib import Path
 
 import keras
 
-from bcgan_tf.data import Dataset, steps_per_epoch
-from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.data import Dataset
 from bcgan_tf.models.augmentation import noisy_shifted_batch
-from bcgan_tf.models.classifier_trainer import ClassifierTrainer
-from bcgan_tf.models.fitting import fit
+from bcgan_tf.models.supervised import trained_from
 from bcgan_tf.networks.oracle import oracle as build_oracle
 
 
@@ -43,21 +41,15 @@ def trained_oracle(
     Returns:
         Images in [0, 1] to logits ``[B, K]``.
     """
-    chosen = strategy(devices)
-    check_batch_size(batch_size, chosen)
-    with scope(chosen):
-        oracle = build_oracle(data.image_shape, data.num_classes, seed=seed)
-        trainer = ClassifierTrainer(oracle, seed=seed, build_batch=noisy_shifted_batch)
-        steps = epochs * steps_per_epoch(data.train, batch_size)
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        trainer.compile(keras.optimizers.Adam(schedule))
-    fit(
-        trainer,
-        data.train,
+    oracle = trained_from(
+        lambda: build_oracle(data.image_shape, data.num_classes, seed=seed),
+        data,
         epochs=epochs,
         batch_size=batch_size,
+        learning_rate=learning_rate,
         seed=seed,
-        validation=data.validation,
+        devices=devices,
+        build_batch=noisy_shifted_batch,
         directory=directory,
         resume=resume,
         callbacks=callbacks,
