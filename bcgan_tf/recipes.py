@@ -132,7 +132,10 @@ _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("cifar10", "quick"): {
         **_CIFAR,
         "architecture_width": 0.25,
-        "classifier_epochs": 6,
+        "classifier_epochs": 15,
+        "gan_epochs": 10,
+        "delay_epochs": 5.0,
+        "warmup_epochs": 2.0,
         "dtype": "mixed_bfloat16",
         "attack_samples": 500,
         "cw_samples": 50,

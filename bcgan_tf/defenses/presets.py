@@ -69,7 +69,10 @@ _PAPER_GAN = GANSettings(
 _GAN = {
     ("mnist", "paper"): (_PAPER_GAN, 10),
     ("fashion_mnist", "paper"): (_PAPER_GAN, 10),
-    ("cifar10", "quick"): (GANSettings(dtype="mixed_bfloat16"), 2),
+    ("cifar10", "quick"): (
+        GANSettings(gan_epochs=10, delay_epochs=5.0, warmup_epochs=2.0, dtype="mixed_bfloat16"),
+        2,
+    ),
     ("cifar10", "paper"): (dataclasses.replace(_PAPER_GAN, gan_epochs=100), 10),
     ("digits", "quick"): (_SMALL_GAN, 20),
     ("digits", "paper"): (dataclasses.replace(_SMALL_GAN, gan_epochs=400), 20),
@@ -88,9 +91,9 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("trades", "fashion_mnist", "paper"): {"steps": 20, "epochs": 100},
     ("fgsm-at", "fashion_mnist", "quick"): {**_ONE_STEP, "epochs": 10},
     ("fgsm-at", "fashion_mnist", "paper"): {**_ONE_STEP, "epochs": 80},
-    ("pgd-at", "cifar10", "quick"): {**_CIFAR, "epochs": 5, "steps": 3},
-    ("trades", "cifar10", "quick"): {**_CIFAR, "epochs": 4, "steps": 3, "beta": 6.0},
-    ("fgsm-at", "cifar10", "quick"): {**_CIFAR, "epochs": 6},
+    ("pgd-at", "cifar10", "quick"): {**_CIFAR, "epochs": 12, "steps": 3},
+    ("trades", "cifar10", "quick"): {**_CIFAR, "epochs": 10, "steps": 3, "beta": 6.0},
+    ("fgsm-at", "cifar10", "quick"): {**_CIFAR, "epochs": 10},
     ("pgd-at", "cifar10", "paper"): {**_CIFAR, "epochs": 200, "steps": 7},
     ("trades", "cifar10", "paper"): {**_CIFAR, "epochs": 100, "steps": 10, "beta": 6.0},
     ("fgsm-at", "cifar10", "paper"): {**_CIFAR, "epochs": 200},
@@ -104,10 +107,8 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("pgd-at", "digits", "quick"): _SMALL_DATA,
     ("trades", "digits", "quick"): _SMALL_DATA,
     ("fgsm-at", "digits", "quick"): _SMALL_DATA,
-    **{
-        ("defense-gan", name, "quick"): _SMALL_WGAN
-        for name in ("mnist", "fashion_mnist", "cifar10")
-    },
+    **{("defense-gan", name, "quick"): _SMALL_WGAN for name in ("mnist", "fashion_mnist")},
+    ("defense-gan", "cifar10", "quick"): {**_SMALL_WGAN, "gan_epochs": 40},
     **{
         ("defense-gan", name, "paper"): _PAPER_SEARCH
         for name in ("mnist", "fashion_mnist", "cifar10")
@@ -115,7 +116,7 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("defense-gan", "digits", "quick"): {**_SMALL_WGAN, "gan_epochs": 60, "restarts": 4},
     ("distillation", "mnist", "quick"): {"epochs": 12},
     ("distillation", "fashion_mnist", "quick"): {"epochs": 12},
-    ("distillation", "cifar10", "quick"): {"epochs": 6},
+    ("distillation", "cifar10", "quick"): {"epochs": 10},
     ("distillation", "digits", "quick"): {
         "epochs": 40,
         "initial_epochs": 5,
