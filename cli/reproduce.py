@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from . import options, output, session
 from .command import Command
 
 TABLES, FIGURES = ("table1", "table2"), ("figure2", "figure4")
-AUDIT = "audit"
+AUDIT, ABLATION = "audit", "ablation"
 
 
 @click.command(cls=Command)
-@click.argument("target", type=click.Choice([*TABLES, *FIGURES, AUDIT]))
+@click.argument("target", type=click.Choice([*TABLES, *FIGURES, AUDIT, ABLATION]))
 @click.option("--dataset", metavar="NAME", help="mnist, fashion_mnist, cifar10, or digits.")
 @options.data_dir_option()
 @click.option("--preset", type=click.Choice(PRESETS), default="quick", help="Named settings.")
@@ -63,11 +63,12 @@ def command(
 
     Everything is kept in the cache under its settings: after a kill the same command goes on, and
     a repeat costs nothing. A table is written anew after every row. figure2 needs no data set.
-    audit tries which way of evaluating gives the paper's figures.
+    audit tries which way of evaluating gives the paper's figures; ablation whether boundary samples
+    help robust training, and its --rows are bcgan-at, bcgan-trades and bcgan-ibp.
     """
     changes = options.named_values(protocol_options)
     if changes and target in FIGURES:
-        raise click.UsageError(f"{target} has no --option; the tables and the audit have")
+        raise click.UsageError(f"{target} has no --option; the tables, audit and ablation have")
     line = _command_line(target, dataset, preset, seed, changes)
     if target == "figure2":
         session.make_repeatable(seed, False)
@@ -77,11 +78,9 @@ def command(
         return
     if dataset is None:
         raise click.UsageError(f"{target} needs --dataset, such as --dataset mnist")
-    from bcgan_tf.reproduction.protocol import check_rows, protocol
-
     named = tuple(name.strip() for name in rows.split(",")) if rows else ()
-    chosen = protocol(dataset, preset, changes)
-    check_rows(named)
+    # Refused before the data are read.
+    sizes = _checked_sizes(target, dataset, preset, named, changes)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, False)
     from bcgan_tf.reproduction.workspace import Workspace
@@ -96,13 +95,19 @@ def command(
     if target == AUDIT:
         from bcgan_tf.reproduction.audit import audit
 
-        page = audit(workspace, chosen, named, results=results, command=line)
+        page = audit(workspace, sizes, named, results=results, command=line)
+        _print_page(target, page, as_json)
+        return
+    if target == ABLATION:
+        from bcgan_tf.reproduction.ablation import ablation
+
+        page = ablation(workspace, sizes, named, results=results, command=line)
         _print_page(target, page, as_json)
         return
     from bcgan_tf.reproduction import tables
 
     document = tables.reproduce_table(
-        target, workspace, chosen, named, results=results, command=line
+        target, workspace, sizes, named, results=results, command=line
     )
     if as_json:
         output.print_json(document)
@@ -110,6 +115,21 @@ def command(
     stem = results / tables.file_stem(document)
     output.print_rows(f"{target} on {dataset}, preset {preset}", tables.overview(document))
     output.print_paths({"page": stem.with_suffix(".md"), "data": stem.with_suffix(".json")})
+
+
+def _checked_sizes(
+    target: str, dataset: str, preset: str, named: Sequence[str], changes: Mapping[str, Any]
+) -> Any:
+    """The sizes of a target's evaluations, its rows being known to exist."""
+    if target == ABLATION:
+        from bcgan_tf.reproduction.ablation_settings import ablation_settings, check_defenses
+
+        check_defenses(named)
+        return ablation_settings(changes)
+    from bcgan_tf.reproduction.protocol import check_rows, protocol
+
+    check_rows(named)
+    return protocol(dataset, preset, changes)
 
 
 def _command_line(

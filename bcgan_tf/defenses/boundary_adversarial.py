@@ -25,7 +25,7 @@ from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.robust_trainer import RobustTrainer
 
 FAKES = ("boundary", "plain", "duplicates", "none")
-_GENERATED = ("boundary", "plain")
+GENERATED = ("boundary", "plain")
 _JUDGED = 1000
 
 
@@ -79,7 +79,7 @@ class BoundaryTraining(RobustTraining):
     ) -> keras.Model:
         """GAN, oracle, training; see :meth:`Defense.harden`."""
         self.check(classifier, data)
-        refreshed = self.refresh_epochs if self.fakes in _GENERATED else 0
+        refreshed = self.refresh_epochs if self.fakes in GENERATED else 0
         # A training in several parts finds its own end in its checkpoints.
         with _folder(directory, needed=bool(refreshed)) as folder:
             extra, refresh = self._extra_rows(classifier, data, folder, resume, callbacks)
@@ -97,6 +97,10 @@ class BoundaryTraining(RobustTraining):
             )
         return self.as_given(classifier, best)
 
+    def gan_settings(self) -> GANSettings:
+        """How the GAN of generated fakes is trained: ``plain`` ones have no boundary term."""
+        return dataclasses.replace(self.gan, beta=0.0) if self.fakes == "plain" else self.gan
+
     def train_judge(
         self, data: Dataset, directory: Path | None, resume: bool, callbacks: StageCallbacks
     ) -> keras.Model | None:
@@ -112,11 +116,9 @@ class BoundaryTraining(RobustTraining):
         resume: bool,
         callbacks: StageCallbacks,
     ) -> tuple[ExtraRows | None, Callable[[RobustTrainer, int], None] | None]:
-        if self.fakes not in _GENERATED:
+        if self.fakes not in GENERATED:
             return (repeated_rows if self.fakes == "duplicates" else None), None
-        settings = self.gan
-        if self.fakes == "plain":
-            settings = dataclasses.replace(settings, beta=0.0)
+        settings = self.gan_settings()
         judge = self.train_judge(data, folder, resume, callbacks)
         gan = build_gan(settings, classifier, data, seed=self.seed, devices=self.devices)
         shared: dict[str, Any] = {

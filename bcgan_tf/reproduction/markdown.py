@@ -99,7 +99,7 @@ def provenance(document: Mapping[str, Any]) -> list[str]:
             ("measured", found["environments"]),
         ):
             for environment in environments:
-                machines.setdefault(_machine(environment), []).append(f"{row} {purpose}")
+                machines.setdefault(machine(environment), []).append(f"{row} {purpose}")
     lines += ["", "## Machines", ""]
     lines += [
         f"- {machine}: {', '.join(dict.fromkeys(what))}." for machine, what in machines.items()
@@ -120,7 +120,8 @@ def _setting(value: Any) -> str:
     return str(value)
 
 
-def _machine(environment: Mapping[str, Any]) -> str:
+def machine(environment: Mapping[str, Any]) -> str:
+    """Versions and processors, of a run's ``env.json``."""
     versions = ", ".join(
         f"{label} {environment[key]}"
         for key, label in (

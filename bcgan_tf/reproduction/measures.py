@@ -23,6 +23,8 @@ from bcgan_tf.reproduction.workspace import Workspace, file_digest
 from bcgan_tf.runs import RunDirectory
 
 SUMMARY = "summary"
+# Settings of a training's run that its row's place in a table says already.
+_SAID = ("dataset", "preset", "seed", "original", "defense")
 
 
 class Subject:
@@ -254,6 +256,20 @@ def smallest(subject: Subject) -> dict[str, Any]:
 
         payload = stage(run, SUMMARY, measure)
         return {**payload, "seconds": run.stage_seconds()[SUMMARY]}
+
+
+def provenance(subject: Subject) -> dict[str, Any]:
+    """How and where a row was trained, from its run, and where it was measured."""
+    run = RunDirectory.open(subject.file.parent)
+    return {
+        "training": {
+            "settings": {key: value for key, value in run.config.items() if key not in _SAID},
+            "seconds": round(sum(run.stage_seconds().values()), 1),
+            "environment": run.env(),
+        },
+        "environments": subject.environments,
+        "model_sha256": subject.digest,
+    }
 
 
 def stage(run: RunDirectory, name: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -125,15 +125,9 @@ def protocol(
         settings = dict(_PAPER)
     elif dataset == "cifar10":
         settings = dict(_CIFAR_QUICK)
-    types = {field.name: field.type for field in dataclasses.fields(Protocol)}
+    types = {field.name: str(field.type) for field in dataclasses.fields(Protocol)}
     del types["fgsm_eps"]
-    for name, value in (options or {}).items():
-        if name not in types:
-            raise UserError(f"the protocol has no setting {name!r}; it has {', '.join(types)}")
-        try:
-            settings[name] = _number(value, whole=types[name] == "int")
-        except (ValueError, ZeroDivisionError):
-            raise UserError(f"{name}={value} is no {types[name]}") from None
+    settings |= named_numbers("the protocol", types, options or {})
     defaults = {
         "fgsm_eps": _FGSM_EPS[dataset],
         "pgd_steps": _PGD_STEPS[dataset],
@@ -152,6 +146,28 @@ def check_rows(rows: Sequence[str]) -> tuple[str, ...]:
         if row not in ROWS:
             raise UserError(f"there is no row {row!r}; choose from {', '.join(ROWS)}")
     return tuple(row for row in ROWS if row in rows or not rows)
+
+
+def named_numbers(owner: str, types: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, as numbers or as text such as ``8/255``.
+
+    Args:
+        owner: whose settings they are, for the message.
+        types: the names there are, to ``"int"`` or ``"float"``.
+        given: the ones to set.
+
+    Raises:
+        UserError: no such setting, or a value that is no number of its type.
+    """
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in types:
+            raise UserError(f"{owner} has no setting {name!r}; it has {', '.join(types)}")
+        try:
+            found[name] = _number(value, whole=types[name] == "int")
+        except (ValueError, ZeroDivisionError):
+            raise UserError(f"{name}={value} is no {types[name]}") from None
+    return found
 
 
 def _number(value: Any, *, whole: bool) -> float:

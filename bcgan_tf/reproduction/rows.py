@@ -10,7 +10,7 @@ from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.presets import defense
 from bcgan_tf.errors import UserError
 from bcgan_tf.hardening import defense_of, harden
-from bcgan_tf.recipes import recipe
+from bcgan_tf.recipes import Recipe, recipe
 from bcgan_tf.reproduction import paper
 from bcgan_tf.reproduction.workspace import Workspace, file_digest
 from bcgan_tf.training import train
@@ -54,15 +54,13 @@ def trained(workspace: Workspace, row: str) -> Path:
         UserError: no such row, or the training failed.
     """
     chosen = recipe(workspace.data.name, workspace.preset)
+    if row == ORIGINAL:
+        return original_of(workspace, chosen)
     shared: dict[str, Any] = {"seed": workspace.seed, "devices": workspace.devices}
     hardening = defense_of_row(row, workspace.data.name, workspace.preset, **shared)
-    if hardening is None:
-        settings = {key: value for key, value in chosen.to_dict().items() if _is_of_training(key)}
-        with workspace.open_run("train", row, settings) as run:
-            return train(run, workspace.data, chosen, **shared)
+    assert hardening is not None
     original = trained(workspace, ORIGINAL)
-    # How many devices share the work changes no result.
-    settings = {key: value for key, value in hardening.config().items() if key != "devices"}
+    settings = lasting_settings(hardening)
     if row == "bcgan":
         settings |= {"oracle_epochs": chosen.oracle_epochs, "samples": chosen.generated_samples}
     with workspace.open_run("harden", row, {**settings, "original": file_digest(original)}) as run:
@@ -76,6 +74,18 @@ def trained(workspace: Workspace, row: str) -> Path:
             options=options,
             **shared,
         )
+
+
+def original_of(workspace: Workspace, chosen: Recipe) -> Path:
+    """The ``.keras`` file of a recipe's classifier, trained on clean data, as :func:`trained`."""
+    settings = {key: value for key, value in chosen.to_dict().items() if _is_of_training(key)}
+    with workspace.open_run("train", ORIGINAL, settings) as run:
+        return train(run, workspace.data, chosen, seed=workspace.seed, devices=workspace.devices)
+
+
+def lasting_settings(hardening: Defense) -> dict[str, Any]:
+    """A defence's settings but for how many devices share the work, which changes no result."""
+    return {key: value for key, value in hardening.config().items() if key != "devices"}
 
 
 def _named(row: str, dataset: str) -> tuple[str, dict[str, Any]]:

@@ -17,7 +17,6 @@ from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.table1_page import table1_page
 from bcgan_tf.reproduction.table2_page import table2_page
 from bcgan_tf.reproduction.workspace import Workspace, file_digest
-from bcgan_tf.runs import RunDirectory
 
 Document = dict[str, Any]
 
@@ -25,8 +24,6 @@ _PAGES: dict[str, Callable[[Document], str]] = {"table1": table1_page, "table2":
 # What tells one table from another: rows of another are not put beside these.
 _IDENTITY = ("table", "dataset", "preset", "seed", "protocol", "original_sha256")
 _COLUMNS = ("clean", "fgsm-1", "fgsm-2", "pgd", "cw")
-# Settings of a training's run that its row's place in the table says already.
-_SAID = ("dataset", "preset", "seed", "original", "defense")
 
 
 def reproduce_table(
@@ -83,7 +80,9 @@ def reproduce_table(
             print(f"{row} failed: {error}", file=sys.stderr, flush=True)
             failed.append(f"{row} ({error})")
             continue
-        document["rows"][row] = as_json({**measured, **_provenance(subject, command)})
+        document["rows"][row] = as_json(
+            {**measured, **measures.provenance(subject), "command": command}
+        )
         document = _publish(document, results)
     if failed:
         raise UserError(f"rows that failed: {'; '.join(failed)}")
@@ -191,18 +190,3 @@ def _table2(subject: Subject) -> Document:
 
 
 _MEASURES: dict[str, Callable[[Subject], Document]] = {"table1": _table1, "table2": _table2}
-
-
-def _provenance(subject: Subject, command: str) -> Document:
-    """How the row was trained and where, from its run."""
-    run = RunDirectory.open(subject.file.parent)
-    return {
-        "training": {
-            "settings": {key: value for key, value in run.config.items() if key not in _SAID},
-            "seconds": round(sum(run.stage_seconds().values()), 1),
-            "environment": run.env(),
-        },
-        "environments": subject.environments,
-        "model_sha256": subject.digest,
-        "command": command,
-    }

@@ -85,7 +85,7 @@ def test_figures(cli, calls) -> None:
         ("table1 --dataset digits --rows original,magic", 1, "no row 'magic'; choose from"),
         ("table1 --dataset digits -o many=3", 1, "no setting 'many'; it has pgd_steps"),
         ("table1 --dataset digits -o many", 2, "no NAME=VALUE"),
-        ("figure4 --dataset digits -o n=3", 2, "figure4 has no --option; the tables and the"),
+        ("figure4 --dataset digits -o n=3", 2, "figure4 has no --option; the tables, audit"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(cli, calls, line: str, code: int, words: str) -> None:

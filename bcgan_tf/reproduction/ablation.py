@@ -1,0 +1,182 @@
+"""Does the boundary help? Boundary samples inside robust training, against their controls."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bcgan_tf.certification import certified_accuracy
+from bcgan_tf.classifier_io import load_classifier
+from bcgan_tf.defenses.boundary_adversarial import GENERATED, BoundaryTraining
+from bcgan_tf.defenses.presets import EPS
+from bcgan_tf.errors import UserError
+from bcgan_tf.files import PARTIAL_SUFFIX, as_json, read_json, replace_file, write_json
+from bcgan_tf.hardening import chosen_defense, harden
+from bcgan_tf.recipes import recipe
+from bcgan_tf.reproduction import measures
+from bcgan_tf.reproduction.ablation_page import ablation_page
+from bcgan_tf.reproduction.ablation_settings import ARMS, AblationSettings, check_defenses
+from bcgan_tf.reproduction.measures import Subject, stage
+from bcgan_tf.reproduction.protocol import protocol
+from bcgan_tf.reproduction.rows import lasting_settings, original_of
+from bcgan_tf.reproduction.workspace import Workspace, digest, file_digest
+
+_IDENTITY = ("dataset", "preset", "seed", "settings", "eps")
+_NETWORK = "strided_cnn"
+
+
+def ablation(
+    workspace: Workspace,
+    settings: AblationSettings,
+    defenses: Sequence[str] = (),
+    *,
+    results: Path,
+    command: str,
+) -> Path:
+    """Trains every arm of every defence with every seed, and measures each.
+
+    What is finished is kept in the cache, and the pages are written after every training; what an
+    earlier call published with the same settings stays on them.
+
+    Args:
+        workspace: the data, preset, first seed and cache.
+        settings: the sizes.
+        defenses: of :data:`bcgan_tf.reproduction.ablation_settings.DEFENSES`; none: all.
+        results: where ``ablation-<dataset>.json`` and ``.md`` are written.
+        command: a command line that repeats it, for the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: no such defence, data without a radius to defend, or a training that failed.
+    """
+    chosen = check_defenses(defenses)
+    data = workspace.data
+    if data.name not in EPS:
+        raise UserError(f"the ablation needs a radius, and {data.name} has none of its own")
+    document: dict[str, Any] = {
+        "dataset": data.name,
+        "preset": workspace.preset,
+        "seed": workspace.seed,
+        "settings": as_json(settings.to_dict()),
+        "eps": EPS[data.name],
+        "command": command,
+        "runs": {},
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    page = results / f"ablation-{data.name}.md"
+    document = _with_published(document, page.with_suffix(".json"))
+    # Seeds outermost: after the first there is one figure of everything.
+    for seed in range(workspace.seed, workspace.seed + settings.seeds):
+        for defense in chosen:
+            for arm in ARMS:
+                print(f"ablation: {defense}, {arm}, seed {seed}", file=sys.stderr, flush=True)
+                measured = _measured(workspace, settings, defense, arm, seed)
+                found = document["runs"].setdefault(defense, {}).setdefault(arm, {})
+                found[str(seed)] = as_json(measured)
+                write_json(page.with_suffix(".json"), document)
+                replace_file(page, ablation_page(document).encode())
+    return page
+
+
+def _with_published(document: dict[str, Any], file: Path) -> dict[str, Any]:
+    before = read_json(file) if file.exists() else {}
+    if all(before.get(key) == document[key] for key in _IDENTITY):
+        return {**document, "runs": before["runs"]}
+    return document
+
+
+def _measured(
+    workspace: Workspace, settings: AblationSettings, defense: str, arm: str, seed: int
+) -> dict[str, Any]:
+    """``clean``, ``standard``, ``certified``, and how it was trained."""
+    seeded = dataclasses.replace(workspace, seed=seed)
+    original, file = _trained(seeded, settings, defense, arm)
+    sizes = protocol(
+        workspace.data.name,
+        workspace.preset,
+        {"standard_n": settings.n, "eps": EPS[workspace.data.name]},
+    )
+    # Measured with one seed: what differs between arms is the training.
+    subject = Subject(workspace, sizes, f"ablation-{defense}-{arm}", file, original)
+    return {
+        "clean": measures.clean(subject),
+        "standard": measures.standard(subject),
+        "certified": _certified(subject),
+        **measures.provenance(subject),
+    }
+
+
+def _certified(subject: Subject) -> dict[str, Any]:
+    test, eps = subject.workspace.data.test, subject.protocol.eps
+    with subject.open("certified", {"eps": eps}) as run:
+
+        def measure() -> dict[str, Any]:
+            share = certified_accuracy(subject.model, test.scaled(), test.labels, eps)
+            return {"accuracy": share, "n": len(test)}
+
+        return stage(run, measures.SUMMARY, measure)
+
+
+def _trained(
+    workspace: Workspace, settings: AblationSettings, defense: str, arm: str
+) -> tuple[Path, Path]:
+    """The files of the network trained on clean data, and of the one that an arm makes of it."""
+    plan = dataclasses.replace(
+        recipe(workspace.data.name, workspace.preset),
+        architecture=_NETWORK,
+        architecture_width=settings.width,
+        threshold=settings.threshold,
+        classifier_epochs=settings.classifier_epochs,
+        dtype=None,
+    )
+    original = original_of(workspace, plan)
+    options = settings.options(defense, arm)
+    shared: dict[str, Any] = {"seed": workspace.seed, "devices": workspace.devices}
+    chosen = chosen_defense(plan, defense, options=options, **shared)
+    assert isinstance(chosen, BoundaryTraining)
+    identity = {**lasting_settings(chosen), "original": file_digest(original)}
+    with workspace.open_run("harden", f"ablation-{defense}-{arm}", identity) as run:
+        gan = workspace.cache / f"ablation-gan-{_gan_digest(workspace, chosen, original)}"
+        if chosen.fakes in GENERATED and gan.exists():
+            _copy_folder(gan, run.checkpoints / "gan")
+        file = harden(
+            run,
+            workspace.data,
+            load_classifier(original),
+            plan,
+            defense=defense,
+            options=options,
+            **shared,
+        )
+        if chosen.fakes in GENERATED:
+            _copy_folder(run.checkpoints / "gan", gan)
+    return original, file
+
+
+def _gan_digest(workspace: Workspace, defense: BoundaryTraining, original: Path) -> str:
+    """What the GAN depends on: arms of several defences share one."""
+    return digest(
+        {
+            "dataset": workspace.data.name,
+            "seed": workspace.seed,
+            "gan": dataclasses.asdict(defense.gan_settings()),
+            "original": file_digest(original),
+        }
+    )
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Whole or not at all; nothing, where it is already."""
+    if target.exists():
+        return
+    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, partial)
+    partial.rename(target)

@@ -1,0 +1,122 @@
+"""The ablation as a page: every arm of every seed, and whether the boundary made the difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bcgan_tf.reproduction.ablation_settings import ARMS, CONTROLS, DEFENSES
+from bcgan_tf.reproduction.markdown import duration, headline, machine, share, table
+
+Document = Mapping[str, Any]
+# Of a defence and an arm: the figures of each seed.
+Runs = Mapping[str, Mapping[str, Any]]
+
+_FIGURES = {"clean": "clean", "standard": "`standard`", "certified": "certified"}
+# The two-sided 95 % quantile of Student's t, by degrees of freedom from 1.
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_ADDED = tuple(arm for arm in ARMS if arm not in CONTROLS)
+
+
+def paired_difference(
+    runs: Mapping[str, Runs], arm: str, control: str, figure: str
+) -> tuple[float, float, int] | None:
+    """Mean of ``arm - control`` over the seeds that have both, half its 95 % interval, how many.
+
+    Seed by seed, because two arms of one seed start from the same network and see the same
+    batches; the interval is Student's t, which for three seeds is 2.5 standard deviations.
+    None with fewer than two seeds.
+    """
+    ours, theirs = runs.get(arm, {}), runs.get(control, {})
+    seeds = sorted(set(ours) & set(theirs))
+    if len(seeds) < 2:
+        return None
+    differences = np.array(
+        [ours[seed][figure]["accuracy"] - theirs[seed][figure]["accuracy"] for seed in seeds]
+    )
+    half = _T95[len(seeds) - 2] * float(differences.std(ddof=1)) / math.sqrt(len(seeds))
+    return float(differences.mean()), half, len(seeds)
+
+
+def answer(difference: tuple[float, float, int] | None) -> str:
+    """``yes``, ``no: worse``, or that the interval holds both."""
+    if difference is None:
+        return "not run"
+    mean, half, _ = difference
+    if mean - half > 0:
+        return "yes"
+    return "no: worse" if mean + half < 0 else "not shown"
+
+
+def ablation_page(document: Document) -> str:
+    """Markdown, from the JSON alone."""
+    settings = document["settings"]
+    lines = [
+        *headline({**document, "paper": True}, "Does the boundary help?"),
+        f"Robust training of a strided network (width {settings['width']:g}, threshold "
+        f"{settings['threshold']:g}) at Linf {document['eps']:.3g} in [0, 1] pixels, with extra "
+        "rows in every batch: `plain` ones of a GAN at beta 0, `boundary` ones of the same GAN at "
+        "the default beta, `top2` with the two-class boundary loss; `duplicates` are the batch's "
+        "own images again, attacked from other starts, and `none` has twice the epochs instead. "
+        "Every arm attacks as many rows; the GAN's own training comes on top.",
+        "",
+        "Accuracy in percent. `standard`: AutoAttack's four attacks, worst case, "
+        f"{settings['n']:,} test images; clean and certified (interval bounds): all test images.",
+    ]
+    for defense in DEFENSES:
+        if defense in document["runs"]:
+            lines += ["", f"## {defense}", "", *_section(document["runs"][defense])]
+    return "\n".join([*lines, "", *_made_with(document)]) + "\n"
+
+
+def _section(runs: Mapping[str, Runs]) -> list[str]:
+    figures = [name for name in _FIGURES if name != "certified" or _is_certified(runs)]
+    header = ["extra rows", "seeds", *(_FIGURES[name] for name in figures), "training"]
+    lines = table(header, [_line(arm, runs[arm], figures) for arm in ARMS if arm in runs])
+    compared = [
+        [
+            f"{arm} - {control}",
+            *(_difference(paired_difference(runs, arm, control, name)) for name in figures),
+            answer(paired_difference(runs, arm, control, "standard")),
+        ]
+        for arm in _ADDED
+        for control in CONTROLS
+        if arm in runs and control in runs
+    ]
+    header = ["difference, points (95 %)", *(_FIGURES[name] for name in figures), "more robust?"]
+    return [*lines, "", *table(header, compared)] if compared else lines
+
+
+def _line(arm: str, runs: Runs, figures: Sequence[str]) -> list[str]:
+    seconds = float(np.mean([found["training"]["seconds"] for found in runs.values()]))
+    cells = []
+    for name in figures:
+        values = [runs[seed][name]["accuracy"] for seed in sorted(runs)]
+        each = ", ".join(map(share, values))
+        cells.append(f"**{share(float(np.mean(values)))}** ({each})")
+    return [arm, str(len(runs)), *cells, duration(seconds)]
+
+
+def _difference(found: tuple[float, float, int] | None) -> str:
+    if found is None:
+        return "-"
+    mean, half, _ = found
+    return f"{100 * mean:+.1f} ({100 * (mean - half):+.1f} to {100 * (mean + half):+.1f})"
+
+
+def _is_certified(runs: Mapping[str, Runs]) -> bool:
+    return any(f["certified"]["accuracy"] > 0 for arm in runs.values() for f in arm.values())
+
+
+def _made_with(document: Document) -> list[str]:
+    found = {
+        machine(environment)
+        for arms in document["runs"].values()
+        for runs in arms.values()
+        for one in runs.values()
+        for environment in [one["training"]["environment"], *one["environments"]]
+    }
+    return [f"Trained and measured with {'; '.join(sorted(found))}."] if found else []

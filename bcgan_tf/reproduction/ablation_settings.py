@@ -1,0 +1,94 @@
+"""What the ablation compares, and its sizes. Loads no TensorFlow, as the command line asks it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bcgan_tf.errors import UserError
+from bcgan_tf.reproduction.protocol import named_numbers
+
+# The defences with boundary samples inside robust training.
+DEFENSES = ("bcgan-at", "bcgan-trades", "bcgan-ibp")
+# What each arm changes of its defence. The first three are controls.
+ARMS: dict[str, dict[str, Any]] = {
+    "none": {"fakes": "none"},
+    "duplicates": {"fakes": "duplicates"},
+    "plain": {"fakes": "plain"},
+    "boundary": {"fakes": "boundary"},
+    "top2": {"fakes": "boundary", "gan.boundary_loss": "top2"},
+}
+CONTROLS = ("none", "duplicates", "plain")
+MOST_SEEDS = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AblationSettings:
+    """The sizes of the ablation.
+
+    Attributes:
+        seeds: trainings of each arm, with one seed after the other; at least 2, for an interval.
+        width: of the strided network that is trained.
+        threshold: of its pixels; see :func:`bcgan_tf.networks.strided_cnn.strided_cnn`.
+        classifier_epochs: of the training on clean data that comes first.
+        epochs: of robust training with extra rows. Without them a step costs half, and there are
+            twice as many; interval bounds cost a fraction of PGD, and IBP has twice as many.
+        gan_epochs: of the GAN; 0: as many as its preset has.
+        ramp_share: part of the epochs over which eps rises.
+        n: test images for the suite ``standard``; clean and certified accuracy are of all.
+    """
+
+    seeds: int = 3
+    width: float = 1.0
+    threshold: float = 0.0
+    classifier_epochs: int = 2
+    epochs: int = 10
+    gan_epochs: int = 0
+    ramp_share: float = 0.3
+    n: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.seeds <= MOST_SEEDS:
+            raise UserError(f"seeds is {self.seeds}; choose from 2 (an interval) to {MOST_SEEDS}")
+        for field in ("classifier_epochs", "epochs", "n"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
+        if self.gan_epochs < 0:
+            raise UserError(f"gan_epochs is {self.gan_epochs}; choose 0 (the preset's) or more")
+        if not 0 <= self.ramp_share <= 0.8:
+            raise UserError(f"ramp_share is {self.ramp_share}; choose from 0 to 0.8")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, JSON-able."""
+        return dataclasses.asdict(self)
+
+    def options(self, defense: str, arm: str) -> dict[str, Any]:
+        """What an arm changes of the preset of its defence."""
+        epochs = self.epochs * (2 if arm == "none" else 1) * (2 if defense == "bcgan-ibp" else 1)
+        changes = {**ARMS[arm], "epochs": epochs, "ramp_epochs": self.ramp_share * epochs}
+        return changes | ({"gan.gan_epochs": self.gan_epochs} if self.gan_epochs else {})
+
+
+def ablation_settings(options: Mapping[str, Any] | None = None) -> AblationSettings:
+    """The settings, some of them changed, as numbers or as text.
+
+    Raises:
+        UserError: no such setting, or a value out of range.
+    """
+    types = {field.name: str(field.type) for field in dataclasses.fields(AblationSettings)}
+    return AblationSettings(**named_numbers("the ablation", types, options or {}))
+
+
+def check_defenses(names: Sequence[str]) -> tuple[str, ...]:
+    """The defences in their order; all of them where none is named.
+
+    Raises:
+        UserError: one has no boundary samples inside its training.
+    """
+    for name in names:
+        if name not in DEFENSES:
+            raise UserError(
+                f"the ablation has no defense {name!r}; choose from {', '.join(DEFENSES)}"
+            )
+    return tuple(name for name in DEFENSES if name in names or not names)

@@ -1,0 +1,179 @@
+"""The ablation: what each arm trains, one GAN for all that share it, and the statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from bcgan_tf.defenses import presets
+from bcgan_tf.defenses.boundary_adversarial import BoundaryTraining
+from bcgan_tf.errors import UserError
+from bcgan_tf.reproduction import ablation as module
+from bcgan_tf.reproduction.ablation import ablation
+from bcgan_tf.reproduction.ablation_page import ablation_page, answer, paired_difference
+from bcgan_tf.reproduction.ablation_settings import (
+    ARMS,
+    CONTROLS,
+    DEFENSES,
+    AblationSettings,
+    ablation_settings,
+    check_defenses,
+)
+
+COMMAND = "bcgan-tf reproduce ablation --dataset digits"
+TINY = AblationSettings(seeds=2, classifier_epochs=1, epochs=1, gan_epochs=1, n=20)
+
+
+def runs_of(values, figure="standard"):
+    return {str(seed): {figure: {"accuracy": value}} for seed, value in enumerate(values)}
+
+
+def test_the_difference_is_paired_and_its_interval_is_students():
+    runs = {"boundary": runs_of([0.91, 0.82, 0.73]), "none": runs_of([0.9, 0.8, 0.7])}
+    mean, half, seeds = paired_difference(runs, "boundary", "none", "standard")
+    assert mean == pytest.approx(0.02) and seeds == 3
+    assert half == pytest.approx(4.303 * 0.01 / math.sqrt(3), rel=1e-6)
+
+
+def test_seeds_that_one_arm_lacks_are_left_out_and_one_alone_gives_nothing():
+    runs = {"boundary": runs_of([0.9, 0.8, 0.1]), "none": runs_of([0.8, 0.7])}
+    mean, half, seeds = paired_difference(runs, "boundary", "none", "standard")
+    assert (mean, half, seeds) == (pytest.approx(0.1), pytest.approx(0, abs=1e-9), 2)
+    assert paired_difference(runs, "boundary", "plain", "standard") is None
+    assert (
+        paired_difference({**runs, "none": runs_of([1.0])}, "boundary", "none", "standard") is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        (None, "not run"),
+        ((0.02, 0.01, 3), "yes"),
+        ((-0.02, 0.01, 3), "no: worse"),
+        ((0.01, 0.02, 3), "not shown"),
+    ],
+)
+def test_the_answer_is_that_of_the_interval(difference, expected):
+    assert answer(difference) == expected
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_every_arm_is_a_setting_of_its_defense(name):
+    sizes = AblationSettings(epochs=8, ramp_share=0.25)
+    made = {arm: presets.defense(name, "mnist", options=sizes.options(name, arm)) for arm in ARMS}
+    # As many rows attacked: half as many in a step, twice the steps.
+    assert made["none"].epochs == 2 * made["boundary"].epochs
+    assert made["none"].ramp_epochs / made["none"].epochs == 0.25
+    assert {made[arm].epochs for arm in ARMS if arm != "none"} == {made["boundary"].epochs}
+    assert made["plain"].gan_settings().beta == 0 < made["boundary"].gan_settings().beta
+    assert made["top2"].gan_settings().boundary_loss == "top2"
+    assert set(CONTROLS) == {arm for arm in ARMS if made[arm].fakes != "boundary"}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"seeds": "1"}, "seeds is 1"),
+        ({"seeds": "11"}, "seeds is 11"),
+        ({"epochs": "0"}, "epochs is 0"),
+        ({"gan_epochs": "-1"}, "gan_epochs is -1"),
+        ({"ramp_share": "0.9"}, "ramp_share is 0.9"),
+        ({"epochs": "many"}, "epochs=many is no int"),
+        ({"colour": "1"}, "the ablation has no setting 'colour'"),
+    ],
+)
+def test_bad_settings_are_refused_in_a_line(options, named):
+    with pytest.raises(UserError, match=named):
+        ablation_settings(options)
+
+
+def test_only_defenses_with_boundary_samples_inside_are_compared():
+    assert check_defenses(()) == DEFENSES
+    assert check_defenses(("bcgan-ibp", "bcgan-at")) == ("bcgan-at", "bcgan-ibp")
+    with pytest.raises(UserError, match="no defense 'pgd-at'"):
+        check_defenses(("pgd-at",))
+
+
+@pytest.fixture
+def asked(workspace, tmp_path):
+    def run(defenses, **changes):
+        page = ablation(
+            workspace,
+            dataclasses.replace(TINY, **changes),
+            defenses,
+            results=tmp_path / "results",
+            command=COMMAND,
+        )
+        return json.loads(page.with_suffix(".json").read_text()), page
+
+    return run
+
+
+@pytest.fixture
+def without_the_suite(monkeypatch):
+    """In place of the suite a figure that tells the arms apart: the epochs of their training."""
+
+    def standard(subject):
+        epochs = module.measures.provenance(subject)["training"]["settings"]["epochs"]
+        return {"accuracy": epochs / 10, "n": 20}
+
+    monkeypatch.setattr(module.measures, "standard", standard)
+
+
+def test_real_trainings_of_two_defenses_share_a_gan_and_a_repeat_trains_nothing(
+    asked, without_the_suite, counted, workspace, monkeypatch
+):
+    del without_the_suite
+    arms = ("none", "plain", "boundary")
+    monkeypatch.setattr(module, "ARMS", {arm: ARMS[arm] for arm in arms})
+    trained = counted(BoundaryTraining, "run")
+    document, page = asked(("bcgan-at",))
+    gans = sorted(path.name for path in workspace.cache.glob("ablation-gan-*"))
+    # Two arms have one, each with both seeds.
+    assert len(gans) == 4 and len(trained) == 6
+    runs = document["runs"]["bcgan-at"]
+    assert tuple(runs) == arms and all(list(found) == ["0", "1"] for found in runs.values())
+    assert runs["none"]["0"]["standard"]["accuracy"] == 0.2
+    assert runs["boundary"]["0"]["model_sha256"] != runs["plain"]["0"]["model_sha256"]
+    assert 0 < runs["boundary"]["0"]["clean"]["accuracy"] <= 1
+    text = page.read_text()
+    assert COMMAND in text and "boundary - none" in text and "no: worse" in text
+
+    both, _ = asked(("bcgan-trades",))
+    assert list(both["runs"]) == ["bcgan-at", "bcgan-trades"] and len(trained) == 12
+    assert sorted(path.name for path in workspace.cache.glob("ablation-gan-*")) == gans
+
+    again, _ = asked(("bcgan-at",))
+    assert again["runs"] == both["runs"] and len(trained) == 12
+    other, _ = asked(("bcgan-at",), n=10)
+    assert "bcgan-trades" not in other["runs"] and len(trained) == 12
+
+
+def test_the_page_has_certificates_only_where_there_are_any():
+    def figures(certified):
+        return {
+            "clean": {"accuracy": 0.9},
+            "standard": {"accuracy": 0.5},
+            "certified": {"accuracy": certified},
+            "training": {"seconds": 60, "environment": {"cpu_count": 2}},
+            "environments": [],
+        }
+
+    document = {
+        "dataset": "mnist",
+        "preset": "quick",
+        "seed": 0,
+        "settings": AblationSettings().to_dict(),
+        "eps": 0.3,
+        "command": COMMAND,
+        "runs": {
+            "bcgan-at": {"none": {"0": figures(0.0)}},
+            "bcgan-ibp": {"none": {"0": figures(0.4)}},
+        },
+    }
+    before, after = ablation_page(document).split("## bcgan-ibp")
+    assert "| certified" not in before and "| certified" in after and "**40.0** (40.0)" in after
