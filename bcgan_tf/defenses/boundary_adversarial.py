@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.adversarial_training import TRADES, PGDTraining
 from bcgan_tf.defenses.defense import StageCallbacks
-from bcgan_tf.defenses.extra_rows import ExtraRows, generated_rows, repeated_rows
+from bcgan_tf.defenses.extra_rows import NOTHING, Added, generated_rows, repeated_rows
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, fit_gan
 from bcgan_tf.defenses.oracle_training import trained_oracle
 from bcgan_tf.defenses.robust_training import RobustTraining
@@ -78,24 +78,15 @@ class BoundaryTraining(RobustTraining):
         callbacks: StageCallbacks,
     ) -> keras.Model:
         """GAN, oracle, training; see :meth:`Defense.harden`."""
-        self.check(classifier, data)
-        refreshed = self.refresh_epochs if self.fakes in GENERATED else 0
         # A training in several parts finds its own end in its checkpoints.
-        with _folder(directory, needed=bool(refreshed)) as folder:
-            extra, refresh = self._extra_rows(classifier, data, folder, resume, callbacks)
-            trainer = self.build_trainer(
-                classifier, data, extra, ratio=self.fake_ratio, weight=self.fake_weight
+        with _folder(directory, needed=bool(self._refreshed())) as folder:
+            return super().run(
+                classifier, data, directory=folder, resume=resume, callbacks=callbacks
             )
-            best = self.best_of(
-                trainer,
-                data,
-                directory=folder,
-                resume=resume,
-                callbacks=callbacks,
-                every=refreshed,
-                between=refresh,
-            )
-        return self.as_given(classifier, best)
+
+    def _refreshed(self) -> int:
+        """After how many epochs a GAN is trained on."""
+        return self.refresh_epochs if self.fakes in GENERATED else 0
 
     def gan_settings(self) -> GANSettings:
         """How the GAN of generated fakes is trained: ``plain`` ones have no boundary term."""
@@ -108,22 +99,26 @@ class BoundaryTraining(RobustTraining):
         del data, directory, resume, callbacks
         return None
 
-    def _extra_rows(
+    def prepare(
         self,
         classifier: keras.Model,
         data: Dataset,
-        folder: Path | None,
+        directory: Path | None,
         resume: bool,
         callbacks: StageCallbacks,
-    ) -> tuple[ExtraRows | None, Callable[[RobustTrainer, int], None] | None]:
-        if self.fakes not in GENERATED:
-            return (repeated_rows if self.fakes == "duplicates" else None), None
+    ) -> Added:
+        """See :meth:`RobustTraining.prepare`."""
+        if self.fakes == "none":
+            return NOTHING
+        shares: dict[str, Any] = {"ratio": self.fake_ratio, "weight": self.fake_weight}
+        if self.fakes == "duplicates":
+            return Added(repeated_rows, **shares)
         settings = self.gan_settings()
-        judge = self.train_judge(data, folder, resume, callbacks)
+        judge = self.train_judge(data, directory, resume, callbacks)
         gan = build_gan(settings, classifier, data, seed=self.seed, devices=self.devices)
         shared: dict[str, Any] = {
             "seed": self.seed,
-            "directory": folder / "gan" if folder is not None else None,
+            "directory": directory / "gan" if directory is not None else None,
         }
         told = callbacks("gan")
         fit_gan(gan, settings, data, resume=resume, callbacks=told, **shared)
@@ -143,7 +138,8 @@ class BoundaryTraining(RobustTraining):
             if against.begun:
                 _report(gan, judge)
 
-        return generated_rows(gan, judge), refresh
+        rows = generated_rows(gan, judge)
+        return Added(rows, **shares, every=self._refreshed(), between=refresh)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

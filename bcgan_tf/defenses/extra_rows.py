@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,35 @@ from bcgan_tf.defenses.gan_settings import draw_fakes
 from bcgan_tf.models.augmentation import shifted_images
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.classifier_trainer import BatchBuilder
+from bcgan_tf.models.robust_trainer import RobustTrainer
 
 # (images, labels, count, seed) -> (images, labels, weights) of ``count`` extra rows
 ExtraRows = Callable[
     [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Added:
+    """What a robust training has beside the real images.
+
+    Attributes:
+        rows: makes extra rows for every batch; None: there are none.
+        ratio: extra rows per real row, more than 0.
+        weight: of their mean loss. A row that its maker weighs 0 counts as a loss of 0.
+        every: epochs between two calls of ``between``; 0: it is never called.
+        between: called with the trainer and the number of the call, from 1. A resumed training
+            calls it again for what is past.
+    """
+
+    rows: ExtraRows | None = None
+    ratio: float = 1.0
+    weight: float = 1.0
+    every: int = 0
+    between: Callable[[RobustTrainer, int], None] | None = None
+
+
+NOTHING = Added()
 
 
 def generated_rows(gan: BCGAN, oracle: keras.Model | None) -> ExtraRows:
@@ -45,15 +70,11 @@ def repeated_rows(images: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, seed: 
     return tf.gather(images, chosen), tf.gather(labels, chosen), tf.ones([count])
 
 
-def batches(
-    extra: ExtraRows | None, *, ratio: float, weight: float, first_term: bool, shift: bool
-) -> BatchBuilder | None:
+def batches(added: Added, *, first_term: bool, shift: bool) -> BatchBuilder | None:
     """Builds batches whose average loss is ``mean over real + weight * mean over extra``.
 
     Args:
-        extra: makes the extra rows; None: there are none.
-        ratio: extra rows per real row, more than 0.
-        weight: of their mean loss. A row that its maker weighs 0 counts as a loss of 0.
+        added: the extra rows.
         first_term: whether they count in a loss's first term too; see
             :class:`bcgan_tf.models.robust_trainer.RobustTrainer`.
         shift: moves every image of the batch by an offset of its own.
@@ -61,6 +82,7 @@ def batches(
     Returns:
         None where the clean batch is all.
     """
+    extra = added.rows
     if extra is None and not shift:
         return None
 
@@ -73,13 +95,13 @@ def batches(
 
     def joined(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, extra: ExtraRows) -> Any:
         rows = tf.shape(labels)[0]
-        count = tf.cast(tf.round(tf.cast(rows, tf.float32) * ratio), tf.int32)
+        count = tf.cast(tf.round(tf.cast(rows, tf.float32) * added.ratio), tf.int32)
         more, classes, kept = extra(images, labels, count, seed)
         total = tf.cast(rows + count, tf.float32)
         # The loss is averaged over all rows; these factors make it two means, one of each kind.
         real = tf.fill([rows], total / tf.cast(rows, tf.float32))
-        added = weight * kept * total / tf.cast(count, tf.float32)
-        second = tf.concat([real, added], axis=0)
+        extras = added.weight * kept * total / tf.cast(count, tf.float32)
+        second = tf.concat([real, extras], axis=0)
         first = second if first_term else tf.concat([real, tf.zeros([count])], axis=0)
         order = _interleaved(rows, count)
         return (

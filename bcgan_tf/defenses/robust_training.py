@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ import keras
 from bcgan_tf.cloning import copy_in
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
-from bcgan_tf.defenses.extra_rows import ExtraRows, batches
+from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.best_weights import BestWeights
@@ -115,9 +114,24 @@ class RobustTraining(Defense):
     ) -> keras.Model:
         """See :meth:`Defense.harden`."""
         self.check(classifier, data)
-        trainer = self.build_trainer(classifier, data)
-        best = self.best_of(trainer, data, directory=directory, resume=resume, callbacks=callbacks)
+        added = self.prepare(classifier, data, directory, resume, callbacks)
+        trainer = self.build_trainer(classifier, data, added)
+        best = self.best_of(
+            trainer, data, added, directory=directory, resume=resume, callbacks=callbacks
+        )
         return self.as_given(classifier, best)
+
+    def prepare(
+        self,
+        classifier: keras.Model,
+        data: Dataset,
+        directory: Path | None,
+        resume: bool,
+        callbacks: StageCallbacks,
+    ) -> Added:
+        """Trains what the training needs beside the classifier, and says what it adds to it."""
+        del classifier, data, directory, resume, callbacks
+        return NOTHING
 
     def as_given(self, classifier: keras.Model, trained: keras.Model) -> keras.Model:
         """What was trained, in the precision of the classifier that was given."""
@@ -132,27 +146,19 @@ class RobustTraining(Defense):
         self,
         classifier: keras.Model,
         data: Dataset,
-        extra: ExtraRows | None = None,
-        *,
-        ratio: float = 1.0,
-        weight: float = 1.0,
+        added: Added = NOTHING,
     ) -> RobustTrainer:
         """The compiled trainer of a copy of ``classifier``.
 
         Args:
             classifier: trained; left untouched.
             data: its training split gives the steps of an epoch.
-            extra: rows beside the real ones; ``ratio`` and ``weight`` as of
-                :func:`bcgan_tf.defenses.extra_rows.batches`.
-            ratio: see ``extra``.
-            weight: see ``extra``.
+            added: rows beside the real ones.
         """
         chosen = strategy(self.devices)
         steps = steps_per_epoch(data.train, self.batch_size)
         build_batch = batches(
-            extra,
-            ratio=ratio,
-            weight=weight,
+            added,
             first_term=self.extra_in_first_term,
             shift=self.augment == "shift",
         )
@@ -179,34 +185,32 @@ class RobustTraining(Defense):
         self,
         trainer: RobustTrainer,
         data: Dataset,
+        added: Added,
         *,
         directory: Path | None,
         resume: bool,
         callbacks: StageCallbacks,
-        every: int = 0,
-        between: Callable[[RobustTrainer, int], None] | None = None,
     ) -> keras.Model:
         """Trains to the end and gives the classifier of the best epoch.
 
         Args:
             trainer: of :meth:`build_trainer`.
             data: its training and validation splits.
-            directory: the training keeps its checkpoints in a folder within; needed for
-                ``between``, which divides it into several calls of ``fit``.
+            added: what happens between the parts of the training.
+            directory: the training keeps its checkpoints in a folder within; needed by a training
+                in parts, which are several calls of ``fit``.
             resume: go on from what ``directory`` holds.
             callbacks: as of :meth:`Defense.harden`.
-            every: epochs between two calls of ``between``; 0: it is never called.
-            between: called with the trainer and the number of the call, from 1. A resumed training
-                calls it again for what is past.
         """
         folder = directory / self.name if directory is not None else None
         best = BestWeights(self.monitor, folder)
         own = [*callbacks(self.name), best]
         validation = data.validation.take(self.validation_samples, seed=0)
+        every = added.every
         stops = [*range(every, self.epochs, every), self.epochs] if every else [self.epochs]
         for number, stop in enumerate(stops):
-            if number and between is not None:
-                between(trainer, number)
+            if number and added.between is not None:
+                added.between(trainer, number)
             fit(
                 trainer,
                 data.train,

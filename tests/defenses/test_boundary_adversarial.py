@@ -14,7 +14,7 @@ from bcgan_tf.data import load
 from bcgan_tf.defenses import boundary_adversarial
 from bcgan_tf.defenses.adversarial_training import PGDTraining
 from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADES
-from bcgan_tf.defenses.extra_rows import batches, generated_rows
+from bcgan_tf.defenses.extra_rows import Added, batches, generated_rows
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.adversarial_trainer import AdversarialTrainer
@@ -212,12 +212,9 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
     found = []
     for devices in (1, 2):
         gan = build_gan(GAN, classifier, digits, seed=3, devices=devices)
+        rows = generated_rows(gan, gan.classifier if beta is None else None)
         build_batch = batches(
-            generated_rows(gan, gan.classifier if beta is None else None),
-            ratio=0.5,
-            weight=0.7,
-            first_term=beta is None,
-            shift=True,
+            Added(rows, ratio=0.5, weight=0.7), first_term=beta is None, shift=True
         )
         with distribute.scope(two_replicas if devices == 2 else None):
             trainer = AdversarialTrainer(

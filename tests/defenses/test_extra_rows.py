@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf import losses
-from bcgan_tf.defenses.extra_rows import batches, generated_rows, repeated_rows
+from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches, generated_rows, repeated_rows
 
 SEED = tf.constant([1, 2])
 
@@ -28,7 +28,7 @@ def counted(images, labels, count, seed):
 
 
 def built(rows, *, extra=counted, ratio=1.0, weight=0.5, first_term=True, shift=False):
-    build = batches(extra, ratio=ratio, weight=weight, first_term=first_term, shift=shift)
+    build = batches(Added(extra, ratio, weight), first_term=first_term, shift=shift)
     images, labels, weights = build(*real(rows), SEED)
     assert labels.dtype == tf.int64
     return images.numpy(), labels.numpy(), weights.numpy()
@@ -82,11 +82,11 @@ def test_more_duplicates_than_images_begin_anew():
 
 
 def test_without_extra_rows_or_shifts_there_is_nothing_to_build():
-    assert batches(None, ratio=1.0, weight=1.0, first_term=True, shift=False) is None
+    assert batches(NOTHING, first_term=True, shift=False) is None
 
 
 def test_shifts_move_real_and_extra_rows_and_each_copy_by_itself():
-    build = batches(None, ratio=1.0, weight=1.0, first_term=True, shift=True)
+    build = batches(NOTHING, first_term=True, shift=True)
     images, _, weights = build(*real(40), SEED)
     empty = (images.numpy() == 0).any(axis=(1, 2, 3))
     assert 20 < empty.sum() < 40  # 8 of 9 offsets bring a border in
