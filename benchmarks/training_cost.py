@@ -37,8 +37,9 @@ from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.defense_gan import DefenseGAN
 from bcgan_tf.environment import environment
 from bcgan_tf.models.supervised import trained_from
-from bcgan_tf.recipes import PRESETS, Recipe, recipe
+from bcgan_tf.recipes import Recipe, recipe
 from bcgan_tf.reproduction.markdown import duration
+from bcgan_tf.reproduction.protocol import PRESETS
 from bcgan_tf.reproduction.rows import ROWS, defense_of_row
 from bcgan_tf.training import untrained
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bcgan_tf.recipes import PRESETS
+from bcgan_tf.reproduction.protocol import PRESETS
 
 from . import options, output, session
 from .command import Command

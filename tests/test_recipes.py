@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import pytest
 
@@ -16,7 +15,9 @@ from bcgan_tf.networks.classifiers import CLASSIFIERS
 NAMES = ("mnist", "fashion_mnist", "cifar10", "digits", "folder:somewhere/pictures")
 
 
-@pytest.mark.parametrize(("dataset", "preset"), list(itertools.product(NAMES, recipes.PRESETS)))
+@pytest.mark.parametrize(
+    ("dataset", "preset"), [(name, preset) for name in NAMES for preset in recipes.presets(name)]
+)
 def test_a_recipe_builds_a_defence(dataset, preset):
     recipe = recipes.recipe(dataset, preset)
     assert (recipe.dataset, recipe.preset) == (dataset, preset)
@@ -26,6 +27,13 @@ def test_a_recipe_builds_a_defence(dataset, preset):
     assert recipe.architecture in CLASSIFIERS
     assert recipe.delay_epochs + recipe.warmup_epochs <= recipe.gan_epochs
     assert all(0 < eps < 1 for eps in recipe.attack_eps)
+
+
+def test_every_preset_is_one_of_the_command_lines():
+    found = {preset for name in NAMES for preset in recipes.presets(name)}
+    assert found == set(recipes.PRESETS)
+    assert recipes.presets("mnist") == recipes.PRESETS
+    assert recipes.presets("imagenet") == ()
 
 
 def test_the_defence_takes_every_setting_of_the_recipe():
@@ -56,7 +64,9 @@ def test_a_recipe_is_json():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mnist", "fast"), "no preset 'fast'.*quick, paper"),
+        (("mnist", "fast"), "no preset 'fast'.*quick, paper, robust"),
+        (("cifar10", "robust"), "cifar10 has no preset 'robust'; choose one of quick, paper"),
+        (("folder:mine", "robust"), "no preset 'robust'; choose one of quick, paper"),
         (("imagenet",), "'imagenet'.*bcgan-tf datasets"),
         (("gaussians",), "bcgan-tf toy"),
     ],

@@ -45,6 +45,9 @@ _SMALL_DATA = {"epochs": 30, "batch_size": 32, "ramp_epochs": 8.0}
 # A step of the paper's small CNN takes two thirds of the time on processors that know bfloat16.
 _MIXED = {"dtype": "mixed_bfloat16"}
 _CIFAR = {"ramp_epochs": 0.0}
+# Many steps for a network whose steps are cheap.
+_LONG = {**_MIXED, "epochs": 100, "augment": "shift", "average_decay": 0.999}
+_LONG_IBP = {"epochs": 100, "ramp_epochs": 40.0, "augment": "shift", "average_decay": 0.999}
 # Half of each batch is clean, so that training starts without a ramp.
 _ONE_STEP = {"ramp_epochs": 0.0}
 # A quarter of the width for a WGAN that two cores train in ten minutes.
@@ -97,6 +100,13 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("pgd-at", "cifar10", "paper"): {**_CIFAR, "epochs": 200, "steps": 7},
     ("trades", "cifar10", "paper"): {**_CIFAR, "epochs": 100, "steps": 10, "beta": 6.0},
     ("fgsm-at", "cifar10", "paper"): {**_CIFAR, "epochs": 200},
+    **{
+        (name, dataset, "robust"): _LONG
+        for name in ("pgd-at", "trades")
+        for dataset in ("mnist", "fashion_mnist")
+    },
+    ("ibp", "mnist", "robust"): {**_LONG_IBP, "eps_ratio": 7 / 6},
+    ("ibp", "fashion_mnist", "robust"): {**_LONG_IBP, "eps_ratio": 1.1},
     ("ibp", "mnist", "quick"): {"eps_ratio": 7 / 6},
     ("ibp", "mnist", "paper"): {"eps_ratio": 4 / 3, "epochs": 100, "ramp_epochs": 40.0},
     ("ibp", "fashion_mnist", "quick"): {"eps_ratio": 1.1},
@@ -143,7 +153,7 @@ def defense(
         name: one of :data:`DEFENSES`.
         dataset: a name that ``bcgan_tf.load`` knows; a folder of images takes those of digits,
             and training for a radius then needs ``eps`` among the options.
-        preset: ``"quick"`` or ``"paper"``.
+        preset: ``"quick"``, ``"paper"`` or ``"robust"``.
         options: settings to change, as values or as text.
         seed: of everything the defence draws.
         devices: see :class:`Defense`.

@@ -15,6 +15,7 @@ from bcgan_tf.reproduction import paper
 
 # The names of bcgan_tf.reproduction.rows.ROWS, for those who do not load TensorFlow.
 ROWS = (*paper.ROWS, "trades")
+PRESETS = ("quick", "paper")
 DATASETS = (*paper.FGSM_EPS, "digits")
 # The paper has no digits: eps that leave a trained network something to lose.
 _FGSM_EPS = {**paper.FGSM_EPS, "digits": (0.1, 0.2)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from bcgan_tf import recipes
@@ -12,10 +10,11 @@ from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.errors import UserError
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
+PRESETS = [(name, preset) for name in DATASETS for preset in recipes.presets(name)]
 
 
 @pytest.mark.parametrize("name", DEFENSES)
-@pytest.mark.parametrize(("dataset", "preset"), list(itertools.product(DATASETS, recipes.PRESETS)))
+@pytest.mark.parametrize(("dataset", "preset"), PRESETS)
 def test_every_defence_has_settings_for_every_data_set(name, dataset, preset):
     found = defense(name, dataset, preset, seed=5, devices=1)
     assert type(found) is DEFENSES[name] and found.name == name
@@ -30,7 +29,7 @@ def test_the_command_line_knows_the_same_names():
 
 
 @pytest.mark.parametrize("name", ["bcgan-at", "bcgan-trades", "bcgan-ibp"])
-@pytest.mark.parametrize(("dataset", "preset"), list(itertools.product(DATASETS, recipes.PRESETS)))
+@pytest.mark.parametrize(("dataset", "preset"), PRESETS)
 def test_boundary_samples_are_added_to_a_training_and_a_gan_as_they_are(name, dataset, preset):
     plain = {"bcgan-at": "pgd-at", "bcgan-trades": "trades", "bcgan-ibp": "ibp"}[name]
     found, without = (defense(n, dataset, preset).config() for n in (name, plain))
