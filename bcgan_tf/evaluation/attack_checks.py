@@ -175,24 +175,37 @@ def loss_choice(subject: Subject) -> Flag:
 
 
 def positive_control(subject: Subject, control: Any) -> Flag:
-    """The same attacks must break a model that nobody defended."""
+    """The same attacks must break a model that nobody defended.
+
+    Where they leave something of it at eps, which may be too small to break anything, eps is
+    doubled until they break it, or until it reaches every image: only then do the attacks fail.
+    """
     name = "positive control"
     if control is None:
         return not_run(name, "evidence", "pass control=, the undefended model")
     model, _ = usable(control, subject.images, subject.labels)
-    entropy = subject.apgd()(model, subject.images, subject.labels)
-    both = subject.apgd(loss="dlr")(model, subject.images, subject.labels, only=entropy.robust)
-    value = float((entropy.robust & both.robust).mean())
-    text = (
-        f"the undefended model keeps {percent(value)} under APGD-CE and -DLR at eps "
-        f"{subject.eps:.3g}: "
-        + (
-            "too weak attacks, or too small an eps to tell"
-            if above(value, _CONTROL)
-            else "as it should"
-        )
-    )
-    return Flag(name, "evidence", True, above(value, _CONTROL), value, _CONTROL, text)
+    eps, kept = subject.eps, []
+    while True:
+        value = _left_by_apgd(subject, model, eps)
+        kept.append(f"{percent(value)} at eps {eps:.3g}")
+        if not above(value, _CONTROL) or eps >= subject.half:
+            break
+        eps = min(2 * eps, subject.half)
+    raised = above(value, _CONTROL)
+    meaning = "as it should"
+    if raised:
+        meaning = "the attacks are too weak"
+    elif len(kept) > 1:
+        meaning = "the attacks work, and eps is small"
+    text = f"the undefended model keeps {', '.join(kept)} under APGD-CE and -DLR: {meaning}"
+    return Flag(name, "evidence", True, raised, value, _CONTROL, text)
+
+
+def _left_by_apgd(subject: Subject, model: Any, eps: float) -> float:
+    entropy = subject.apgd(eps)(model, subject.images, subject.labels)
+    margin = subject.apgd(eps, loss="dlr")
+    both = margin(model, subject.images, subject.labels, only=entropy.robust)
+    return float((entropy.robust & both.robust).mean())
 
 
 def temperature(subject: Subject) -> float:

@@ -72,8 +72,9 @@ def test_a_linear_model_raises_no_evidence(plain):
         "positive control",
     ]
     assert all(flag.ran for flag in plain.flags)
-    # The control is this model itself, at an eps that leaves some of it: that check fails, rightly.
-    assert [flag.check for flag in plain.deciding] == ["positive control"]
+    # The control is this model itself, and this eps leaves some of it, but a larger one nothing.
+    assert plain.deciding == ()
+    assert "the attacks work, and eps is small" in plain["positive control"].text
     assert plain["unbounded attack"].value == 1.0
     assert plain["large eps"].value == 0.0
     assert plain.calls == 1 and plain.n == COUNT and not plain.stochastic
@@ -163,8 +164,21 @@ def test_a_control_that_attacks_cannot_break_is_evidence():
     subject = _subject(_linear, eps=0.2)
     rounded = attack_checks.positive_control(subject, lambda images: tf.round(_linear(images)))
     assert rounded.decides and rounded.value is not None and rounded.value > 0.3
+    assert "too weak" in rounded.text
     plain = attack_checks.positive_control(subject, _linear)
-    assert plain.value == 0.0 and not plain.raised
+    assert plain.value == 0.0 and not plain.raised and "as it should" in plain.text
+
+
+def test_a_control_is_asked_at_larger_eps_before_the_attacks_are_called_weak():
+    """Exactly as far as it takes: two logits, x - 0.9 and 0, so images at 0.95 hold up to 0.05."""
+    images, labels = np.full((10, 1), 0.95, np.float32), np.zeros(10, int)
+
+    def control(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.concat([pixels - 0.9, tf.zeros_like(pixels)], axis=1)
+
+    found = attack_checks.positive_control(_subject(control, images, labels, eps=0.02), control)
+    assert not found.raised and found.value == 0.0
+    assert "100.0 % at eps 0.02, 100.0 % at eps 0.04, 0.0 % at eps 0.08" in found.text
 
 
 def _result(name: str, attacked: np.ndarray, success: np.ndarray) -> AttackResult:
