@@ -179,26 +179,27 @@ def positive_control(subject: Subject, control: Any) -> Flag:
 
     Where they leave something of it at eps, which may be too small to break anything, eps is
     doubled until they break it, or until it reaches every image: only then do the attacks fail.
+    The flag's value is what they leave at eps itself, which a defended model has to surpass.
     """
     name = "positive control"
     if control is None:
         return not_run(name, "evidence", "pass control=, the undefended model")
     model, _ = usable(control, subject.images, subject.labels)
-    eps, kept = subject.eps, []
-    while True:
-        value = _left_by_apgd(subject, model, eps)
-        kept.append(f"{percent(value)} at eps {eps:.3g}")
-        if not above(value, _CONTROL) or eps >= subject.half:
-            break
+    eps = subject.eps
+    left = [_left_by_apgd(subject, model, eps)]
+    told = [f"{percent(left[0])} at eps {eps:.3g}"]
+    while above(left[-1], _CONTROL) and eps < subject.half:
         eps = min(2 * eps, subject.half)
-    raised = above(value, _CONTROL)
+        left.append(_left_by_apgd(subject, model, eps))
+        told.append(f"{percent(left[-1])} at eps {eps:.3g}")
+    raised = above(left[-1], _CONTROL)
     meaning = "as it should"
     if raised:
         meaning = "the attacks are too weak"
-    elif len(kept) > 1:
+    elif len(left) > 1:
         meaning = "the attacks work, and eps is small"
-    text = f"the undefended model keeps {', '.join(kept)} under APGD-CE and -DLR: {meaning}"
-    return Flag(name, "evidence", True, raised, value, _CONTROL, text)
+    text = f"the undefended model keeps {', '.join(told)} under APGD-CE and -DLR: {meaning}"
+    return Flag(name, "evidence", True, raised, left[0], _CONTROL, text)
 
 
 def _left_by_apgd(subject: Subject, model: Any, eps: float) -> float:

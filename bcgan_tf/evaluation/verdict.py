@@ -29,7 +29,8 @@ class Verdict:
 
     Attributes:
         robust: whether robustness at the stated accuracy is claimed.
-        kind: ``"robust"``; ``"not robust"``, no better than one constant answer; ``"gradient
+        kind: ``"robust"``; ``"not robust"``, no better than one constant answer, or than the
+            undefended model as far as can be told; ``"gradient
             masking"``, attacks fail for reasons that are not robustness; ``"black box only"``,
             there are no gradients, and what is left was only attacked without them.
         accuracy: the worst case over all attacks, in [0, 1]; for ``"black box only"`` and
@@ -116,6 +117,12 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
         text = f"gradient masking: {raised}; at most {number}, {basis}"
         if no_gradients and left < accuracy:
             text += f"; examples found otherwise leave about {percent(max(left, 0.0))}"
+    elif (undefended := _control_left(diagnosis)) is not None and interval[0] <= undefended:
+        kind = "not robust"
+        text = (
+            f"not robust: {number}, as far as can be told no more than the undefended model keeps "
+            f"({percent(undefended)}), {basis}"
+        )
     else:
         kind = "robust"
         notices = ", ".join(flag.check for flag in diagnosis.raised)
@@ -125,6 +132,11 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
     flags = deciding or diagnosis.raised
     text += _gap_to_paper(evaluation, accuracy)
     return Verdict(kind == "robust", kind, accuracy, interval, flags, text)
+
+
+def _control_left(diagnosis: Diagnosis) -> float | None:
+    """The accuracy that attacks within eps leave the undefended model, where one was given."""
+    return next((f.value for f in diagnosis.flags if f.check == "positive control" and f.ran), None)
 
 
 def _found_otherwise(diagnosis: Diagnosis) -> float:

@@ -66,6 +66,17 @@ def test_no_flag_is_robust_at_the_worst_case():
     json.dumps(found.to_dict())
 
 
+@pytest.mark.parametrize(("undefended", "kind"), [(0.82, "not robust"), (0.81, "robust")])
+def test_more_than_chance_above_the_undefended_model_is_asked_for(undefended, kind):
+    """89 of 100 are left, of which the interval begins at 81.4 %."""
+    control = Flag("positive control", "evidence", True, False, undefended, 0.05, "")
+    found = verdict(_evaluation(_result("Square", 6)), _diagnosis(control), LABELS)
+    assert found.kind == kind and found.robust == (kind == "robust")
+    assert ("the undefended model keeps (82.0 %)" in found.text) == (kind == "not robust")
+    not_run = dataclasses.replace(control, ran=False, value=None)
+    assert verdict(_evaluation(_result("Square", 6)), _diagnosis(not_run), LABELS).robust
+
+
 @pytest.mark.parametrize(
     ("flags", "robust"),
     [((QUIET,), True), ((NOTICE,), True), ((LARGE,), False), ((EVIDENCE,), False)],
