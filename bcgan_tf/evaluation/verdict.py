@@ -12,11 +12,12 @@ from bcgan_tf.evaluation.diagnostics import Diagnosis
 from bcgan_tf.evaluation.flags import Flag, percent, points
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 
-Kind = Literal["robust", "not robust", "gradient masking", "black box only"]
+Kind = Literal["robust", "weakly robust", "not robust", "gradient masking", "black box only"]
 
 # From this share of images without any gradient on, gradient attacks as a whole mean nothing.
 _NO_GRADIENTS = 0.9
-# What must be left of the clean accuracy for gradients not to have been a mere disguise.
+# What must be left of the clean accuracy to be called robust without a qualification, and for
+# gradients not to have been a mere disguise.
 _SUBSTANTIAL = 0.5
 # Checks that find adversarial examples without the model's gradients.
 _WITHOUT_GRADIENTS = ("transfer", "random noise", "white vs black box")
@@ -28,11 +29,12 @@ class Verdict:
     """What an evaluation and a diagnosis together allow to say.
 
     Attributes:
-        robust: whether robustness at the stated accuracy is claimed.
-        kind: ``"robust"``; ``"not robust"``, no better than one constant answer, or than the
-            undefended model as far as can be told; ``"gradient
-            masking"``, attacks fail for reasons that are not robustness; ``"black box only"``,
-            there are no gradients, and what is left was only attacked without them.
+        robust: whether ``kind`` is ``"robust"``.
+        kind: ``"robust"``; ``"weakly robust"``, the number is believed, but less than half of
+            the clean accuracy is left; ``"not robust"``, no better than one constant answer, or
+            than the undefended model as far as can be told; ``"gradient masking"``, attacks fail
+            for reasons that are not robustness; ``"black box only"``, there are no gradients,
+            and what is left was only attacked without them.
         accuracy: the worst case over all attacks, in [0, 1]; for ``"black box only"`` and
             ``"gradient masking"`` an upper bound of the robust accuracy.
         interval: its 95 % interval (Wilson).
@@ -124,11 +126,11 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
             f"({percent(undefended)}), {basis}"
         )
     else:
-        kind = "robust"
+        substantial = accuracy >= _SUBSTANTIAL * evaluation.clean_accuracy
+        kind = "robust" if substantial else "weakly robust"
         notices = ", ".join(flag.check for flag in diagnosis.raised)
-        text = f"robust (no flag): {number}, {basis}"
-        if notices:
-            text = f"robust (no evidence; noticed: {notices}): {number}, {basis}"
+        found = f"no evidence; noticed: {notices}" if notices else "no flag"
+        text = f"{kind} ({found}): {number}, {basis}"
     flags = deciding or diagnosis.raised
     text += _gap_to_paper(evaluation, accuracy)
     return Verdict(kind == "robust", kind, accuracy, interval, flags, text)

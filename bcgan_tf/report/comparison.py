@@ -16,7 +16,6 @@ from bcgan_tf.report.columns import Column, runs_of
 
 # Two standard deviations: what chance alone exceeds in one case of twenty.
 _CHANCE = 2.0
-_VOUCHED = ("robust", "not robust")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _gain(first: Column, other: Column) -> str:
     doubtful = [
         column.title
         for column in (first, other)
-        if findings.kind_of(column.evaluation) not in _VOUCHED
+        if findings.kind_of(column.evaluation) not in findings.VOUCHED
     ]
     before = first.evaluation.get("robust_accuracy")
     after = other.evaluation.get("robust_accuracy")

@@ -10,11 +10,14 @@ from bcgan_tf.report.table import eps_text, percent
 # The kind of a verdict to its headline and the tone it is shown in.
 HEADLINES = {
     "robust": ("Robust", "good"),
+    "weakly robust": ("Weakly robust", "open"),
     "not robust": ("Not robust", "bad"),
     "gradient masking": ("Gradient masking: robustness is not shown", "bad"),
     "black box only": ("Judged by black-box attacks only", "open"),
     "": ("No verdict: not checked for gradient masking", "open"),
 }
+# The kinds whose accuracy is believed; that of the others is an upper bound.
+VOUCHED = ("robust", "weakly robust", "not robust")
 
 # Each check to what it means when it is raised.
 CHECKS = {
@@ -89,7 +92,7 @@ def headline(evaluation: Mapping[str, Any]) -> tuple[str, str]:
 def robust_accuracy(evaluation: Mapping[str, Any]) -> str:
     """The worst case with its interval; ``at most`` where the verdict does not vouch for it."""
     found = accuracy(evaluation.get("robust_accuracy"), interval_of(evaluation, "robust_"))
-    vouched = kind_of(evaluation) in ("robust", "not robust")
+    vouched = kind_of(evaluation) in VOUCHED
     return found if vouched or evaluation.get("robust_accuracy") is None else f"at most {found}"
 
 
@@ -108,6 +111,9 @@ def meaning(evaluation: Mapping[str, Any]) -> list[str]:
     sentences = {
         "robust": f"{kept} are classified right and stay right under every attack that was tried "
         f"within {within}. Attacks bound robustness from above: a better one may find more.",
+        "weakly robust": f"{kept} are classified right and stay right under every attack that was "
+        f"tried within {within}: more than without a defence, but less than half of what it gets "
+        "right unattacked.",
         "not robust": f"Within {within} an attacker leaves it no better than a model that always "
         "names the same class.",
         "gradient masking": f"Attacks failed for reasons that are not robustness: "

@@ -77,6 +77,14 @@ def test_more_than_chance_above_the_undefended_model_is_asked_for(undefended, ki
     assert verdict(_evaluation(_result("Square", 6)), _diagnosis(not_run), LABELS).robust
 
 
+@pytest.mark.parametrize(("broken", "kind"), [(47, "robust"), (48, "weakly robust")])
+def test_less_than_half_of_the_clean_accuracy_is_weak(broken, kind):
+    """Of 95 right answers 48 are more than half, 47 less; both are far above a constant answer."""
+    found = verdict(_evaluation(_result("Square", broken)), _diagnosis(QUIET), LABELS)
+    assert found.kind == kind and found.robust == (kind == "robust")
+    assert found.text.startswith(f"{kind} (no flag): {95 - broken}.0 %")
+
+
 @pytest.mark.parametrize(
     ("flags", "robust"),
     [((QUIET,), True), ((NOTICE,), True), ((LARGE,), False), ((EVIDENCE,), False)],

@@ -94,6 +94,7 @@ def test_the_verdict_comes_first(tmp_path: Path, make: SimpleNamespace) -> None:
     ("kind", "card", "headline", "number"),
     [
         ("robust", "card good", "Robust", "Robust accuracy: 88.0 %"),
+        ("weakly robust", "card open", "Weakly robust", "Robust accuracy: 88.0 %"),
         ("not robust", "card bad", "Not robust", "Robust accuracy: 88.0 %"),
         ("gradient masking", "card bad", "Gradient masking", "Robust accuracy: at most 88.0 %"),
         ("black box only", "card open", "Judged by black-box", "Robust accuracy: at most 88.0 %"),
