@@ -16,6 +16,8 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import subject as diagnosed
 from bcgan_tf.evaluation.attack_checks import scaled, temperature
 from bcgan_tf.evaluation.causes import clipped_log_probabilities, towards_true_label
+from bcgan_tf.evaluation.gradient_health import with_finite_gradient
+from bcgan_tf.evaluation.perturbation_search import PerturbationSearch
 from bcgan_tf.evaluation.transfer import FullPGD
 from bcgan_tf.files import as_json, replace_file, write_json
 from bcgan_tf.reproduction import paper
@@ -42,6 +44,7 @@ SEARCH, SMALL, LARGE, TOWARDS = (
     "towards the true class",
 )
 _BATCH = 250
+_RHO_STEP = 0.01
 
 
 def audit(
@@ -90,6 +93,7 @@ def audit(
         "paper": {
             row: list(paper.TABLE_1.get(workspace.data.name, {}).get(row, ())) for row in chosen
         },
+        "paper_rho": {row: paper.TABLE_2.get(workspace.data.name, {}).get(row) for row in chosen},
         "rows": {},
     }
     results.mkdir(parents=True, exist_ok=True)
@@ -105,7 +109,10 @@ def audit(
 
 
 def _audited(subject: Subject, samples: int, cw_samples: int) -> dict[str, Any]:
-    """``temperature``, ``clean``, ``bounded`` (unit, column, choice) and ``cw`` (choice)."""
+    """``temperature``, ``clean``, ``bounded`` (unit, column, choice), ``cw`` and ``rho`` (choice).
+
+    ``rho`` is in [0, 1] pixels, the others are accuracies in [0, 1].
+    """
     settings = {
         "n": samples,
         "cw_n": cw_samples,
@@ -130,12 +137,16 @@ def _audited(subject: Subject, samples: int, cw_samples: int) -> dict[str, Any]:
                 ways = _bounded_ways(subject, attack, images, labels, known["temperature"])
                 bounded[unit][column] = _choices(run, f"{unit} {column}", ways)
         ways = _carlini_wagner_ways(subject, images[:cw_samples], labels[:cw_samples])
-        return {**known, "bounded": bounded, "cw": _choices(run, "cw", ways)}
+        wagner = _choices(run, "cw", ways)
+        ways = _rho_ways(subject, images, labels, known["temperature"])
+        return {**known, "bounded": bounded, "cw": wagner, "rho": _choices(run, "rho", ways, "rho")}
 
 
-def _choices(run: Any, what: str, ways: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+def _choices(
+    run: Any, what: str, ways: Mapping[str, Callable[[], float]], key: str = "accuracy"
+) -> dict[str, float]:
     return {
-        choice: stage(run, f"{what}, {choice}", lambda way=way: {"accuracy": way()})["accuracy"]
+        choice: stage(run, f"{what}, {choice}", lambda way=way: {key: way()})[key]
         for choice, way in ways.items()
     }
 
@@ -151,14 +162,51 @@ def _bounded_ways(
         made = attack if steps is None else FullPGD(attack.config()["eps"], steps=steps)
         return _accuracy(subject.model, made(subject.original, images, labels).adversarials, labels)
 
-    ways: dict[str, Callable[[], float]] = {LOGITS: lambda: white_box(subject.model)}
-    if scale > 1:
-        ways[DIVIDED] = lambda: white_box(scaled(subject.model, scale))
-    ways[TIMES] = lambda: white_box(scaled(subject.model, 0.01))
-    ways[PROBABILITIES] = lambda: white_box(clipped_log_probabilities(subject.model))
+    ways: dict[str, Callable[[], float]] = {
+        choice: lambda view=view: white_box(view) for choice, view in _views(subject, scale).items()
+    }
     if subject.original_file is not None:
         ways[TRANSFER] = transfer
     return ways
+
+
+def _rho_ways(
+    subject: Subject, images: np.ndarray, labels: np.ndarray, scale: float
+) -> dict[str, Callable[[], float]]:
+    """Table 2 as the paper most likely has it, along one gradient, which may be none."""
+
+    def along_gradient(view: Any) -> float:
+        logits_fn = with_finite_gradient(checks.as_logits_fn(view))
+        right = Batched(logits_fn, _BATCH)(images).argmax(-1) == labels
+        search = PerturbationSearch(
+            logits_fn,
+            images[right],
+            labels[right],
+            np.flatnonzero(right),
+            norm="linf",
+            limit=1.0,
+            attacks=False,
+            seed=subject.workspace.seed,
+            batch_size=_BATCH,
+            progress=None,
+        )
+        # One that never changes counts as the whole pixel range.
+        return float(np.minimum(search.along_gradient(_RHO_STEP).distance, 1.0).mean())
+
+    return {
+        choice: lambda view=view: along_gradient(view)
+        for choice, view in _views(subject, scale).items()
+    }
+
+
+def _views(subject: Subject, scale: float) -> dict[str, Any]:
+    """The same answers with other gradients."""
+    views = {LOGITS: subject.model}
+    if scale > 1:
+        views[DIVIDED] = scaled(subject.model, scale)
+    views[TIMES] = scaled(subject.model, 0.01)
+    views[PROBABILITIES] = clipped_log_probabilities(subject.model)
+    return views
 
 
 def _carlini_wagner_ways(

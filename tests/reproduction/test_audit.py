@@ -51,6 +51,8 @@ def test_each_way_does_what_it_says(audited):
             inflated.append(found[TIMES] - found[LOGITS])
             assert found[PROBABILITIES] >= found[LOGITS]
     assert min(inflated) >= 0 and max(inflated) > 0.2
+    rho = rows["bcgan"]["rho"]
+    assert rho[LOGITS] < 0.5 < rho[TIMES] <= 1  # no gradient, no step
     wagner = rows["bcgan"]["cw"]
     assert wagner["binary search of c"] <= wagner["c = 0.001 alone"]
     assert wagner["towards the true class"] >= rows["bcgan"]["clean"] - 0.1
@@ -74,6 +76,7 @@ def test_the_nearest_way_is_named_and_a_far_one_is_not_bold():
             "[-1, 1]": {"fgsm-1": {"a": 0.5, "b": 0.6}},
         },
         "cw": {"honest": 0.0, "towards": 0.97},
+        "rho": {"honest": 0.2, "times": 0.97},
     }
     assert nearest(found, "fgsm-1", 0.745) == ("b, [0, 1]", 0.7)
     assert nearest(found, "cw", 0.975) == ("towards", 0.97)
@@ -89,12 +92,18 @@ def test_the_nearest_way_is_named_and_a_far_one_is_not_bold():
         "cw_samples": 5,
         "protocol": {"fgsm_eps": [0.2, 0.4], "pgd_steps": 40},
         "paper": {"bcgan": [97.7, 71.0, 97.3, 20.0, 97.5]},
+        "paper_rho": {"bcgan": 1.94},
         "rows": {"bcgan": found},
     }
     page = audit_page(document)
     assert "| BCGAN | fgsm-1 | 71.0 | 20.0 / 50.0 | **70.0** | b, [0, 1] |" in page
     assert "| BCGAN | fgsm-2 | 97.3 | 20.0 / 50.0 | 70.0 | none (b, [0, 1]) |" in page
     assert "| BCGAN | cw | 97.5 | 0.0 | **97.0** | towards |" in page
+    assert "| BCGAN | rho | 1.94 | 0.20 / 0.40 | **1.94** | times, [-1, 1] |" in page
+    document["paper_rho"] = {"bcgan": 0.9}
+    assert "| BCGAN | rho | 0.90 | 0.20 / 0.40 | **0.97** | times, [0, 1] |" in audit_page(document)
+    document["paper_rho"] = {"bcgan": 0.8}
+    assert "| BCGAN | rho | 0.80 | 0.20 / 0.40 | 0.97 | none" in audit_page(document)
 
 
 def test_what_answers_at_random_is_refused(workspace, tmp_path):
