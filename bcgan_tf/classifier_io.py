@@ -143,7 +143,7 @@ def _know_own_classes(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         if b'"bcgan_tf>' in archive.read("config.json"):
-            importlib.import_module("bcgan_tf.defenses.defense_gan")
+            importlib.import_module("bcgan_tf.models.defended_classifier")
 
 
 def _checked_shape(name: str, model: keras.Model, wanted: Sequence[int] | None) -> tuple[int, ...]:

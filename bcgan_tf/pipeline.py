@@ -13,11 +13,11 @@ from bcgan_tf.assessment import assess_models, write_metrics
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Dataset, Split
 from bcgan_tf.defenses import BCGANDefense
-from bcgan_tf.defenses.defense_gan import DefenseGANClassifier
 from bcgan_tf.evaluation.first_look import clean_accuracy, first_look
 from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.files import read_json
 from bcgan_tf.hardening import HARDENED, chosen_defense, harden
+from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.recipes import Recipe
 from bcgan_tf.report import figures, page
 from bcgan_tf.runs import RunDirectory

@@ -19,7 +19,7 @@ from PIL import Image
 from bcgan_tf.attacks import PGD
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.cli import main
-from bcgan_tf.defenses.defense_gan import DefenseGANClassifier
+from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 
 SIDE, CLASSES, EPS = 12, ("cross", "ring", "stripe"), 0.1
 # Of each class. The bar that the classes are named for lies on the others too, but for this share.

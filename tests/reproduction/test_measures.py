@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.defenses.defense_gan import DefenseGANClassifier
-from bcgan_tf.defenses.reconstruction import Reconstruction
 from bcgan_tf.errors import UserError
+from bcgan_tf.models.defended_classifier import DefenseGANClassifier
+from bcgan_tf.models.reconstruction import Reconstruction
 from bcgan_tf.reproduction import defended, measures
 from bcgan_tf.reproduction.measures import Subject
 from bcgan_tf.reproduction.protocol import protocol
