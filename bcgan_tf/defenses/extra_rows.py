@@ -1,4 +1,4 @@
-"""Batches for robust training: real images, extra rows beside them, random shifts of both."""
+"""Batches for robust training: real images, extra rows beside them, random changes of both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf.defenses.gan_settings import draw_fakes
-from bcgan_tf.models.augmentation import shifted_images
+from bcgan_tf.models.augmentation import Augmentation
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.robust_trainer import RobustTrainer
@@ -70,20 +70,22 @@ def repeated_rows(images: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, seed: 
     return tf.gather(images, chosen), tf.gather(labels, chosen), tf.ones([count])
 
 
-def batches(added: Added, *, first_term: bool, shift: bool) -> BatchBuilder | None:
+def batches(
+    added: Added, *, first_term: bool, augment: Augmentation | None = None
+) -> BatchBuilder | None:
     """Builds batches whose average loss is ``mean over real + weight * mean over extra``.
 
     Args:
         added: the extra rows.
         first_term: whether they count in a loss's first term too; see
             :class:`bcgan_tf.models.robust_trainer.RobustTrainer`.
-        shift: moves every image of the batch by an offset of its own.
+        augment: changes every image of the batch in a way of its own.
 
     Returns:
         None where the clean batch is all.
     """
     extra = added.rows
-    if extra is None and not shift:
+    if extra is None and augment is None:
         return None
 
     def build(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> Any:
@@ -91,7 +93,7 @@ def batches(added: Added, *, first_term: bool, shift: bool) -> BatchBuilder | No
             weights = tf.ones(tf.shape(labels), tf.float32)
         else:
             images, labels, weights = joined(images, labels, seed, extra)
-        return shifted_images(images, seed) if shift else images, labels, weights
+        return augment(images, seed) if augment else images, labels, weights
 
     def joined(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, extra: ExtraRows) -> Any:
         rows = tf.shape(labels)[0]

@@ -15,6 +15,7 @@ from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
+from bcgan_tf.models.augmentation import AUGMENTATIONS
 from bcgan_tf.models.best_weights import BestWeights
 from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.fitting import fit
@@ -22,7 +23,6 @@ from bcgan_tf.models.robust_trainer import RobustTrainer
 from bcgan_tf.models.schedules import ConstantThenLinear, Cyclic
 
 SCHEDULES = ("linear", "cyclic")
-AUGMENTATIONS = ("none", "shift")
 DTYPES = ("float32", "mixed_bfloat16")
 # Where the cycle of the learning rate has its peak.
 _PEAK = 0.4
@@ -40,8 +40,11 @@ class RobustTraining(Defense):
         learning_rate: Adam's, or its peak.
         schedule: ``"linear"``: constant, and falling linearly to 0 from half-way on; ``"cyclic"``:
             rising from 0 over the first 40 % of the steps, then falling to 0.
-        augment: ``"none"``, or ``"shift"``: each image of a batch is moved by an offset of its own,
-            up to 2 pixels of 28 or 32, before it is attacked.
+        augment: what happens to each image of a batch before it is attacked: ``"none"``;
+            ``"shift"``: it is moved by up to 2 pixels of 28 or 32; ``"affine"``: it is moved
+            likewise, turned by up to 10 degrees, stretched and sheared by up to a tenth;
+            ``"crop-flip"``: it is moved by up to an eighth, and half of them are mirrored, which
+            is usual on CIFAR-10, and wrong for digits.
         average_decay: of the moving average of the weights that is validated and returned; 0: off.
         validation_samples: images of the validation split that are attacked after each epoch.
         dtype: a Keras dtype policy to train in, such as ``"mixed_bfloat16"``; None: the
@@ -98,8 +101,8 @@ class RobustTraining(Defense):
                 vectors are to be shifted.
         """
         del classifier
-        if self.augment == "shift" and len(data.image_shape) != 3:
-            raise UserError("augment=shift moves images; choose augment=none for vectors")
+        if self.augment != "none" and len(data.image_shape) != 3:
+            raise UserError(f"augment={self.augment} moves images; choose augment=none for vectors")
         check_batch_size(self.batch_size, strategy(self.devices))
         steps_per_epoch(data.train, self.batch_size)
 
@@ -160,7 +163,7 @@ class RobustTraining(Defense):
         build_batch = batches(
             added,
             first_term=self.extra_in_first_term,
-            shift=self.augment == "shift",
+            augment=AUGMENTATIONS[self.augment],
         )
         with scope(chosen):
             hardened = copy_classifier(classifier)

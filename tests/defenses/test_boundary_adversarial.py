@@ -18,6 +18,7 @@ from bcgan_tf.defenses.extra_rows import Added, batches, generated_rows
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.adversarial_trainer import AdversarialTrainer
+from bcgan_tf.models.augmentation import shifted_images
 from bcgan_tf.models.fitting import fit
 from bcgan_tf.models.inner_maximisation import InnerMaximisation
 from bcgan_tf.networks.classifiers import mlp
@@ -214,7 +215,7 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
         gan = build_gan(GAN, classifier, digits, seed=3, devices=devices)
         rows = generated_rows(gan, gan.classifier if beta is None else None)
         build_batch = batches(
-            Added(rows, ratio=0.5, weight=0.7), first_term=beta is None, shift=True
+            Added(rows, ratio=0.5, weight=0.7), first_term=beta is None, augment=shifted_images
         )
         with distribute.scope(two_replicas if devices == 2 else None):
             trainer = AdversarialTrainer(
@@ -243,7 +244,10 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
         (lambda: BoundaryPGDTraining(oracle_epochs=-1), "oracle_epochs is -1"),
         (lambda: BoundaryPGDTraining(eps=0), "eps is 0"),
         (lambda: BoundaryTRADES(beta=0), "beta is 0"),
-        (lambda: BoundaryTRADES(augment="flip"), "augment is 'flip'; choose none or shift"),
+        (
+            lambda: BoundaryTRADES(augment="flip"),
+            "augment is 'flip'; choose none or shift or affine or crop-flip",
+        ),
         (lambda: BoundaryTRADES(schedule="cosine"), "schedule is 'cosine'"),
         (lambda: BoundaryTRADES(final_steps=0), "final_steps is 0"),
         (lambda: GANSettings(gan_epochs=0), "gan_epochs is 0"),

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses
 from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches, generated_rows, repeated_rows
+from bcgan_tf.models.augmentation import shifted_images
 
 SEED = tf.constant([1, 2])
 
@@ -27,8 +28,8 @@ def counted(images, labels, count, seed):
     return tf.tile(values, [1, 8, 8, 1]), numbers % 10, tf.cast(numbers % 3 > 0, tf.float32)
 
 
-def built(rows, *, extra=counted, ratio=1.0, weight=0.5, first_term=True, shift=False):
-    build = batches(Added(extra, ratio, weight), first_term=first_term, shift=shift)
+def built(rows, *, extra=counted, ratio=1.0, weight=0.5, first_term=True, augment=None):
+    build = batches(Added(extra, ratio, weight), first_term=first_term, augment=augment)
     images, labels, weights = build(*real(rows), SEED)
     assert labels.dtype == tf.int64
     return images.numpy(), labels.numpy(), weights.numpy()
@@ -82,16 +83,16 @@ def test_more_duplicates_than_images_begin_anew():
 
 
 def test_without_extra_rows_or_shifts_there_is_nothing_to_build():
-    assert batches(NOTHING, first_term=True, shift=False) is None
+    assert batches(NOTHING, first_term=True) is None
 
 
 def test_shifts_move_real_and_extra_rows_and_each_copy_by_itself():
-    build = batches(NOTHING, first_term=True, shift=True)
+    build = batches(NOTHING, first_term=True, augment=shifted_images)
     images, _, weights = build(*real(40), SEED)
     empty = (images.numpy() == 0).any(axis=(1, 2, 3))
     assert 20 < empty.sum() < 40  # 8 of 9 offsets bring a border in
     np.testing.assert_array_equal(weights, np.ones(40))
-    doubled, *_ = built(40, extra=repeated_rows, shift=True)
+    doubled, *_ = built(40, extra=repeated_rows, augment=shifted_images)
     copies = doubled.reshape(40, 2, 8, 8, 1)
     assert 20 < (copies[:, 0] != copies[:, 1]).any(axis=(1, 2, 3)).sum() < 40
 
