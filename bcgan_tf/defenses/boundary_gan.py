@@ -15,6 +15,7 @@ from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, fit_gan
+from bcgan_tf.defenses.precision import as_given, check_dtype, in_precision
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.bcgan import BCGAN
@@ -32,7 +33,8 @@ class BCGANDefense(GANSettings, Defense):
     1. Train a BCGAN against the frozen classifier (eq. 8). 2. Refine a copy of the classifier on
     clean and generated samples, these labelled with the class ``c`` they were asked for.
 
-    The GAN's settings are those of :class:`bcgan_tf.defenses.gan_settings.GANSettings`.
+    The GAN's settings are those of :class:`bcgan_tf.defenses.gan_settings.GANSettings`; ``dtype``
+    is of both stages.
 
     Args:
         epochs: epochs of refinement.
@@ -65,6 +67,7 @@ class BCGANDefense(GANSettings, Defense):
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
         if self.fixed_samples < 0:
             raise UserError(f"fixed_samples is {self.fixed_samples}; choose 0 (fresh) or more")
+        check_dtype(self.dtype)
 
     def run(
         self,
@@ -133,7 +136,7 @@ class BCGANDefense(GANSettings, Defense):
         check_batch_size(self.batch_size, chosen)
         steps = self.epochs * steps_per_epoch(data.train, self.batch_size)
         with scope(chosen):
-            hardened = copy_classifier(classifier)
+            hardened = in_precision(copy_classifier(classifier), self.dtype)
             hardened.trainable = True
             trainer = ClassifierTrainer(
                 hardened, seed=self.seed, build_batch=self._batch_builder(gan)
@@ -151,7 +154,7 @@ class BCGANDefense(GANSettings, Defense):
             resume=resume,
             callbacks=callbacks,
         )
-        return hardened
+        return as_given(classifier, hardened, self.dtype)
 
     def _batch_builder(self, gan: BCGAN) -> BatchBuilder | None:
         if self.clean_ratio == 1:

@@ -8,8 +8,10 @@ from typing import ClassVar
 
 import keras
 
+from bcgan_tf.cloning import copy_in
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
+from bcgan_tf.defenses.precision import check_dtype
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
@@ -43,6 +45,8 @@ class DefenseGAN(Defense):
         latent_dim: size of ``z``.
         generator_width: factor on the generator's channels.
         critic_width: factor on the critic's channels.
+        dtype: a Keras dtype policy to train the GAN in, such as ``"mixed_bfloat16"``; the search
+            is in float32.
 
     Example:
         >>> defended = DefenseGAN(gan_epochs=30).harden(classifier, bcgan_tf.load("mnist"))
@@ -64,6 +68,7 @@ class DefenseGAN(Defense):
     latent_dim: int = 128
     generator_width: float = 1.0
     critic_width: float = 1.0
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         check_search(self.steps, self.restarts, self.search_learning_rate, self.momentum)
@@ -75,6 +80,7 @@ class DefenseGAN(Defense):
                 raise UserError(f"{field} is {getattr(self, field)}; choose more than 0")
         if self.penalty < 0:
             raise UserError(f"penalty is {self.penalty}; choose 0 or more (10 is the paper's)")
+        check_dtype(self.dtype)
 
     def run(
         self,
@@ -98,7 +104,8 @@ class DefenseGAN(Defense):
             callbacks=callbacks(self.name),
         )
         # Copies, outside the strategy's scope: the training's mirrored variables end here.
-        return self.defended(copy_classifier(classifier), copy_classifier(gan.generator))
+        generator = copy_in(gan.generator, "float32")
+        return self.defended(copy_classifier(classifier), generator)
 
     def build_gan(self, data: Dataset) -> WGANGP:
         """The compiled, untrained GAN."""
@@ -108,9 +115,13 @@ class DefenseGAN(Defense):
         with scope(chosen):
             gan = WGANGP(
                 wgan_generator(
-                    shape, latent_dim=self.latent_dim, width=self.generator_width, seed=self.seed
+                    shape,
+                    latent_dim=self.latent_dim,
+                    width=self.generator_width,
+                    seed=self.seed,
+                    dtype=self.dtype,
                 ),
-                wgan_critic(shape, width=self.critic_width, seed=self.seed),
+                wgan_critic(shape, width=self.critic_width, seed=self.seed, dtype=self.dtype),
                 penalty=self.penalty,
                 critic_steps=self.critic_steps,
                 seed=self.seed,

@@ -11,6 +11,7 @@ import keras
 from bcgan_tf.cloning import fresh_copy
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
+from bcgan_tf.defenses.precision import as_given, check_dtype, in_precision
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.distillation_trainer import DistillationTrainer
@@ -35,6 +36,8 @@ class DefensiveDistillation(Defense):
         epochs: of the teacher, and again of the student.
         batch_size: global.
         learning_rate: of SGD with Nesterov momentum 0.9.
+        dtype: a Keras dtype policy to train in, such as ``"mixed_bfloat16"``; None: the
+            classifier's own, which what is returned always has.
 
     Reference: Papernot et al. 2016, "Distillation as a Defense to Adversarial Perturbations
     against Deep Neural Networks"; the protocol is that of Carlini and Wagner 2017.
@@ -47,6 +50,7 @@ class DefensiveDistillation(Defense):
     epochs: int = 50
     batch_size: int = 128
     learning_rate: float = 1e-2
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < 1:
@@ -54,6 +58,7 @@ class DefensiveDistillation(Defense):
         for field in ("initial_epochs", "epochs", "batch_size"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
+        check_dtype(self.dtype)
 
     def run(
         self,
@@ -100,16 +105,17 @@ class DefensiveDistillation(Defense):
 
         keras.utils.set_random_seed(self.seed)
         with scope(chosen):
-            fresh = fresh_copy(classifier)
+            fresh = in_precision(fresh_copy(classifier), self.dtype)
         initial = trained("distillation-start", fresh, epochs=self.initial_epochs, temperature=1.0)
         teacher = trained(
             "distillation-teacher", initial, epochs=self.epochs, temperature=self.temperature
         )
         teacher.trainable = False
-        return trained(
+        student = trained(
             "distillation-student",
             initial,
             epochs=self.epochs,
             temperature=self.temperature,
             teacher=teacher,
         )
+        return as_given(classifier, student, self.dtype)

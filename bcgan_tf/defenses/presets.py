@@ -126,7 +126,7 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     },
     ("defense-gan", "digits", "quick"): {**_SMALL_WGAN, "gan_epochs": 60, "restarts": 4},
     ("distillation", "mnist", "quick"): {"epochs": 12},
-    ("distillation", "fashion_mnist", "quick"): {"epochs": 12},
+    ("distillation", "fashion_mnist", "quick"): {"epochs": 30},
     ("distillation", "cifar10", "quick"): {"epochs": 10},
     ("distillation", "digits", "quick"): {
         "epochs": 40,

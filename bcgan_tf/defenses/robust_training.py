@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import keras
 
-from bcgan_tf.cloning import copy_in
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches
+from bcgan_tf.defenses.precision import as_given, check_dtype, in_precision
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.augmentation import AUGMENTATIONS
@@ -23,7 +23,6 @@ from bcgan_tf.models.robust_trainer import RobustTrainer
 from bcgan_tf.models.schedules import ConstantThenLinear, Cyclic
 
 SCHEDULES = ("linear", "cyclic")
-DTYPES = ("float32", "mixed_bfloat16")
 # Where the cycle of the learning rate has its peak.
 _PEAK = 0.4
 
@@ -78,8 +77,7 @@ class RobustTraining(Defense):
         for field in ("epochs", "batch_size", "validation_samples"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
-        if self.dtype not in (None, *DTYPES):
-            raise UserError(f"dtype is {self.dtype!r}; choose {' or '.join(DTYPES)}, or none")
+        check_dtype(self.dtype)
 
     @abc.abstractmethod
     def make_trainer(
@@ -122,7 +120,7 @@ class RobustTraining(Defense):
         best = self.best_of(
             trainer, data, added, directory=directory, resume=resume, callbacks=callbacks
         )
-        return self.as_given(classifier, best)
+        return as_given(classifier, best, self.dtype)
 
     def prepare(
         self,
@@ -135,15 +133,6 @@ class RobustTraining(Defense):
         """Trains what the training needs beside the classifier, and says what it adds to it."""
         del classifier, data, directory, resume, callbacks
         return NOTHING
-
-    def as_given(self, classifier: keras.Model, trained: keras.Model) -> keras.Model:
-        """What was trained, in the precision of the classifier that was given."""
-        if self.dtype is None:
-            return trained
-        result = copy_classifier(classifier)
-        result.set_weights(trained.get_weights())
-        result.trainable = True
-        return result
 
     def build_trainer(
         self,
@@ -166,23 +155,11 @@ class RobustTraining(Defense):
             augment=AUGMENTATIONS[self.augment],
         )
         with scope(chosen):
-            hardened = copy_classifier(classifier)
-            if self.dtype is not None:
-                hardened = self._recast(hardened)
+            hardened = in_precision(copy_classifier(classifier), self.dtype)
             hardened.trainable = True
             trainer = self.make_trainer(hardened, steps, build_batch)
             trainer.compile(self.make_optimizer(self.epochs * steps))
         return trainer
-
-    def _recast(self, classifier: keras.Model) -> keras.Model:
-        assert self.dtype is not None
-        try:
-            return copy_in(classifier, self.dtype, ends="float32")
-        except Exception as error:  # a layer of a user's own may fail in any way
-            reason = str(error).splitlines()[-1]
-            raise UserError(
-                f"the classifier cannot be rebuilt in {self.dtype} ({reason}); leave out dtype"
-            ) from error
 
     def best_of(
         self,

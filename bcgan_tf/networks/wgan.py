@@ -20,7 +20,12 @@ _CRITIC_CHANNELS = (64, 128, 256)
 
 
 def wgan_generator(
-    shape: Sequence[int], *, latent_dim: int = 128, width: float = 1.0, seed: int = 0
+    shape: Sequence[int],
+    *,
+    latent_dim: int = 128,
+    width: float = 1.0,
+    seed: int = 0,
+    dtype: str | None = None,
 ) -> keras.Model:
     """Generator ``G(z)``: a dense layer, then three transposed convolutions of 5x5, stride 2.
 
@@ -32,6 +37,7 @@ def wgan_generator(
         latent_dim: size of ``z``.
         width: factor on the hidden channels; 1 is the paper's network.
         seed: of the initial weights.
+        dtype: a Keras dtype policy such as ``"mixed_bfloat16"``; the images stay float32.
 
     Returns:
         A functional model from float32 ``[B, latent_dim]`` to float32 ``[B, H, W, C]`` in (0, 1).
@@ -49,8 +55,9 @@ def wgan_generator(
         activation="relu",
         kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
         name="project",
+        dtype=dtype,
     )(noise)
-    x = keras.layers.Reshape((*sides[0], filters[0]), name="reshape")(x)
+    x = keras.layers.Reshape((*sides[0], filters[0]), name="reshape", dtype=dtype)(x)
     for i, count in enumerate(filters[1:]):
         last = i == len(filters) - 2
         x = keras.layers.Conv2DTranspose(
@@ -61,21 +68,29 @@ def wgan_generator(
             activation="sigmoid" if last else "relu",
             kernel_initializer=_initializer(next(seeds)),
             name="output" if last else f"up_{i + 1}",
+            dtype="float32" if last else dtype,
         )(x)
         over = [2 * below - side for below, side in zip(sides[i], sides[i + 1], strict=True)]
         if any(over):
-            crop = keras.layers.Cropping2D(((0, over[0]), (0, over[1])), name=f"crop_{i + 1}")
+            crop = keras.layers.Cropping2D(
+                ((0, over[0]), (0, over[1])),
+                name=f"crop_{i + 1}",
+                dtype="float32" if last else dtype,
+            )
             x = crop(x)
     return keras.Model(noise, x, name="generator")
 
 
-def wgan_critic(shape: Sequence[int], *, width: float = 1.0, seed: int = 0) -> keras.Model:
+def wgan_critic(
+    shape: Sequence[int], *, width: float = 1.0, seed: int = 0, dtype: str | None = None
+) -> keras.Model:
     """Critic ``D(x)``: three convolutions of 5x5, stride 2, LeakyReLU 0.2, then one linear unit.
 
     Args:
         shape: ``(H, W, C)`` of the images.
         width: factor on the hidden channels; 1 is the paper's network.
         seed: of the initial weights.
+        dtype: a Keras dtype policy; the scores stay float32.
 
     Returns:
         A functional model from float32 ``[B, H, W, C]`` in [0, 1] to float32 ``[B]``, unbounded.
@@ -94,12 +109,14 @@ def wgan_critic(shape: Sequence[int], *, width: float = 1.0, seed: int = 0) -> k
             padding="same",
             kernel_initializer=_initializer(next(seeds)),
             name=f"conv_{i}",
+            dtype=dtype,
         )(x)
-        x = keras.layers.LeakyReLU(0.2, name=f"leaky_{i}")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
+        x = keras.layers.LeakyReLU(0.2, name=f"leaky_{i}", dtype=dtype)(x)
+    x = keras.layers.Flatten(name="flatten", dtype=dtype)(x)
     initializer = keras.initializers.GlorotUniform(seed=next(seeds))
-    x = keras.layers.Dense(1, kernel_initializer=initializer, name="score")(x)
-    return keras.Model(image, keras.layers.Reshape((), name="scores")(x), name="critic")
+    score = keras.layers.Dense(1, kernel_initializer=initializer, name="score", dtype="float32")
+    scores = keras.layers.Reshape((), name="scores", dtype="float32")
+    return keras.Model(image, scores(score(x)), name="critic")
 
 
 def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
