@@ -17,6 +17,7 @@ from bcgan_tf.toy import ToySettings
 
 # Distances within this share of each other are called equal.
 _CLOSE = 0.1
+_PGD_DIRECTION = "PGD direction"
 
 
 def expected_of_data() -> dict[str, float]:
@@ -218,10 +219,15 @@ def figure4_findings(found: Mapping[str, Any], extent: float) -> list[str]:
     original = found["original"]
     distances = {(p["plane"], p["model"]): p["boundary_distance"] for p in found["planes"]}
     models = list(dict.fromkeys(p["model"] for p in found["planes"]))
+    margin = dict.fromkeys(
+        p["model"]
+        for p in found["planes"]
+        if p["used_margin_gradient"] and (p["model"] == original or p["plane"] == "own directions")
+    )
     sentences = []
     for what, shared, own in (
         ("averaged gradient", f"directions of {original}", "own directions"),
-        ("PGD direction", f"PGD on {original}", "own PGD"),
+        (_PGD_DIRECTION, f"PGD on {original}", "own PGD"),
     ):
         before = distances[shared, original]
         sentences.append(
@@ -234,7 +240,11 @@ def figure4_findings(found: Mapping[str, Any], extent: float) -> list[str]:
                 sentences.append(
                     f"{model}: along {original}'s {what} {_compared(there, before, extent)}, "
                     f"along its own {_compared(here, before, extent)}."
-                    + _conclusion(there, here, before)
+                    + (
+                        " Its PGD had no gradient to follow: that says nothing."
+                        if what == _PGD_DIRECTION and model in margin
+                        else _conclusion(there, here, before)
+                    )
                 )
     for model in models:
         by_pgd = distances["own PGD", model] if len(models) > 1 else None
@@ -243,11 +253,6 @@ def figure4_findings(found: Mapping[str, Any], extent: float) -> list[str]:
                 f"{model}: its own gradient at the image does not lead to the boundary, which PGD "
                 f"finds at {by_pgd:.2f}: that plane says nothing of how far it is."
             )
-    margin = dict.fromkeys(
-        p["model"]
-        for p in found["planes"]
-        if p["used_margin_gradient"] and (p["model"] == original or p["plane"] == "own directions")
-    )
     if margin:
         sentences.append(
             f"{', '.join(margin)}: the cross entropy has no gradient at this image, so the "

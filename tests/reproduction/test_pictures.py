@@ -253,6 +253,7 @@ def test_a_gradient_that_leads_nowhere_is_said():
     ]
     found = picture_pages.figure4_findings({"original": "a", "planes": planes}, 8.0)
     assert "b: its own gradient at the image does not lead" in found[4] and "at 5.00" in found[4]
+    assert found[3].endswith("Its PGD had no gradient to follow: that says nothing.")
     assert found[5].startswith("b: the cross entropy has no gradient") and len(found) == 6
     alone = [planes[0], planes[4]]
     assert len(picture_pages.figure4_findings({"original": "a", "planes": alone}, 8.0)) == 2
