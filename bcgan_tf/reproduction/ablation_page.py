@@ -61,7 +61,8 @@ def ablation_page(document: Document) -> str:
         "rows in every batch: `plain` ones of a GAN at beta 0, `boundary` ones of the same GAN at "
         "the default beta, `top2` with the two-class boundary loss; `duplicates` are the batch's "
         "own images again, attacked from other starts, and `none` has twice the epochs instead. "
-        "Every arm attacks as many rows; the GAN's own training comes on top.",
+        "Every arm attacks as many rows; the GAN's own training comes on top. Adversarial training "
+        "and TRADES are in mixed_bfloat16.",
         "",
         "Accuracy in percent. `standard`: AutoAttack's four attacks, worst case, "
         f"{settings['n']:,} test images; clean and certified (interval bounds): all test images.",

@@ -67,6 +67,8 @@ class AblationSettings:
         """What an arm changes of the preset of its defence."""
         epochs = self.epochs * (2 if arm == "none" else 1) * (2 if defense == "bcgan-ibp" else 1)
         changes = {**ARMS[arm], "epochs": epochs, "ramp_epochs": self.ramp_share * epochs}
+        if defense != "bcgan-ibp":  # whose bounds need float32
+            changes["dtype"] = "mixed_bfloat16"
         return changes | ({"gan.gan_epochs": self.gan_epochs} if self.gan_epochs else {})
 
 

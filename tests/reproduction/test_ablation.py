@@ -71,6 +71,7 @@ def test_every_arm_is_a_setting_of_its_defense(name):
     assert {made[arm].epochs for arm in ARMS if arm != "none"} == {made["boundary"].epochs}
     assert made["plain"].gan_settings().beta == 0 < made["boundary"].gan_settings().beta
     assert made["top2"].gan_settings().boundary_loss == "top2"
+    assert {made[arm].dtype for arm in ARMS} == {None if "ibp" in name else "mixed_bfloat16"}
     assert set(CONTROLS) == {arm for arm in ARMS if made[arm].fakes != "boundary"}
 
 
