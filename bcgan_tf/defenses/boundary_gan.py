@@ -15,7 +15,7 @@ from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, fit_gan
-from bcgan_tf.defenses.precision import as_given, check_dtype, in_precision
+from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.bcgan import BCGAN
@@ -67,7 +67,6 @@ class BCGANDefense(GANSettings, Defense):
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
         if self.fixed_samples < 0:
             raise UserError(f"fixed_samples is {self.fixed_samples}; choose 0 (fresh) or more")
-        check_dtype(self.dtype)
 
     def run(
         self,

@@ -12,6 +12,7 @@ import tensorflow as tf
 from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import copy_classifier
+from bcgan_tf.defenses.precision import check_dtype
 from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.bcgan import BCGAN, BOUNDARY_LOSSES
@@ -82,6 +83,7 @@ class GANSettings:
         for field in ("gan_epochs", "gan_batch_size", "latent_dim"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
+        check_dtype(self.dtype)
 
 
 def build_gan(

@@ -17,7 +17,6 @@ from bcgan_tf.toy import ToySettings
 
 # Distances within this share of each other are called equal.
 _CLOSE = 0.1
-_PGD_DIRECTION = "PGD direction"
 
 
 def expected_of_data() -> dict[str, float]:
@@ -227,7 +226,7 @@ def figure4_findings(found: Mapping[str, Any], extent: float) -> list[str]:
     sentences = []
     for what, shared, own in (
         ("averaged gradient", f"directions of {original}", "own directions"),
-        (_PGD_DIRECTION, f"PGD on {original}", "own PGD"),
+        ("PGD direction", f"PGD on {original}", "own PGD"),
     ):
         before = distances[shared, original]
         sentences.append(
@@ -242,7 +241,7 @@ def figure4_findings(found: Mapping[str, Any], extent: float) -> list[str]:
                     f"along its own {_compared(here, before, extent)}."
                     + (
                         " Its PGD had no gradient to follow: that says nothing."
-                        if what == _PGD_DIRECTION and model in margin
+                        if own == "own PGD" and model in margin
                         else _conclusion(there, here, before)
                     )
                 )

@@ -129,29 +129,29 @@ def test_real_trainings_of_two_defenses_share_a_gan_and_a_repeat_trains_nothing(
     asked, without_the_suite, counted, workspace, monkeypatch
 ):
     del without_the_suite
-    arms = ("none", "boundary")
+    arms = ("none", "plain", "boundary")
     monkeypatch.setattr(module, "ARMS", {arm: ARMS[arm] for arm in arms})
     trained = counted(BoundaryTraining, "run")
     document, page = asked(("bcgan-at",))
     gans = sorted(path.name for path in workspace.cache.glob("ablation-gan-*"))
-    # One arm has one, with both seeds.
-    assert len(gans) == 2 and len(trained) == 4
+    # Two arms have one, each with both seeds.
+    assert len(gans) == 4 and len(trained) == 6
     runs = document["runs"]["bcgan-at"]
     assert tuple(runs) == arms and all(list(found) == ["0", "1"] for found in runs.values())
     assert runs["none"]["0"]["standard"]["accuracy"] == 0.2
-    assert runs["boundary"]["0"]["model_sha256"] != runs["boundary"]["1"]["model_sha256"]
+    assert runs["boundary"]["0"]["model_sha256"] != runs["plain"]["0"]["model_sha256"]
     assert 0 < runs["boundary"]["0"]["clean"]["accuracy"] <= 1
     text = page.read_text()
     assert COMMAND in text and "boundary - none" in text and "no: worse" in text
 
     both, _ = asked(("bcgan-trades",))
-    assert list(both["runs"]) == ["bcgan-at", "bcgan-trades"] and len(trained) == 8
+    assert list(both["runs"]) == ["bcgan-at", "bcgan-trades"] and len(trained) == 12
     assert sorted(path.name for path in workspace.cache.glob("ablation-gan-*")) == gans
 
     again, _ = asked(("bcgan-at",))
-    assert again["runs"] == both["runs"] and len(trained) == 8
+    assert again["runs"] == both["runs"] and len(trained) == 12
     other, _ = asked(("bcgan-at",), n=10)
-    assert "bcgan-trades" not in other["runs"] and len(trained) == 8
+    assert "bcgan-trades" not in other["runs"] and len(trained) == 12
 
 
 def test_the_page_has_certificates_only_where_there_are_any():
