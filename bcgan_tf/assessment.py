@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from bcgan_tf.assessment_settings import AssessmentSettings, Reading
@@ -24,6 +25,7 @@ from bcgan_tf.data import Dataset
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.causes import measure_causes
+from bcgan_tf.evaluation.certificate import certificate
 from bcgan_tf.evaluation.diagnostics import diagnose
 from bcgan_tf.evaluation.loss_curves import loss_curves
 from bcgan_tf.evaluation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
@@ -42,7 +44,7 @@ Progress = Callable[
 
 _EXAMPLES = 8
 # Stages of one model under one threat model; their payloads are parts of its entry.
-_MEASURED = ("diagnose", "losses", "causes", "minimum")
+_MEASURED = ("certify", "diagnose", "losses", "causes", "minimum")
 
 
 def assess_models(
@@ -162,6 +164,8 @@ class _Assessment:
         if not self.settings.whole:
             return
         self._draw_examples(evaluation, images, class_names)
+        if self.settings.norm == "linf" and isinstance(self.model, keras.Model):
+            self._stage("certify", lambda: self._certificate(images, labels))
         if self.settings.diagnose:
             self._diagnose(evaluation, images, labels, surrogate, control)
         if self.settings.minimum_perturbation:
@@ -185,6 +189,12 @@ class _Assessment:
                 )
             keep(self.run, label, evaluation)
         return archive.load(evaluation_file(self.run, label))
+
+    def _certificate(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+        found = certificate(
+            self.model, images, labels, self.reading.eps, batch_size=self.batch_size
+        )
+        return {"certified": found} if found else {}
 
     def _diagnose(
         self,

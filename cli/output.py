@@ -86,6 +86,8 @@ def print_evaluations(metrics: Mapping[str, Any]) -> None:
                 _print("No verdict on a shard: bcgan-tf attack merge joins them and gives one.")
             else:
                 _print("No verdict: not diagnosed.")
+            if proved := findings.certified(evaluation):
+                _print(proved)
             if causes := evaluation.get("causes"):
                 _print(f"Causes: {causes['text']}")
             if rho := evaluation.get("minimum_perturbation"):

@@ -113,6 +113,8 @@ def rows(columns: Sequence[Column]) -> list[Row]:
             lambda e: findings.accuracy(e.get("clean_accuracy"), findings.interval_of(e, "clean_")),
         ),
     ]
+    if any(column.evaluation.get("certified") for column in columns):
+        found.append(row("certified, whatever the attack", _certified))
     names = dict.fromkeys(name for column in columns for name in _attack_names(column))
     found += [row(f"left after {name}", lambda e, name=name: _left(e, name)) for name in names]
     found.append(row("red flags, evidence", lambda e: _raised(e, "evidence")))
@@ -127,6 +129,11 @@ def rows(columns: Sequence[Column]) -> list[Row]:
         row("seeds", _seeds),
     ]
     return found
+
+
+def _certified(evaluation: Mapping[str, Any]) -> str:
+    proved = evaluation.get("certified")
+    return findings.accuracy(proved["accuracy"], findings.interval_of(proved)) if proved else "none"
 
 
 def _left(evaluation: Mapping[str, Any], name: str) -> str:

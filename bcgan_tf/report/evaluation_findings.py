@@ -128,9 +128,19 @@ def meaning(evaluation: Mapping[str, Any]) -> list[str]:
     found = [sentences.get(kind, (evaluation.get("verdict") or {}).get("text", ""))]
     if kind == "not robust" and deciding:
         found.append(f"Weaker attacks would have missed that: its gradients are masked ({named}).")
+    found.append(certified(evaluation))
     found.append(f"Clean accuracy on the same images: {clean}.")
     found.append(_flags_in_short(evaluation))
     return [sentence for sentence in found if sentence]
+
+
+def certified(evaluation: Mapping[str, Any]) -> str:
+    """What is proved, as a sentence; ``""`` where nothing is."""
+    found = evaluation.get("certified")
+    if not found:
+        return ""
+    share = accuracy(found["accuracy"], interval_of(found))
+    return f"Certified by {found['method']}: {share}. No attack can take that away."
 
 
 def _flags_in_short(evaluation: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ no section. ``metrics.json`` has this shape, each key optional unless marked wit
          "evaluations": [                       # one entry a threat model
            {**Evaluation.to_dict(),             # suite, eps, norm, n, robust_accuracy, attacks, ...
             "verdict": Verdict.to_dict(), "diagnosis": Diagnosis.to_dict(),
+            "certified": certificate(...),      # where something is proved
             "minimum_perturbation": MinimumPerturbation.to_dict(),
             "curve": [[0.0, 0.99], [0.01, 0.98], ...],      # eps, robust accuracy
             "distances": distance_bins({"fgsm": ..., "multi": ..., "best": ...}),

@@ -6,17 +6,21 @@ import dataclasses
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from bcgan_tf import assessment
 from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.loss_curves import loss_curves
+from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.report.evaluation_figures import example_images
 from helpers.assessments import (
     EPS,
+    LABELS,
     SETTINGS,
+    WEIGHTS,
     arrays,
     assess,
     dataset,
@@ -92,3 +96,40 @@ def test_the_smallest_perturbations(quick, tmp_path: Path) -> None:
     assert dict(found["curve"])[0.03] <= found["robust_accuracy"]
     counted = found["distances"]["readings"]["best"]
     assert sum(counted["counts"]) + counted["misclassified"] + counted["not_found"] == 30
+
+
+def _exact() -> keras.Model:
+    """The linear classifier as a Keras model."""
+    image = keras.Input((4, 4, 1))
+    model = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(image)))
+    model.set_weights([WEIGHTS, -0.5 * WEIGHTS.sum(axis=0)])
+    return model
+
+
+def test_what_is_proved_is_reported(quick, tmp_path: Path) -> None:
+    """Of a linear model each distance to another class is known, and the bounds are exact."""
+    metrics = assess(tmp_path, model=_exact())
+    (found,) = metrics["models"]["m"]["evaluations"]
+    images = dataset().test.scaled().reshape(60, 16)
+    gaps = (images - 0.5) @ WEIGHTS
+    gaps = gaps[np.arange(60), LABELS][:, None] - gaps
+    slopes = np.abs(WEIGHTS.T[LABELS][:, None] - WEIGHTS.T).sum(axis=-1)
+    others = np.arange(4) != LABELS[:, None]
+    safe = ((gaps > EPS * slopes) | ~others).all(axis=1)
+    assert 10 < safe.sum() < 50
+    assert found["certified"]["accuracy"] == safe.mean() <= found["robust_accuracy"]
+    assert found["certified"]["interval95"] == list(wilson_interval(int(safe.sum()), 60))
+    assert found["certified"]["n"] == 60
+
+
+def test_what_cannot_be_proved_is_left_out(quick, tmp_path: Path) -> None:
+    image = keras.Input((4, 4, 1))
+    layers = [keras.layers.LayerNormalization(), keras.layers.Flatten(), keras.layers.Dense(4)]
+    unknown = keras.Sequential([image, *layers])
+    (found,) = assess(tmp_path, model=unknown)["models"]["m"]["evaluations"]
+    assert "certified" not in found
+    (of_a_function,) = assess(tmp_path / "f")["models"]["m"]["evaluations"]
+    assert "certified" not in of_a_function
+    settings = dataclasses.replace(SETTINGS, norm="l2", eps=0.05)
+    (l2,) = assess(tmp_path / "l2", settings, model=_exact())["models"]["m"]["evaluations"]
+    assert "certified" not in l2
