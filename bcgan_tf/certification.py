@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.errors import UserError
 from bcgan_tf.interval_bounds import Box, last_layer_box
 
@@ -64,15 +65,10 @@ def certified(
         raise UserError(f"eps is {eps}; choose 0 or more")
     images, labels = np.asarray(images, np.float32), np.asarray(labels, np.int64)
 
-    @tf.function(reduce_retracing=True)
-    def proved(part: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        return is_certified(model, part, classes, tf.constant(eps, tf.float32))
-
-    parts = [
-        proved(images[i : i + batch_size], labels[i : i + batch_size]).numpy()
-        for i in range(0, len(labels), batch_size)
-    ]
-    return np.concatenate([np.zeros(0, bool), *parts])
+    if not len(labels):
+        return np.zeros(0, bool)
+    bound = tf.constant(eps, tf.float32)
+    return Batched(lambda x, y: is_certified(model, x, y, bound), batch_size)(images, labels)
 
 
 def certified_accuracy(

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from bcgan_tf import progress, serving
+from bcgan_tf import model_card, progress, serving
 from bcgan_tf.assessment import assess_models, write_metrics
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Dataset, Split
@@ -31,7 +31,6 @@ __all__ = [
     "export",
     "harden",
     "measure_clean",
-    "model_card",
     "report",
     "run",
     "servable",
@@ -169,31 +168,6 @@ def _published(run: RunDirectory, directory: Path) -> Path | None:
     return None
 
 
-def model_card(run: RunDirectory, model: str) -> dict[str, Any]:
-    """What the exported model's card says, from the run's metrics of ``model``."""
-    metrics = run.metrics().get("models", {}).get(model, {})
-    robust = [
-        {
-            "attack": entry["attack"],
-            "eps": entry["config"].get("eps"),
-            "n": entry["n"],
-            "accuracy": entry["robust_accuracy"],
-        }
-        for entry in metrics.get("attacks", ())
-        if entry["config"].get("eps") is not None
-    ]
-    return {
-        "defense": _defense(run) if model == "hardened" else None,
-        "clean_accuracy": metrics.get("clean_accuracy"),
-        "robust_accuracy": robust or None,
-        "run": run.path.name,
-    }
-
-
-def _defense(run: RunDirectory) -> dict[str, Any] | None:
-    return run.stage_payload("harden").get("defense") if run.stage_done("harden") else None
-
-
 def report(run: RunDirectory) -> Path:
     """Writes the run's report.html."""
     return page.write_report(run)
@@ -227,7 +201,7 @@ def run(
     )
     hardened = load_classifier(path)
     metrics = attack(run, data, {"original": classifier, "hardened": hardened}, recipe, seed=seed)
-    card = model_card(run, "hardened")
+    card = model_card.of_training(run, "hardened")
     name = f"{data.name}-{defense}"
     exported = export(run, hardened, data, name, saved_models_dir, card)
     metrics = {**metrics, "exported": str(exported)}

@@ -61,7 +61,7 @@ def export(
         card: what is known of the model, any JSON: ``defense`` (name or configuration, None for
             none), ``clean_accuracy``, ``robust_accuracy`` (a list, each entry with ``attack``,
             ``eps``, ``n`` and ``accuracy``), ``run`` (where it comes from). Classes, input,
-            signatures and versions are added.
+            signatures and versions are added. :mod:`bcgan_tf.model_card` makes one.
 
     Returns:
         The folder of the new version.

@@ -23,6 +23,11 @@ from .command import Command
     help="Where models are published, one integer version a folder.",
 )
 @click.option(
+    "--evaluation",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The run of `bcgan-tf attack` whose worst case goes on the card.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
@@ -35,6 +40,7 @@ def command(
     name: str | None,
     class_names: str | None,
     saved_models: Path,
+    evaluation: Path | None,
     seed: int,
     data_dir: Path | None,
     as_json: bool,
@@ -43,17 +49,22 @@ def command(
     if not source.exists():
         raise UserError(f"{source} does not exist; give a run's folder or a .keras file")
     session.start_tensorflow()
-    from bcgan_tf import pipeline, serving
+    from bcgan_tf import model_card, pipeline, serving
     from bcgan_tf.classifier_io import load_classifier
+    from bcgan_tf.model_source import source_digest
+    from bcgan_tf.runs import RunDirectory
 
+    file = source
     if source.is_dir():
-        classifier, names, card, default = _of_run(source, data_dir)
+        file, classifier, names, card, default = _of_run(source, data_dir)
     else:
         classifier = load_classifier(source)
         names = [str(i) for i in range(classifier.output_shape[-1])]
         card, default = {}, source.stem
     if class_names:
         names = [part.strip() for part in class_names.split(",")]
+    if evaluation:
+        card = model_card.with_evaluation(card, RunDirectory.open(evaluation), source_digest(file))
     classifier, changed = pipeline.servable(classifier, seed=seed)
     if changed:
         click.echo(f"note: {changed['note']}", err=True)
@@ -67,7 +78,7 @@ def command(
 
 
 def _of_run(folder: Path, data_dir: Path | None):
-    from bcgan_tf import data, pipeline
+    from bcgan_tf import data, model_card, pipeline
     from bcgan_tf.classifier_io import load_classifier
     from bcgan_tf.runs import RunDirectory
 
@@ -81,6 +92,6 @@ def _of_run(folder: Path, data_dir: Path | None):
             f"{folder} holds no classifier; finish the run first, or give a .keras file"
         )
     dataset = data.load(run.config["dataset"], data_dir=data_dir)
-    card = pipeline.model_card(run, model)
+    card = model_card.of_training(run, model)
     kind = (card["defense"] or {}).get("defense", "bcgan") if model == "hardened" else model
-    return load_classifier(file), list(dataset.class_names), card, f"{dataset.name}-{kind}"
+    return file, load_classifier(file), list(dataset.class_names), card, f"{dataset.name}-{kind}"

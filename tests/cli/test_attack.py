@@ -295,3 +295,39 @@ def test_the_first_look_takes_a_function(cli, monkeypatch, tmp_path: Path) -> No
     result = cli("attack", "nets_f.py:linear", "--dataset", "digits", *flags.split())
     assert result.exit_code == 0, result.stderr
     assert "PGD-2, eps 0.1" in result.stdout and "linear" in result.stdout
+
+
+def test_an_evaluation_goes_on_the_card(cli, short, model_file: Path) -> None:
+    flags = ["--eps", "0.02", "--n", "30", "--json", "--no-diagnose"]
+    attacked = cli(*BASE, *flags, "--run-dir", "e")
+    (found,) = json.loads(attacked.stdout)["models"]["original"]["evaluations"]
+    made = cli("export", "classifier.keras", "--evaluation", "e", "--json")
+    assert made.exit_code == 0, made.stderr
+    card = json.loads(Path(json.loads(made.stdout)["exported"], "export.json").read_text())
+    assert card["clean_accuracy"] == found["clean_accuracy"]
+    assert card["robust_accuracy"] == [
+        {
+            "attack": "worst case of the suite standard",
+            "norm": "linf",
+            "eps": 0.02,
+            "n": 30,
+            "accuracy": found["robust_accuracy"],
+            "interval95": found["robust_interval95"],
+            "verdict": None,
+        }
+    ]
+    assert card["evaluation"] == {"run": "e", "command": RunDirectory.open("e").command_line}
+    assert ("certified_accuracy" in card) == ("certified" in found)
+
+
+def test_a_foreign_or_partial_evaluation_is_refused(cli, short, model_file: Path) -> None:
+    flags = ["--eps", "0.02", "--n", "30", "--no-diagnose"]
+    cli(*BASE, *flags, "--run-dir", "part", "--shard", "1/2")
+    refused = cli("export", "classifier.keras", "--evaluation", "part")
+    assert refused.exit_code == 1 and "join all with `bcgan-tf attack merge`" in refused.stderr
+    small_cnn((8, 8, 1), 10, seed=1).save("other.keras")
+    refused = cli("export", "other.keras", "--evaluation", "part")
+    assert refused.exit_code == 1 and "no evaluation of this very model" in refused.stderr
+    refused = cli("export", "other.keras", "--evaluation", "nowhere")
+    assert refused.exit_code == 1 and "nowhere holds no run" in refused.stderr
+    assert not Path("saved_models").exists()

@@ -252,3 +252,15 @@ def test_the_summary_is_json(pair: list[RunDirectory]) -> None:
     assert [c["robust_accuracy"] for c in content["columns"]] == [0.70, 0.88]
     assert content["columns"][0]["flags"] == ["convergence"]
     assert content["columns"][1]["title"] == "y: net" and content["differences"] == []
+
+
+def test_certificates_are_a_row_where_there_is_one(tmp_path: Path, make: SimpleNamespace) -> None:
+    label = "certified, whatever the attack"
+    proof = {"accuracy": 0.8, "interval95": [0.76, 0.83], "n": 500, "method": "interval bounds"}
+    models = {
+        "proved": make.entry(make.evaluated(certified=proof)),
+        "net": make.entry(make.evaluated()),
+    }
+    found = table(columns_of([run(tmp_path / "x", models)]))
+    assert found[label] == ["80.0 % (76.0 to 83.0)", "none"]
+    assert label not in table(columns_of([run(tmp_path / "y", {"net": models["net"]})]))

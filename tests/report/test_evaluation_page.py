@@ -341,3 +341,11 @@ def test_the_page_stands_alone_and_names_cannot_break_it(
     assert "http" not in raw and "@import" not in raw and "url(" not in raw
     # And nothing was written outside the run's folder.
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a"]
+
+
+def test_what_is_proved_stands_beside_what_survived(tmp_path: Path, make: SimpleNamespace) -> None:
+    proof = {"accuracy": 0.8, "interval95": [0.76, 0.83], "n": 500, "method": "interval bounds"}
+    page = report(tmp_path / "a", {"net": make.entry(make.evaluated(certified=proof))})
+    words = "Certified by interval bounds: 80.0 % (76.0 to 83.0). No attack can take that away."
+    assert words in page.text
+    assert "Certified" not in report(tmp_path / "b", {"net": make.entry(make.evaluated())}).text
