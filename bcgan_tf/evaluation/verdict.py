@@ -31,8 +31,8 @@ class Verdict:
     Attributes:
         robust: whether ``kind`` is ``"robust"``.
         kind: ``"robust"``; ``"weakly robust"``, the number is believed, but less than half of
-            the clean accuracy is left; ``"not robust"``, no better than one constant answer, or
-            than the undefended model as far as can be told; ``"gradient masking"``, attacks fail
+            the clean accuracy is left; ``"not robust"``, as far as the interval tells no better
+            than one constant answer or the undefended model; ``"gradient masking"``, attacks fail
             for reasons that are not robustness; ``"black box only"``, there are no gradients,
             and what is left was only attacked without them.
         accuracy: the worst case over all attacks, in [0, 1]; for ``"black box only"`` and
@@ -119,11 +119,12 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
         text = f"gradient masking: {raised}; at most {number}, {basis}"
         if no_gradients and left < accuracy:
             text += f"; examples found otherwise leave about {percent(max(left, 0.0))}"
-    elif (undefended := _control_left(diagnosis)) is not None and interval[0] <= undefended:
+    elif interval[0] <= (floor := max(constant, _control_left(diagnosis) or 0.0)):
         kind = "not robust"
+        whose = "the undefended model keeps" if floor > constant else "a constant answer gets"
         text = (
-            f"not robust: {number}, as far as can be told no more than the undefended model keeps "
-            f"({percent(undefended)}), {basis}"
+            f"not robust: {number}, as far as can be told no more than {whose} "
+            f"({percent(floor)}), {basis}"
         )
     else:
         substantial = accuracy >= _SUBSTANTIAL * evaluation.clean_accuracy

@@ -111,6 +111,17 @@ def test_a_constant_answer_is_no_robustness_but_its_flags_are_named():
     assert clean.kind == "not robust" and "masking" not in clean.text
 
 
+@pytest.mark.parametrize(("left", "kind"), [(17, "not robust"), (18, "weakly robust")])
+def test_more_than_chance_above_a_constant_answer_is_asked_for(left, kind):
+    """Wilson's interval of 17 of 100 begins at 10.9 %, of 18 at 11.7 %; one class has 11 %."""
+    labels = np.where(np.arange(100) == 1, 0, LABELS)  # 11 zeros
+    found = verdict(_evaluation(_result("Square", 95 - left)), _diagnosis(QUIET), labels)
+    assert found.kind == kind and not found.robust
+    assert ("can be told no more than a constant answer gets (11.0 %)" in found.text) == (
+        kind == "not robust"
+    )
+
+
 def test_without_gradients_only_what_needs_none_counts():
     evaluation = _evaluation(_result("APGD-CE", 0), _result("Square", 10))
     found = verdict(evaluation, _diagnosis(HEALTH, dead=1.0, missing=True), LABELS)
