@@ -127,7 +127,7 @@ _CHANGES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("defense-gan", "digits", "quick"): {**_SMALL_WGAN, "gan_epochs": 60, "restarts": 4},
     ("distillation", "mnist", "quick"): {"epochs": 12},
     ("distillation", "fashion_mnist", "quick"): {"epochs": 30},
-    ("distillation", "cifar10", "quick"): {"epochs": 10},
+    ("distillation", "cifar10", "quick"): {"initial_epochs": 8, "epochs": 12, "learning_rate": 0.1},
     ("distillation", "digits", "quick"): {
         "epochs": 40,
         "initial_epochs": 5,
