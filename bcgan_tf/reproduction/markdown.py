@@ -104,7 +104,22 @@ def provenance(document: Mapping[str, Any]) -> list[str]:
     lines += [
         f"- {machine}: {', '.join(dict.fromkeys(what))}." for machine, what in machines.items()
     ]
-    return lines
+    return [*lines, *_several_originals(document)]
+
+
+def _several_originals(document: Mapping[str, Any]) -> list[str]:
+    """Which rows share an original network, where not all of them do."""
+    originals: dict[str, list[str]] = {}
+    for row, found in measured_rows(document):
+        originals.setdefault(found["original_sha256"], []).append(row)
+    if len(originals) < 2:
+        return []
+    groups = "; ".join(", ".join(rows) for rows in originals.values())
+    return [
+        f"- The original network was trained {len(originals)} times, with the same settings and "
+        "seed, which several threads do not repeat bit by bit. Rows that share one: "
+        f"{groups}."
+    ]
 
 
 def options_text(options: Mapping[str, str]) -> str:

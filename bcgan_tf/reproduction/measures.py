@@ -263,13 +263,19 @@ def provenance(subject: Subject) -> dict[str, Any]:
     run = RunDirectory.open(subject.file.parent)
     return {
         "training": {
-            "settings": {key: value for key, value in run.config.items() if key not in _SAID},
+            "settings": training_settings(subject.file),
             "seconds": round(sum(run.stage_seconds().values()), 1),
             "environment": run.env(),
         },
         "environments": subject.environments,
         "model_sha256": subject.digest,
     }
+
+
+def training_settings(file: Path) -> dict[str, Any]:
+    """What a classifier's file in its run was trained with, without what names the row."""
+    config = RunDirectory.open(file.parent).config
+    return {key: value for key, value in config.items() if key not in _SAID}
 
 
 def stage(run: RunDirectory, name: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from bcgan_tf.reproduction.workspace import Workspace, file_digest
 Document = dict[str, Any]
 
 _PAGES: dict[str, Callable[[Document], str]] = {"table1": table1_page, "table2": table2_page}
-# What tells one table from another: rows of another are not put beside these.
-_IDENTITY = ("table", "dataset", "preset", "seed", "protocol", "original_sha256")
+# What tells one table from another: rows of another are not put beside these. The original network
+# is known by its settings: trained anew it has other bytes, and each row says which it came from.
+_IDENTITY = ("table", "dataset", "preset", "seed", "protocol", "original")
 _COLUMNS = ("clean", "fgsm-1", "fgsm-2", "pgd", "cw")
 
 
@@ -39,7 +40,7 @@ def reproduce_table(
 
     What the cache has is neither trained nor attacked again. Rows that an earlier call published
     stay where they are as far as they belong to the same table: protocol, preset, seed and
-    original network. A row that fails is left out, and the others go on.
+    settings of the original network. A row that fails is left out, and the others go on.
 
     Args:
         table: ``"table1"`` or ``"table2"``.
@@ -64,7 +65,7 @@ def reproduce_table(
         "preset": workspace.preset,
         "seed": workspace.seed,
         "protocol": as_json(protocol.to_dict()),
-        "original_sha256": file_digest(original),
+        "original": measures.training_settings(original),
         "command": command,
         **_paper(table, workspace.data.name),
         "rows": {},
@@ -81,7 +82,12 @@ def reproduce_table(
             failed.append(f"{row} ({error})")
             continue
         document["rows"][row] = as_json(
-            {**measured, **measures.provenance(subject), "command": command}
+            {
+                **measured,
+                **measures.provenance(subject),
+                "original_sha256": file_digest(original),
+                "command": command,
+            }
         )
         document = _publish(document, results)
     if failed:

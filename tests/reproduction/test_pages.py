@@ -86,6 +86,7 @@ PROVENANCE = {
         "environment": ENVIRONMENT,
     },
     "environments": [{**ENVIRONMENT, "devices": ["GPU H100"]}],
+    "original_sha256": "0a",
 }
 
 
@@ -207,6 +208,16 @@ def test_the_page_says_how_it_was_made():
         assert words in page
     for words in ("gradient masking: logit scale.", "31.0 % after dividing by 40", "comes from"):
         assert words in page
+
+
+def test_rows_of_several_original_networks_are_told_apart():
+    rows = {row: row2(0.1) for row in ("original", "pgd-at", "bcgan")}
+    page = tables.page(document("table2", "cifar10", rows))
+    assert "The original network was trained" not in page
+    rows["pgd-at"] = {**rows["pgd-at"], "original_sha256": "1b"}
+    page = tables.page(document("table2", "cifar10", rows))
+    assert "The original network was trained 2 times" in page
+    assert page.endswith("Rows that share one: original, bcgan; pgd-at.\n")
 
 
 def test_the_page_changes_with_its_numbers():

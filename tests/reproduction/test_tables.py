@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -151,6 +153,24 @@ def test_rows_of_another_protocol_or_seed_do_not(reproduce, digits, tmp_path):
     reproduce(["trades"])
     other = protocol("digits", options={**_sizes(), "cw_n": 6})
     assert list(reproduce(["original"], chosen=other)["rows"]) == ["original"]
+
+
+def test_rows_stay_when_the_original_was_trained_anew(reproduce, workspace, trained, linear):
+    """On another machine, say: other bytes, the same settings, and each row knows its own."""
+    first = reproduce(["pgd-at"])["rows"]["pgd-at"]["original_sha256"]
+    shutil.rmtree(workspace.cache)
+    trained["original"] = keras.models.clone_model(linear)
+    rows = reproduce(["original"])["rows"]
+    assert list(rows) == ["original", "pgd-at"]
+    assert rows["pgd-at"]["original_sha256"] == first != rows["original"]["original_sha256"]
+    assert rows["original"]["original_sha256"] == rows["original"]["model_sha256"]
+
+
+def test_rows_of_an_original_with_other_settings_do_not(reproduce, monkeypatch):
+    reproduce(["pgd-at"])
+    settings = measures.training_settings
+    monkeypatch.setattr(measures, "training_settings", lambda file: {**settings(file), "epochs": 4})
+    assert list(reproduce(["original"])["rows"]) == ["original"]
 
 
 def test_a_row_that_fails_does_not_stop_the_others(reproduce, monkeypatch, tmp_path, capsys):
