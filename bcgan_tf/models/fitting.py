@@ -15,6 +15,7 @@ from bcgan_tf.data import Split, evaluation_batches, steps_per_epoch, training_s
 from bcgan_tf.distribute import check_batch_size
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.checkpoints import EpochCheckpoint, StopOnNonFinite, has_checkpoint, restore
+from bcgan_tf.models.fused_normalization import fused_normalization
 from bcgan_tf.progress import EpochLines
 
 
@@ -67,7 +68,7 @@ def fit(
         own.append(EpochLines(directory.name if directory is not None else "training"))
     if done < epochs:
         # Keras reports on stdout, which here belongs to results.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), fused_normalization(model):
             result = model.fit(
                 training_stream(split, batch_size=batch_size, seed=seed, start_epoch=done),
                 initial_epoch=done,
