@@ -182,6 +182,7 @@ class _Assessment:
                     suite=self.settings.suite,
                     samples=self.settings.samples,
                     shard=self.settings.shard,
+                    skip_certified=self.settings.skip_certified,
                     state=self.run.path / f"state-{label}",
                     progress=report,
                     **self.threat,

@@ -51,6 +51,7 @@ class AssessmentSettings:
             what needs all images is done when the shards are merged.
         diagnose: look for gradient masking, and give a verdict.
         minimum_perturbation: search the smallest perturbation of each image.
+        skip_certified: attack only what interval bounds do not prove (Linf).
         seed: of all draws.
 
     Raises:
@@ -66,6 +67,7 @@ class AssessmentSettings:
     shard: tuple[int, int] = (1, 1)
     diagnose: bool = True
     minimum_perturbation: bool = False
+    skip_certified: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +88,10 @@ class AssessmentSettings:
             raise UserError(
                 "eps is 0, at which there is nothing to diagnose; choose a larger one, or measure "
                 "without a diagnosis (--no-diagnose)"
+            )
+        if self.skip_certified and self.norm != "linf":
+            raise UserError(
+                "interval bounds are proved for the norm linf; leave out skip_certified"
             )
         if self.n < 0:
             raise UserError(f"n is {self.n}; give the number of images, or 0 for all")
@@ -112,7 +118,10 @@ class AssessmentSettings:
     def to_dict(self) -> dict[str, Any]:
         """All settings, for JSON; ``shard`` as ``"i/n"``, None for no shard."""
         shard = None if self.whole else "{}/{}".format(*self.shard)
-        return dataclasses.asdict(self) | {"shard": shard}
+        settings = dataclasses.asdict(self) | {"shard": shard}
+        if not self.skip_certified:  # runs from before it was known go on
+            del settings["skip_certified"]
+        return settings
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AssessmentSettings:

@@ -51,7 +51,7 @@ FIRST_LOOK = "first-look"
 FIRST_LOOK_OPTIONS = ("preset", *RECIPE_HELP["attack"])
 _SUITE_OPTIONS = (
     "eps", "eps_unit", "norm", "n", "samples", "shard", "diagnose", "minimum_perturbation",
-    "surrogate", "control", "batch_size",
+    "surrogate", "control", "batch_size", "skip_certified",
 )  # fmt: skip
 
 
@@ -97,6 +97,11 @@ def suite_options() -> Decorator:
                 "--shard",
                 type=_Shard(),
                 help="Attack every n-th image from the i-th on only; `attack merge` joins them.",
+            ),
+            click.option(
+                "--skip-certified",
+                is_flag=True,
+                help="Do not attack images that interval bounds prove: the same accuracy, sooner.",
             ),
             click.option(
                 "--surrogate", metavar="MODEL", help="Try adversarial examples of this model too."

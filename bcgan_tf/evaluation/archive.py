@@ -27,8 +27,9 @@ def save(evaluation: Evaluation, path: str | Path) -> Path:
     """Writes an ``.npz`` file that NumPy alone can read.
 
     Arrays: ``labels``, ``indices``, ``clean_correct``, ``worst_case`` ``[N]``; ``adversarials``
-    float32, one for each entry of ``broken_rows``; and ``<position>_<name>`` ``[N]`` for each
-    attack; ``settings`` is a JSON text. Written beside the target and renamed.
+    float32, one for each entry of ``broken_rows``; ``certified`` ``[N]``, where certified images
+    were not attacked; and ``<position>_<name>`` ``[N]`` for each attack; ``settings`` is a JSON
+    text. Written beside the target and renamed.
 
     Raises:
         UserError: the file cannot be written.
@@ -45,6 +46,8 @@ def save(evaluation: Evaluation, path: str | Path) -> Path:
         for position, result in enumerate(evaluation.results)
         for name in _PER_ATTACK
     }
+    if evaluation.certified is not None:
+        arrays["certified"] = evaluation.certified
     content = io.BytesIO()
     np.savez_compressed(
         content,
@@ -95,6 +98,7 @@ def load(path: str | Path) -> Evaluation:
                 arrays["labels"],
                 arrays["indices"],
                 seconds=tuple(settings["seconds"]),
+                certified=arrays.get("certified"),
                 **{name: settings[name] for name in _SETTINGS},
             )
     except _DAMAGED as error:
@@ -146,6 +150,9 @@ def merge(evaluations: Sequence[Evaluation]) -> Evaluation:
         labels=joined([evaluation.labels for evaluation in evaluations]),
         indices=expected,
         seconds=tuple(float(sum(parts)) for parts in seconds),
+        certified=None
+        if first.certified is None
+        else joined([np.asarray(evaluation.certified) for evaluation in evaluations]),
     )
 
 
@@ -156,6 +163,8 @@ def _refuse_difference(first: Evaluation, other: Evaluation) -> None:
                 f"the shards differ in {name}: {getattr(first, name)} and {getattr(other, name)}; "
                 "merge shards of one evaluation"
             )
+    if (first.certified is None) != (other.certified is None):
+        raise UserError("one shard left out certified images, another did not; attack all alike")
     told = [[_told(result) for result in evaluation.results] for evaluation in (first, other)]
     if told[0] != told[1]:
         raise UserError("the shards were attacked differently; merge shards of one evaluation")

@@ -27,7 +27,8 @@ class Chunks:
         survivors_only: whether an attack gets only what those before it left.
         pieces: where each attack's result on each chunk is kept.
         progress: told while an attack is at work.
-        evaluation: the evaluation's labels and settings, still without results.
+        evaluation: the evaluation's labels and settings, still without results. Images that it
+            knows to be certified are not attacked.
     """
 
     attacks: list[PreparedAttack]
@@ -41,8 +42,12 @@ class Chunks:
         found: list[list[AttackResult]] = [[] for _ in self.attacks]
         seconds = [0.0] * len(self.attacks)
         standing = 0
+        certified = self.evaluation.certified
         for number, rows in enumerate(chunks):
             left: np.ndarray | None = None
+            if certified is not None:
+                left = ~certified[rows]
+                standing += int(certified[rows].sum())
             for position, attack in enumerate(self.attacks):
                 done = (rows.start * len(self.attacks), len(images[rows]), position, standing)
                 result, took = self._piece(
@@ -52,9 +57,8 @@ class Chunks:
                 seconds[position] += took
                 if self.survivors_only:
                     part = dataclasses.replace(self.evaluation, results=(result,))
-                    left = (result.clean_correct if left is None else left) & ~part.broken_by(
-                        result
-                    )
+                    right = result.clean_correct if left is None else left & result.clean_correct
+                    left = right & ~part.broken_by(result)
             standing += int(left.sum()) if left is not None else 0
         return dataclasses.replace(
             self.evaluation,

@@ -61,6 +61,8 @@ class Evaluation:
         seconds: each attack's time, summed over resumed tries and shards.
         total: images of the whole set, of which this may be a shard.
         identity: digests of the ``model`` and of the whole ``data``.
+        certified: bool ``[N]``, images that were not attacked because it is proved that nothing
+            within ``eps`` changes their right answer; None where all were to be attacked.
     """
 
     results: tuple[AttackResult, ...]
@@ -73,6 +75,7 @@ class Evaluation:
     seconds: tuple[float, ...] = ()
     total: int | None = None
     identity: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    certified: np.ndarray | None = None
 
     @property
     def n(self) -> int:
@@ -147,7 +150,8 @@ class Evaluation:
         """All numbers, JSON-able, without the arrays.
 
         Of each attack ``attacked`` and ``broken`` are counts, and ``left`` is the accuracy that
-        the attacks up to it leave.
+        the attacks up to it leave. ``not_attacked``, where certified images were left out, is
+        their number.
         """
         left, attacks = self.clean_correct, []
         for position, result in enumerate(self.results):
@@ -175,4 +179,5 @@ class Evaluation:
             "robust_accuracy": self.robust_accuracy,
             "robust_interval95": list(self.interval95()),
             "attacks": attacks,
+            **({} if self.certified is None else {"not_attacked": int(self.certified.sum())}),
         }

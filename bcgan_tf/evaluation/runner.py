@@ -22,12 +22,14 @@ from bcgan_tf.attacks.preprocessing import (
 )
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite as attacks_of
+from bcgan_tf.certification import certified as certified_images
 from bcgan_tf.data.dataset import Split
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.chunks import Chunks, Progress
 from bcgan_tf.evaluation.gradient_health import usable
 from bcgan_tf.evaluation.pieces import Pieces
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.interval_bounds import require_bounds
 
 _PROBES = 64
 _SUITE = "standard"
@@ -45,6 +47,7 @@ def evaluate(
     norm: str = "linf",
     samples: int | None = None,
     shard: tuple[int, int] = (1, 1),
+    skip_certified: bool = False,
     state: str | Path | None = None,
     batch_size: int = 250,
     seed: int = 0,
@@ -74,6 +77,9 @@ def evaluate(
             the same images, and for the suite ``"rand"``; else 1.
         shard: ``(i, n)``: every n-th image, from the i-th (1 ... n). The shards of an evaluation
             merged (:func:`bcgan_tf.evaluation.archive.merge`) are the evaluation.
+        skip_certified: attack only images of which :func:`bcgan_tf.certified` proves nothing at
+            ``eps``: of the others no attack could break one, so that the accuracies are the same,
+            sooner. Needs ``eps`` and Linf; a model without such bounds has none to skip.
         state: a folder for what is finished; the same call resumes from it.
         batch_size: most images at once: bounds memory, changes no result.
         seed: of all draws.
@@ -83,8 +89,8 @@ def evaluate(
         The accuracies, each attack's result, and the per-example worst case.
 
     Raises:
-        UserError: no attack, no eps for a suite, a model, images or labels that an attack
-            refuses, or a state folder of another evaluation.
+        UserError: no attack, no eps for a suite or for ``skip_certified``, a model, images or
+            labels that an attack refuses, or a state folder of another evaluation.
 
     Example:
         >>> evaluation = evaluate(classifier, dataset.test.take(1000), suite="standard", eps=0.3)
@@ -92,6 +98,8 @@ def evaluate(
     """
     images, labels = _arrays(data)
     _check_request(attacks, suite, eps)
+    if skip_certified and (eps is None or norm != "linf"):
+        raise UserError("skip_certified needs eps and the norm linf, for which bounds are proved")
     total, identity = len(images), {"model": fingerprint(model), "data": _digest(images, labels)}
     indices = _shard_indices(total, shard)
     images, labels = images[indices], labels[indices]
@@ -111,8 +119,12 @@ def evaluate(
     prepared = [attack.prepare(usable_model) for attack in attacks]
     if suite in _THOROUGH and may_hide_gradients(model):
         prepared = _with_adaptive(prepared, model, samples, images[:_PROBES], labels[:_PROBES])
+    certified = None
+    if skip_certified and eps is not None:
+        certified = _certified(model, images, labels, eps, samples, batch_size)
     settings = {
         **identity,
+        **({"skip_certified": True} if skip_certified else {}),
         "shard": list(shard),
         "attacks": [
             {"attack": one.attack.name, **deciding_settings(one.attack.config())}
@@ -129,10 +141,33 @@ def evaluate(
             pieces=pieces,
             progress=progress,
             evaluation=Evaluation(
-                (), labels, indices, eps, norm, suite, samples, total=total, identity=identity
+                (),
+                labels,
+                indices,
+                eps,
+                norm,
+                suite,
+                samples,
+                total=total,
+                identity=identity,
+                certified=certified,
             ),
         )
         return work.run(images)
+
+
+def _certified(
+    model: Any, images: np.ndarray, labels: np.ndarray, eps: float, samples: int, batch_size: int
+) -> np.ndarray:
+    """bool ``[N]``, what interval bounds prove; nothing of what they do not know."""
+    if samples == 1 and isinstance(model, keras.Model):
+        try:
+            require_bounds(model)
+        except UserError:
+            pass
+        else:
+            return certified_images(model, images, labels, eps, batch_size=batch_size)
+    return np.zeros(len(images), bool)
 
 
 def _arrays(data: Split | tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

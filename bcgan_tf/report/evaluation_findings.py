@@ -140,7 +140,9 @@ def certified(evaluation: Mapping[str, Any]) -> str:
     if not found:
         return ""
     share = accuracy(found["accuracy"], interval_of(found))
-    return f"Certified by {found['method']}: {share}. No attack can take that away."
+    skipped = evaluation.get("not_attacked")
+    rest = f" The {skipped:,} images that it holds for were not attacked." if skipped else ""
+    return f"Certified by {found['method']}: {share}. No attack can take that away.{rest}"
 
 
 def _flags_in_short(evaluation: Mapping[str, Any]) -> str:

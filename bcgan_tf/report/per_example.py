@@ -22,6 +22,11 @@ _ARRAYS = (
     ("worst_case", "bool [N]", "it is, and survives every attack: its mean is the robust accuracy"),
     ("broken_rows", "int [M]", "rows of the images that an attack broke"),
     ("adversarials", "float32 [M, ...]", "what broke them, in [0, 1], in the order of broken_rows"),
+    (
+        "certified",
+        "bool [N]",
+        "it was not attacked: no attack could break it; only where asked for",
+    ),
     ("0_attacked, 1_attacked, ...", "bool [N]", "whether the first, second, ... attack tried it"),
     ("0_success, ...", "bool [N]", "whether that attack broke it"),
     ("0_linf, 0_l2, ...", "float64 [N]", "size of its change, in [0, 1] pixel units"),

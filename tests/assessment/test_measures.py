@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf import assessment
+from bcgan_tf.certification import certified
 from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.loss_curves import loss_curves
 from bcgan_tf.evaluation.robust_accuracy import wilson_interval
@@ -122,12 +123,31 @@ def test_what_is_proved_is_reported(quick, tmp_path: Path) -> None:
     assert found["certified"]["n"] == 60
 
 
+def test_what_is_proved_need_not_be_attacked(quick, tmp_path: Path) -> None:
+    """Every image by itself ends as it would have, and the attacks see the others alone."""
+    whole = assess(tmp_path / "whole", model=_exact())["models"]["m"]["evaluations"][0]
+    settings = dataclasses.replace(SETTINGS, skip_certified=True)
+    (found,) = assess(tmp_path / "m", settings, model=_exact())["models"]["m"]["evaluations"]
+    proved = certified(_exact(), dataset().test.scaled(), LABELS, EPS)
+    ours, theirs = arrays(tmp_path / "m"), arrays(tmp_path / "whole")
+    np.testing.assert_array_equal(ours["certified"], proved)
+    np.testing.assert_array_equal(ours["worst_case"], theirs["worst_case"])
+    np.testing.assert_array_equal(ours["0_attacked"], theirs["0_attacked"] & ~proved)
+    np.testing.assert_array_equal(ours["1_attacked"], theirs["1_attacked"] & ~proved)
+    assert found["robust_accuracy"] == whole["robust_accuracy"]
+    assert found["certified"] == whole["certified"]
+    assert found["not_attacked"] == proved.sum() > 10 and "not_attacked" not in whole
+
+
 def test_what_cannot_be_proved_is_left_out(quick, tmp_path: Path) -> None:
     image = keras.Input((4, 4, 1))
     layers = [keras.layers.LayerNormalization(), keras.layers.Flatten(), keras.layers.Dense(4)]
     unknown = keras.Sequential([image, *layers])
     (found,) = assess(tmp_path, model=unknown)["models"]["m"]["evaluations"]
     assert "certified" not in found
+    settings = dataclasses.replace(SETTINGS, skip_certified=True)
+    (asked,) = assess(tmp_path / "s", settings, model=unknown)["models"]["m"]["evaluations"]
+    assert asked["robust_accuracy"] == found["robust_accuracy"] and asked["not_attacked"] == 0
     (of_a_function,) = assess(tmp_path / "f")["models"]["m"]["evaluations"]
     assert "certified" not in of_a_function
     settings = dataclasses.replace(SETTINGS, norm="l2", eps=0.05)

@@ -347,5 +347,8 @@ def test_what_is_proved_stands_beside_what_survived(tmp_path: Path, make: Simple
     proof = {"accuracy": 0.8, "interval95": [0.76, 0.83], "n": 500, "method": "interval bounds"}
     page = report(tmp_path / "a", {"net": make.entry(make.evaluated(certified=proof))})
     words = "Certified by interval bounds: 80.0 % (76.0 to 83.0). No attack can take that away."
-    assert words in page.text
+    assert words in page.text and "not attacked" not in page.text
+    spared = make.entry(make.evaluated(certified=proof, not_attacked=400))
+    sentence = "The 400 images that it holds for were not attacked."
+    assert f"{words} {sentence}" in report(tmp_path / "c", {"net": spared}).text
     assert "Certified" not in report(tmp_path / "b", {"net": make.entry(make.evaluated())}).text
