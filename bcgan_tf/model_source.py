@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bcgan_tf import exported_keras_file
 from bcgan_tf.attacks import checks
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
@@ -61,7 +62,8 @@ def load_model(
     - a ``.keras`` or ``.h5`` file (:func:`bcgan_tf.classifier_io.load_classifier`);
     - the folder of a SavedModel, or one with integer versions of it, of which the newest is
       taken: the signature ``serving_default``, or the only one, with one float input and an output
-      ``logits``, or one output;
+      ``logits``, or one output. One that this package exported with its Keras file is that Keras
+      model, once both were found to give the same answers;
     - ``module:attribute`` or ``file.py:attribute``: a Keras model, or a function on tensors,
       float32 images in [0, 1] to logits, that ``tf.function`` can trace. The current folder (the
       file's) can be imported from, now and later. An attribute ``backward`` of the function is kept
@@ -87,7 +89,12 @@ def load_model(
     if path.is_dir():
         version = version_folder(path)
         model = SourceModel(read_saved_model(version, shape), folder_digest(version))
-    elif (code := _as_code(text)) is not None:
+        _check(text, model, shape, num_classes)
+        twin = exported_keras_file.read(
+            version, model.function, image_shape=shape, num_classes=num_classes
+        )
+        return model if twin is None else twin
+    if (code := _as_code(text)) is not None:
         found, digest = _imported(*code)
         if isinstance(found, keras.Model):
             try:

@@ -19,13 +19,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bcgan_tf import exported_keras_file
 from bcgan_tf.classifier_io import input_shape, load_classifier
 from bcgan_tf.environment import environment
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import write_json
 from bcgan_tf.serving_signatures import probe_pixels, scale, signatures_of, write_warm_up
 
-CARD = "export.json"
+CARD = exported_keras_file.CARD
 _STAGING = ".export-"
 # What a killed export left behind; none takes anywhere near a day.
 _LEFTOVER_SECONDS = 24 * 3600
@@ -40,6 +41,7 @@ def export(
     *,
     class_names: Sequence[str],
     card: Mapping[str, Any],
+    keras_file: bool = True,
 ) -> Path:
     """Writes the next version of a servable model.
 
@@ -53,6 +55,10 @@ def export(
     With ``tensorflow-serving-api`` installed (the extra ``serving``) one warm-up request for each
     signature is stored with the model, so that a server answers its first client at full speed.
 
+    The classifier's Keras file stands in ``assets.extra``, which servers leave alone: attacks on an
+    exported model that find it see the layers, and so go through preprocessing that hides
+    gradients, and prove interval bounds, which a SavedModel's graph does not allow.
+
     Args:
         classifier: images in [0, 1] to logits; it is not changed.
         directory: ``saved_models/NAME``; made when missing. The new version is the highest
@@ -62,6 +68,8 @@ def export(
             none), ``clean_accuracy``, ``robust_accuracy`` (a list, each entry with ``attack``,
             ``eps``, ``n`` and ``accuracy``), ``run`` (where it comes from). Classes, input,
             signatures and versions are added. :mod:`bcgan_tf.model_card` makes one.
+        keras_file: whether to store the Keras file, which holds every weight a second time. A model
+            of custom classes has none in any case.
 
     Returns:
         The folder of the new version.
@@ -92,6 +100,8 @@ def export(
             archive.add_endpoint(name, function, input_signature=[spec])
         archive.write_out(str(staging), verbose=False)
         write_warm_up(staging, directory.name, shape, list(signatures))
+        if keras_file:
+            content[exported_keras_file.CARD_KEY] = exported_keras_file.write(classifier, staging)
         write_json(staging / CARD, content)
         verify(staging, classifier)
         _flush(staging)
@@ -195,7 +205,7 @@ def _card(
         "parameters": classifier.count_params(),
         "versions": {key: built_with[key] for key in ("bcgan_tf", "tensorflow", "keras", "python")},
     }
-    clash = sorted(set(own) & set(given))
+    clash = sorted({*own, exported_keras_file.CARD_KEY} & set(given))
     if clash:
         raise UserError(f"the card's {', '.join(clash)} is filled in by export; leave it out")
     for entry in given.get("robust_accuracy") or ():

@@ -102,7 +102,7 @@ def write_warm_up(
     if "serve_bytes" in signatures:
         inputs["serve_bytes"] = ("image_bytes", tf.io.encode_png(pixels[0])[tf.newaxis])
     extra = folder / "assets.extra"
-    extra.mkdir()
+    extra.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for signature in signatures:
             key, value = inputs[signature]

@@ -33,6 +33,11 @@ from .command import Command
     default=0,
     help="Of Defense-GAN's starting points, which an exported model must fix.",
 )
+@click.option(
+    "--keras-file/--no-keras-file",
+    default=True,
+    help="Store the Keras file too: it lets attacks on the exported model see its layers.",
+)
 @options.data_dir_option()
 @options.common_options()
 def command(
@@ -42,6 +47,7 @@ def command(
     saved_models: Path,
     evaluation: Path | None,
     seed: int,
+    keras_file: bool,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -69,7 +75,11 @@ def command(
     if changed:
         click.echo(f"note: {changed['note']}", err=True)
     path = serving.export(
-        classifier, saved_models / (name or default), class_names=names, card={**card, **changed}
+        classifier,
+        saved_models / (name or default),
+        class_names=names,
+        card={**card, **changed},
+        keras_file=keras_file,
     )
     if as_json:
         output.print_json({"exported": str(path)})

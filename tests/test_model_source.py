@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import tensorflow as tf
 from bcgan_tf import serving
 from bcgan_tf.attacks import FGSM
 from bcgan_tf.attacks.checks import as_logits_fn
+from bcgan_tf.attacks.preprocessing import may_hide_gradients
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.runner import fingerprint
 from bcgan_tf.model_source import SourceModel, load_model, source_digest
@@ -65,7 +68,7 @@ def write(file: Path, code: str) -> None:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     served = tmp_path_factory.mktemp("saved_models") / "mnist-net"
-    serving.export(net(), served, class_names="abc", card={})
+    serving.export(net(), served, class_names="abc", card={}, keras_file=False)
     (served / "2").mkdir()  # an unfinished version of another tool
     return served
 
@@ -98,6 +101,40 @@ def test_a_keras_file_is_a_keras_model(tmp_path: Path) -> None:
     (tmp_path / "a.keras").write_bytes((tmp_path / "a.keras").read_bytes()[:900])
     with pytest.raises(UserError, match="cut short"):
         take(tmp_path / "a.keras")
+
+
+@pytest.fixture
+def with_keras_file(tmp_path: Path) -> Path:
+    """An exported network that cuts off its pixels, which only its layers show."""
+    image = keras.Input(SHAPE)
+    cut = keras.layers.ReLU(max_value=0.4, threshold=0.3)(image)
+    logits = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(cut))
+    return serving.export(keras.Model(image, logits), tmp_path / "cut", class_names="abc", card={})
+
+
+def test_an_export_with_its_keras_file_is_that_model(with_keras_file: Path) -> None:
+    """So that the suites go through what it does to its pixels, and bounds can be proved."""
+    found = take(with_keras_file)
+    assert isinstance(found, keras.Model) and may_hide_gradients(found)
+    shutil.rmtree(with_keras_file / "assets.extra")
+    with pytest.raises(UserError, match="is not the file that was exported"):
+        take(with_keras_file)
+    (with_keras_file / "export.json").unlink()
+    served = take(with_keras_file)
+    assert isinstance(served, SourceModel)
+    np.testing.assert_allclose(served(IMAGES), found(IMAGES), atol=1e-6)
+
+
+def test_a_keras_file_that_was_exchanged_is_refused(with_keras_file: Path) -> None:
+    file, card = with_keras_file / "assets.extra/classifier.keras", with_keras_file / "export.json"
+    net().save(file)
+    with pytest.raises(UserError, match="is not the file that was exported"):
+        take(with_keras_file)
+    told = json.loads(card.read_text())
+    told["keras_file"]["sha256"] = source_digest(file)
+    card.write_text(json.dumps(told))
+    with pytest.raises(UserError, match="does not answer what the SavedModel beside it answers"):
+        take(with_keras_file)
 
 
 def test_a_foreign_saved_model_by_its_only_input_and_output(tmp_path: Path) -> None:

@@ -119,6 +119,9 @@ def test_export_takes_a_file(cli, pipeline_calls: Calls, model_file: Path) -> No
     cli("export", str(model_file), "--name", "mine", "--class-names", letters)
     call = pipeline_calls[-1]
     assert call.directory == Path("saved_models/mine") and call.class_names == list("abcdefghij")
+    assert call.keras_file
+    cli("export", str(model_file), "--no-keras-file")
+    assert not pipeline_calls[-1].keras_file
 
 
 def test_deterministic_reaches_tensorflow(cli, pipeline_calls: Calls, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -27,6 +28,9 @@ def test_the_card_says_it_all(exported):
         "keras": keras.__version__,
         "python": sys.version.split()[0],
     }
+    file = exported / "assets.extra" / "classifier.keras"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert card.pop("keras_file") == {"path": "assets.extra/classifier.keras", "sha256": digest}
     assert card == {
         "model": "digits",
         "classes": ["a", "b", "c", "d"],
@@ -54,6 +58,7 @@ def test_what_was_not_measured_is_null(classifier, tmp_path):
     ("card", "message"),
     [
         ({"classes": []}, "classes is filled in"),
+        ({"keras_file": None}, "keras_file is filled in"),
         ({"robust_accuracy": [{"attack": "pgd", "accuracy": 0.5}]}, "lacks eps, n"),
         ({"robust_accuracy": [0.5]}, "lacks accuracy, attack, eps, n"),
     ],
@@ -67,11 +72,34 @@ def test_a_card_that_claims_too_much_is_refused(classifier, tmp_path, card, mess
 def test_every_weight_is_stored_once_and_no_path_of_this_machine(classifier, exported):
     stored = sum(file.stat().st_size for file in exported.glob("variables/*"))
     assert 0 <= stored - 4 * classifier.count_params() < 5000  # no optimizer either
+    kept = keras.models.load_model(exported / "assets.extra" / "classifier.keras")
+    assert getattr(kept, "optimizer", None) is None and classifier.optimizer is not None
+    for ours, theirs in zip(kept.get_weights(), classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     for file in exported.rglob("*"):
         if file.is_file():
             content = file.read_bytes()
             for folder in (exported.parent, Path(bcgan_tf.__file__).parent, Path.home()):
                 assert str(folder).encode() not in content, file
+
+
+def test_the_keras_file_can_be_left_out(classifier, tmp_path):
+    path = export(classifier, tmp_path / "m", class_names=NAMES, card={}, keras_file=False)
+    assert not (path / "assets.extra" / "classifier.keras").exists()
+    assert "keras_file" not in json.loads((path / "export.json").read_text())
+
+
+def test_a_model_that_keras_cannot_read_back_has_no_keras_file(tmp_path):
+    class Doubled(keras.layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    image = keras.Input((4, 4, 1))
+    logits = keras.layers.Dense(4)(keras.layers.Flatten()(Doubled()(image)))
+    path = export(keras.Model(image, logits), tmp_path / "m", class_names=NAMES, card={})
+    assert not (path / "assets.extra" / "classifier.keras").exists()
+    assert json.loads((path / "export.json").read_text())["keras_file"] is None
+    assert verify(path) == 0.0
 
 
 def visible(directory: Path) -> list[str]:

@@ -208,4 +208,4 @@ def test_without_the_serving_api_there_is_no_warm_up(classifier, tmp_path, monke
     monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     path = export(classifier, tmp_path / "model", class_names=NAMES, card={})
-    assert not (path / "assets.extra").exists()
+    assert [file.name for file in (path / "assets.extra").iterdir()] == ["classifier.keras"]

@@ -1,0 +1,101 @@
+"""The Keras file inside an exported model: what an attack needs to look into its layers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bcgan_tf.classifier_io import load_classifier
+from bcgan_tf.errors import UserError
+
+CARD = "export.json"
+# A server reads what it knows in this folder, and leaves the rest alone.
+EXTRA = "assets.extra"
+FILE = f"{EXTRA}/classifier.keras"
+CARD_KEY = "keras_file"
+_PROBE_ROWS = 8
+_TOLERANCE = 1e-4
+
+
+def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
+    """Saves the classifier into the folder of an exported version.
+
+    Args:
+        classifier: not changed; without its optimizer in the file.
+        folder: of the version.
+
+    Returns:
+        ``path`` and ``sha256`` for the card; None, and no file, where Keras could not read it back
+        by itself: custom classes, Lambda layers.
+    """
+    file = folder / FILE
+    file.parent.mkdir(exist_ok=True)
+    try:
+        classifier.save(file)
+        load_classifier(file).save(file)  # again, without the optimizer
+    except Exception:  # a class of a user's own may fail in any way
+        file.unlink(missing_ok=True)
+        if not any(file.parent.iterdir()):
+            file.parent.rmdir()
+        return None
+    return {"path": FILE, "sha256": _digest(file)}
+
+
+def read(
+    folder: Path,
+    serve: Callable[[tf.Tensor], Any],
+    *,
+    image_shape: tuple[int, ...],
+    num_classes: int,
+) -> keras.Model | None:
+    """The Keras model of an exported version, which answers what the SavedModel does.
+
+    Args:
+        folder: of the version.
+        serve: the SavedModel, images to logits.
+        image_shape: of one image.
+        num_classes: the number of logits.
+
+    Returns:
+        None where the export has no Keras file.
+
+    Raises:
+        UserError: the file is not the one that was exported, or answers something else.
+    """
+    file, told = folder / FILE, _on_card(folder)
+    if told is None and not file.exists():
+        return None
+    if told is None or not file.is_file() or _digest(file) != told.get("sha256"):
+        raise UserError(
+            f"{file} is not the file that was exported with the SavedModel; export it again"
+        )
+    model = load_classifier(file, image_shape=image_shape, num_classes=num_classes)
+    images = tf.constant(np.random.default_rng(1).random((_PROBE_ROWS, *image_shape), "float32"))
+    answers = np.asarray(tf.function(serve)(images))
+    own = np.asarray(tf.function(lambda x: model(x, training=False))(images), np.float32)
+    if not np.allclose(own, answers, rtol=_TOLERANCE, atol=_TOLERANCE):
+        raise UserError(
+            f"{file} does not answer what the SavedModel beside it answers; export it again"
+        )
+    return model
+
+
+def _on_card(folder: Path) -> dict[str, Any] | None:
+    """What the card says of the file; None without a card, or one that has none."""
+    try:
+        card = json.loads((folder / CARD).read_text())
+    except (OSError, ValueError):
+        return None
+    told = card.get(CARD_KEY) if isinstance(card, dict) else None
+    return told if isinstance(told, dict) else None
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
