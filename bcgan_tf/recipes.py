@@ -152,7 +152,7 @@ _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
         "cw_samples": 50,
     },
     ("cifar10", "paper"): {**_IMAGES_PAPER, **_CIFAR, "classifier_epochs": 60, "gan_epochs": 100},
-    ("digits", "quick"): _SMALL,
+    ("digits", "quick"): _DIGITS,
     ("digits", "paper"): {
         **_SMALL,
         "gan_epochs": 400,

@@ -61,6 +61,7 @@ _SMALL_WGAN = {
 }
 # The GAN, and the oracle's epochs, as the recipes of the data set have them.
 _SMALL_GAN = GANSettings(gan_epochs=50, gan_batch_size=32, delay_epochs=20.0, warmup_epochs=10.0)
+_DIGITS_GAN = dataclasses.replace(_SMALL_GAN, gan_epochs=120, delay_epochs=70.0, warmup_epochs=20.0)
 _PAPER_GAN = GANSettings(
     gan_epochs=50,
     gan_learning_rate=2e-4,
@@ -78,7 +79,8 @@ _GAN = {
         2,
     ),
     ("cifar10", "paper"): (dataclasses.replace(_PAPER_GAN, gan_epochs=100), 10),
-    ("digits", "quick"): (_SMALL_GAN, 20),
+    ("digits", "quick"): (_DIGITS_GAN, 20),
+    ("folder", "quick"): (_SMALL_GAN, 20),
     ("digits", "paper"): (dataclasses.replace(_SMALL_GAN, gan_epochs=400), 20),
 }
 _PAPER_SEARCH = {"steps": 12_000, "gan_epochs": 926}
@@ -168,7 +170,8 @@ def defense(
     given = dict(options or {})
     small = dataset.startswith("folder:")
     known = "digits" if small else dataset
-    settings = _preset(name, known, "quick" if small else preset)
+    preset = "quick" if small else preset
+    settings = _preset(name, known, preset) | _gan(name, "folder" if small else dataset, preset)
     if name in _WITH_EPS:
         if dataset in EPS:
             settings.setdefault("eps", EPS[dataset])
@@ -183,13 +186,18 @@ def defense(
 
 
 def _preset(name: str, dataset: str, preset: str) -> dict[str, Any]:
-    """What a preset changes of a defence's defaults."""
-    changes = dict(_CHANGES.get((_WITHOUT_FAKES.get(name, name), dataset, preset), {}))
-    if name in _WITHOUT_FAKES and (dataset, preset) in _GAN:
-        changes["gan"], oracle_epochs = _GAN[dataset, preset]
-        if issubclass(DEFENSES[name], JudgedBoundaryTraining):
-            changes["oracle_epochs"] = oracle_epochs
-    return changes
+    """What a preset changes of a defence's defaults, its GAN aside."""
+    return dict(_CHANGES.get((_WITHOUT_FAKES.get(name, name), dataset, preset), {}))
+
+
+def _gan(name: str, dataset: str, preset: str) -> dict[str, Any]:
+    """What it changes of the GAN whose samples are added to a training."""
+    if name not in _WITHOUT_FAKES or (dataset, preset) not in _GAN:
+        return {}
+    gan, oracle_epochs = _GAN[dataset, preset]
+    if issubclass(DEFENSES[name], JudgedBoundaryTraining):
+        return {"gan": gan, "oracle_epochs": oracle_epochs}
+    return {"gan": gan}
 
 
 def settings_of(kind: type) -> dict[str, tuple[str, Any]]:

@@ -43,6 +43,14 @@ def test_boundary_samples_are_added_to_a_training_and_a_gan_as_they_are(name, da
     assert recipe.delay_epochs + recipe.warmup_epochs <= found["gan"]["gan_epochs"]
 
 
+def test_images_of_ones_own_get_the_gan_of_their_recipe():
+    found = defense("bcgan-at", "folder:pictures", options={"eps": "0.1"})
+    recipe = recipes.recipe("folder:pictures")
+    expected = {key: getattr(recipe, key) for key in found.config()["gan"]}
+    assert found.config()["gan"] == expected
+    assert recipe.gan_epochs < recipes.recipe("digits").gan_epochs
+
+
 def test_options_of_the_gan_have_its_name_in_front():
     options = {"gan.beta": "0.7", "gan.boundary_loss": "top2", "beta": "3", "gan.dtype": "none"}
     found = defense("bcgan-trades", "digits", options=options)
