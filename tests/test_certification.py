@@ -16,14 +16,22 @@ from bcgan_tf.networks.classifiers import small_cnn
 RNG = np.random.default_rng(1)
 
 
+@pytest.fixture(autouse=True)
+def own_draws():
+    """The draws of a test do not depend on which tests ran before it in this process."""
+    global RNG
+    RNG = np.random.default_rng(1)
+
+
 @pytest.fixture(scope="module")
 def linear():
     """Images well inside [0, 1], so that the ball is not cut off, and exact distances."""
     image = keras.Input((4, 4, 1))
     model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(image)))
-    kernel, bias = RNG.normal(size=(16, 3)), RNG.normal(size=3)
+    draw = np.random.default_rng(1)
+    kernel, bias = draw.normal(size=(16, 3)), draw.normal(size=3)
     model.set_weights([kernel, bias])
-    images = RNG.uniform(0.45, 0.55, (40, 4, 4, 1)).astype(np.float32)
+    images = draw.uniform(0.45, 0.55, (40, 4, 4, 1)).astype(np.float32)
     logits = images.reshape(40, 16) @ kernel + bias
     labels = logits.argmax(1)
     gaps = logits[np.arange(40), labels][:, None] - logits
@@ -35,7 +43,8 @@ def linear():
 
 def test_a_linear_model_is_certified_up_to_its_exact_distance(linear):
     model, images, labels, distances = linear
-    near = distances < 0.4
+    # A hundredth of a smaller distance is what certification leaves to float32's rounding.
+    near = (distances > 0.01) & (distances < 0.4)
     assert near.sum() >= 10
     for image, label, distance in zip(
         images[near][:10], labels[near][:10], distances[near][:10], strict=True

@@ -19,6 +19,13 @@ L = keras.layers
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def own_draws():
+    """The draws of a test do not depend on which tests ran before it in this process."""
+    global RNG
+    RNG = np.random.default_rng(0)
+
+
 def functional(shape, *layers):
     x = image = keras.Input(shape)
     for layer in layers:
