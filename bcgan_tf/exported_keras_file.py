@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,12 @@ import tensorflow as tf
 
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import file_digest
+from bcgan_tf.serving_signatures import EXTRA, probe_pixels, scale
 
 CARD = "export.json"
-# A server reads what it knows in this folder, and leaves the rest alone.
-EXTRA = "assets.extra"
 FILE = f"{EXTRA}/classifier.keras"
 CARD_KEY = "keras_file"
-_PROBE_ROWS = 8
 _TOLERANCE = 1e-4
 
 
@@ -45,7 +43,7 @@ def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
         if not any(file.parent.iterdir()):
             file.parent.rmdir()
         return None
-    return {"path": FILE, "sha256": _digest(file)}
+    return {"path": FILE, "sha256": file_digest(file)}
 
 
 def read(
@@ -72,12 +70,12 @@ def read(
     file, told = folder / FILE, _on_card(folder)
     if told is None and not file.exists():
         return None
-    if told is None or not file.is_file() or _digest(file) != told.get("sha256"):
+    if told is None or not file.is_file() or file_digest(file) != told.get("sha256"):
         raise UserError(
             f"{file} is not the file that was exported with the SavedModel; export it again"
         )
     model = load_classifier(file, image_shape=image_shape, num_classes=num_classes)
-    images = tf.constant(np.random.default_rng(1).random((_PROBE_ROWS, *image_shape), "float32"))
+    images = scale(probe_pixels(image_shape))
     answers = np.asarray(tf.function(serve)(images))
     own = np.asarray(tf.function(lambda x: model(x, training=False))(images), np.float32)
     if not np.allclose(own, answers, rtol=_TOLERANCE, atol=_TOLERANCE):
@@ -95,7 +93,3 @@ def _on_card(folder: Path) -> dict[str, Any] | None:
         return None
     told = card.get(CARD_KEY) if isinstance(card, dict) else None
     return told if isinstance(told, dict) else None
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

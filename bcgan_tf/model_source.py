@@ -21,6 +21,7 @@ from bcgan_tf import exported_keras_file
 from bcgan_tf.attacks import checks
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import file_digest
 from bcgan_tf.saved_model_source import (
     first_line,
     folder_digest,
@@ -128,7 +129,7 @@ def source_digest(spec: str | os.PathLike[str]) -> str:
     text = os.fspath(spec)
     path = Path(text)
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     if path.is_dir():
         return folder_digest(version_folder(path))
     if (code := _as_code(text)) is not None:

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from bcgan_tf.data.dataset import PIXEL_SCALE
 
+# A server reads what it knows in this folder of a version, and leaves the rest alone.
+EXTRA = "assets.extra"
 _PROBE_ROWS = 16
 
 Signature = tuple[Callable[..., dict[str, tf.Tensor]], tf.TensorSpec]
@@ -101,7 +103,7 @@ def write_warm_up(
     inputs = {"serving_default": ("images", scale(pixels))}
     if "serve_bytes" in signatures:
         inputs["serve_bytes"] = ("image_bytes", tf.io.encode_png(pixels[0])[tf.newaxis])
-    extra = folder / "assets.extra"
+    extra = folder / EXTRA
     extra.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for signature in signatures:

@@ -5,11 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from bcgan_tf.certification import certified
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.interval_bounds import require_bounds
+
+
+def proved(
+    model: keras.Model, images: Any, labels: Any, eps: float, *, batch_size: int = 250
+) -> np.ndarray:
+    """bool ``[N]``: of which images interval bounds prove the true label within eps.
+
+    Of none, where they do not know a layer of the model. Arguments as of :func:`certificate`.
+    """
+    try:
+        require_bounds(model)
+    except UserError:
+        return np.zeros(len(labels), bool)
+    return certified(model, images, labels, eps, batch_size=batch_size)
 
 
 def certificate(
@@ -30,16 +45,12 @@ def certificate(
     Returns:
         ``accuracy``, ``interval95`` (Wilson), ``n`` and ``method``, JSON-able.
     """
-    try:
-        require_bounds(model)
-    except UserError:
-        return None
-    proved = certified(model, images, labels, eps, batch_size=batch_size)
-    if not proved.any():
+    found = proved(model, images, labels, eps, batch_size=batch_size)
+    if not found.any():
         return None
     return {
-        "accuracy": float(proved.mean()),
-        "interval95": list(wilson_interval(int(proved.sum()), len(proved))),
-        "n": len(proved),
+        "accuracy": float(found.mean()),
+        "interval95": list(wilson_interval(int(found.sum()), len(found))),
+        "n": len(found),
         "method": "interval bounds",
     }

@@ -44,7 +44,7 @@ class Chunks:
         standing = 0
         certified = self.evaluation.certified
         for number, rows in enumerate(chunks):
-            left: np.ndarray | None = None
+            left = np.ones(len(images[rows]), bool)
             if certified is not None:
                 left = ~certified[rows]
                 standing += int(certified[rows].sum())
@@ -57,9 +57,8 @@ class Chunks:
                 seconds[position] += took
                 if self.survivors_only:
                     part = dataclasses.replace(self.evaluation, results=(result,))
-                    right = result.clean_correct if left is None else left & result.clean_correct
-                    left = right & ~part.broken_by(result)
-            standing += int(left.sum()) if left is not None else 0
+                    left = left & result.clean_correct & ~part.broken_by(result)
+            standing += int(left.sum())
         return dataclasses.replace(
             self.evaluation,
             results=tuple(_joined(parts) for parts in found),
@@ -72,7 +71,7 @@ class Chunks:
         attack: PreparedAttack,
         images: np.ndarray,
         rows: slice,
-        left: np.ndarray | None,
+        left: np.ndarray,
         done: tuple[int, int, int, int],
     ) -> tuple[AttackResult, float]:
         finished = self.pieces.load(name, attack.attack, images[rows])
@@ -91,7 +90,7 @@ class Chunks:
         return result, seconds
 
     def _reporter(
-        self, attack: Attack, total: int, left: np.ndarray | None, at: tuple[int, int, int, int]
+        self, attack: Attack, total: int, left: np.ndarray, at: tuple[int, int, int, int]
     ) -> Callable[[int, int], None] | None:
         """One attack's progress on one chunk as progress through everything."""
         progress = self.progress
@@ -100,7 +99,7 @@ class Chunks:
         base, rows, position, standing = at
         text = attack.name
         if self.survivors_only:
-            survivors = standing + (rows if left is None else int(left.sum()))
+            survivors = standing + int(left.sum())
             text = f"{text}: {survivors:,} of {base // len(self.attacks) + rows:,} left"
 
         def report(done: int, to_do: int) -> None:

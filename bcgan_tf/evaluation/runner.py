@@ -22,14 +22,13 @@ from bcgan_tf.attacks.preprocessing import (
 )
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite as attacks_of
-from bcgan_tf.certification import certified as certified_images
 from bcgan_tf.data.dataset import Split
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.certificate import proved
 from bcgan_tf.evaluation.chunks import Chunks, Progress
 from bcgan_tf.evaluation.gradient_health import usable
 from bcgan_tf.evaluation.pieces import Pieces
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
-from bcgan_tf.interval_bounds import require_bounds
 
 _PROBES = 64
 _SUITE = "standard"
@@ -121,7 +120,11 @@ def evaluate(
         prepared = _with_adaptive(prepared, model, samples, images[:_PROBES], labels[:_PROBES])
     certified = None
     if skip_certified and eps is not None:
-        certified = _certified(model, images, labels, eps, samples, batch_size)
+        # Bounds are of one call of a Keras model, not of the mean of several.
+        bounded = samples == 1 and isinstance(model, keras.Model)
+        certified = np.zeros(len(images), bool)
+        if bounded:
+            certified = proved(model, images, labels, eps, batch_size=batch_size)
     settings = {
         **identity,
         **({"skip_certified": True} if skip_certified else {}),
@@ -154,20 +157,6 @@ def evaluate(
             ),
         )
         return work.run(images)
-
-
-def _certified(
-    model: Any, images: np.ndarray, labels: np.ndarray, eps: float, samples: int, batch_size: int
-) -> np.ndarray:
-    """bool ``[N]``, what interval bounds prove; nothing of what they do not know."""
-    if samples == 1 and isinstance(model, keras.Model):
-        try:
-            require_bounds(model)
-        except UserError:
-            pass
-        else:
-            return certified_images(model, images, labels, eps, batch_size=batch_size)
-    return np.zeros(len(images), bool)
 
 
 def _arrays(data: Split | tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

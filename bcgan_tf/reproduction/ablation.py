@@ -14,7 +14,7 @@ from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.defenses.boundary_adversarial import GENERATED, BoundaryTraining
 from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import PARTIAL_SUFFIX, as_json, read_json, replace_file, write_json
+from bcgan_tf.files import PARTIAL_SUFFIX, as_json, file_digest, read_json, replace_file, write_json
 from bcgan_tf.hardening import chosen_defense, harden
 from bcgan_tf.recipes import recipe
 from bcgan_tf.reproduction import measures
@@ -23,7 +23,7 @@ from bcgan_tf.reproduction.ablation_settings import ARMS, AblationSettings, chec
 from bcgan_tf.reproduction.measures import Subject, stage
 from bcgan_tf.reproduction.protocol import protocol
 from bcgan_tf.reproduction.rows import lasting_settings, original_of
-from bcgan_tf.reproduction.workspace import Workspace, digest, file_digest
+from bcgan_tf.reproduction.workspace import Workspace, digest
 
 _IDENTITY = ("dataset", "preset", "seed", "settings", "eps")
 _NETWORK = "strided_cnn"

@@ -19,13 +19,13 @@ from bcgan_tf.evaluation.causes import clipped_log_probabilities, towards_true_l
 from bcgan_tf.evaluation.gradient_health import with_finite_gradient
 from bcgan_tf.evaluation.perturbation_search import PerturbationSearch
 from bcgan_tf.evaluation.transfer import FullPGD
-from bcgan_tf.files import as_json, replace_file, write_json
+from bcgan_tf.files import as_json, file_digest, replace_file, write_json
 from bcgan_tf.reproduction import paper
 from bcgan_tf.reproduction.audit_page import audit_page
 from bcgan_tf.reproduction.measures import Subject, bounded_attacks, carlini_wagner, stage
 from bcgan_tf.reproduction.protocol import Protocol, check_rows
 from bcgan_tf.reproduction.rows import ORIGINAL, trained
-from bcgan_tf.reproduction.workspace import Workspace, file_digest
+from bcgan_tf.reproduction.workspace import Workspace
 
 # Where the paper's figures cannot be taken at their word, and two to compare with.
 AUDITED_ROWS = ("original", "pgd-at", "distillation", "bcgan")

@@ -17,9 +17,10 @@ from bcgan_tf.data import Split
 from bcgan_tf.evaluation.first_look import clean_accuracy
 from bcgan_tf.evaluation.minimum_perturbation import minimum_perturbation
 from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.files import file_digest
 from bcgan_tf.report.table import eps_text
 from bcgan_tf.reproduction.protocol import Protocol
-from bcgan_tf.reproduction.workspace import Workspace, file_digest
+from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.runs import RunDirectory
 
 SUMMARY = "summary"

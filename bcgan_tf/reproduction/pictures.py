@@ -13,10 +13,10 @@ from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.defenses import DefenseGAN
 from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import replace_file
+from bcgan_tf.files import file_digest, replace_file
 from bcgan_tf.reproduction import rows as table_rows
 from bcgan_tf.reproduction.picture_pages import figure2_page, figure4_page
-from bcgan_tf.reproduction.workspace import Workspace, digest, file_digest
+from bcgan_tf.reproduction.workspace import Workspace, digest
 from bcgan_tf.runs import RunDirectory
 from bcgan_tf.toy import ToySettings, toy
 

@@ -9,10 +9,11 @@ from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.presets import defense
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import file_digest
 from bcgan_tf.hardening import defense_of, harden
 from bcgan_tf.recipes import Recipe, recipe
 from bcgan_tf.reproduction import paper
-from bcgan_tf.reproduction.workspace import Workspace, file_digest
+from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.training import train
 
 ORIGINAL = "original"

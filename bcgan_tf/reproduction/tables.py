@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import as_json, read_json, replace_file, write_json
+from bcgan_tf.files import as_json, file_digest, read_json, replace_file, write_json
 from bcgan_tf.reproduction import defended, measures, paper
 from bcgan_tf.reproduction.markdown import share, with_interval
 from bcgan_tf.reproduction.measures import Subject
@@ -16,7 +16,7 @@ from bcgan_tf.reproduction.protocol import Protocol, check_rows
 from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.table1_page import table1_page
 from bcgan_tf.reproduction.table2_page import table2_page
-from bcgan_tf.reproduction.workspace import Workspace, file_digest
+from bcgan_tf.reproduction.workspace import Workspace
 
 Document = dict[str, Any]
 

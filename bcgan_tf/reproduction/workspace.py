@@ -60,8 +60,3 @@ def digest(settings: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that tell settings apart, whatever their order."""
     text = json.dumps(as_json(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,32 +12,7 @@ from bcgan_tf.attacks import FGSM, PGD, Attack
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive, chunks
 from bcgan_tf.evaluation.runner import evaluate
-
-RNG = np.random.default_rng(5)
-IMAGES = RNG.uniform(0.2, 0.8, (60, 4, 4, 1)).astype(np.float32)
-WEIGHTS = RNG.normal(size=(16, 4)).astype(np.float32)
-
-
-def _linear(images: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(images, [-1, 16]) @ WEIGHTS
-
-
-LABELS = _linear(tf.constant(IMAGES)).numpy().argmax(-1).astype(np.int64)
-LABELS[:5] = (LABELS[:5] + 1) % 4  # misclassified
-
-
-def _distances() -> np.ndarray:
-    """Linf distance to the nearest other class: |z_y - z_t| / ||w_y - w_t||_1; 0 where wrong."""
-    logits = _linear(tf.constant(IMAGES)).numpy().astype(np.float64)
-    found = np.full(len(LABELS), np.inf)
-    for row, label in enumerate(LABELS):
-        for other in set(range(4)) - {label}:
-            gap = logits[row, label] - logits[row, other]
-            found[row] = min(found[row], gap / np.abs(WEIGHTS[:, label] - WEIGHTS[:, other]).sum())
-    return np.maximum(found, 0)
-
-
-EPS = float(np.median(_distances()))
+from helpers.linear_task import EPS, IMAGES, LABELS, distances, linear
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,8 +39,8 @@ def _same(one, other):
 
 
 def test_the_standard_suite_finds_what_a_linear_model_allows():
-    evaluation = evaluate(_linear, (IMAGES, LABELS), suite="standard", eps=EPS)
-    distance = _distances()
+    evaluation = evaluate(linear, (IMAGES, LABELS), suite="standard", eps=EPS)
+    distance = distances()
     sure = np.abs(distance - EPS) > 1e-3
     np.testing.assert_array_equal(evaluation.worst_case[sure], (distance > EPS)[sure])
     assert evaluation.suite == "standard" and evaluation.samples == 1
@@ -74,7 +48,7 @@ def test_the_standard_suite_finds_what_a_linear_model_allows():
 
 
 def test_each_attack_of_a_suite_sees_what_those_before_left():
-    evaluation = evaluate(_linear, (IMAGES, LABELS), suite="standard", eps=EPS)
+    evaluation = evaluate(linear, (IMAGES, LABELS), suite="standard", eps=EPS)
     left = evaluation.clean_correct
     for result in evaluation.results:
         np.testing.assert_array_equal(result.attacked, left)
@@ -87,13 +61,13 @@ def test_each_attack_of_a_suite_sees_what_those_before_left():
 
 
 def test_attacks_given_one_by_one_each_see_everything():
-    evaluation = evaluate(_linear, (IMAGES, LABELS), [FGSM(2 * EPS), PGD(2 * EPS, steps=5)])
+    evaluation = evaluate(linear, (IMAGES, LABELS), [FGSM(2 * EPS), PGD(2 * EPS, steps=5)])
     for result in evaluation.results:
         np.testing.assert_array_equal(result.attacked, evaluation.clean_correct)
 
 
 def test_what_lies_beyond_eps_does_not_count():
-    evaluation = evaluate(_linear, (IMAGES, LABELS), [FGSM(EPS), FGSM(3 * EPS)], eps=EPS)
+    evaluation = evaluate(linear, (IMAGES, LABELS), [FGSM(EPS), FGSM(3 * EPS)], eps=EPS)
     small, large = evaluation.results
     assert large.success.sum() > small.success.sum()
     np.testing.assert_array_equal(evaluation.worst_case, small.robust)
@@ -102,80 +76,28 @@ def test_what_lies_beyond_eps_does_not_count():
 
 def test_chunks_change_nothing(monkeypatch):
     attacks = [Draws(seed=3), PGD(EPS, steps=5)]
-    whole = evaluate(_linear, (IMAGES, LABELS), attacks)
+    whole = evaluate(linear, (IMAGES, LABELS), attacks)
     monkeypatch.setattr(chunks, "_CHUNK", 7)
-    _same(whole, evaluate(_linear, (IMAGES, LABELS), attacks))
-
-
-def _exact() -> keras.Model:
-    """The linear model as one that interval bounds know."""
-    image = keras.Input((4, 4, 1))
-    model = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(image)))
-    model.set_weights([WEIGHTS, np.zeros(4, np.float32)])
-    return model
-
-
-@pytest.mark.parametrize("suite", ["standard", None], ids=["survivors", "one by one"])
-def test_certified_images_may_be_spared(monkeypatch, tmp_path, suite):
-    model = _exact()
-    attacks = {"suite": suite} if suite else {"attacks": [FGSM(2 * EPS), PGD(EPS, steps=5)]}
-    options = {**attacks, "eps": EPS, "state": tmp_path / "state"}
-    proved = _distances() > EPS * (1 + 1e-4)
-    whole = evaluate(model, (IMAGES, LABELS), **attacks, eps=EPS)
-    monkeypatch.setattr(chunks, "_CHUNK", 7)
-    spared = evaluate(model, (IMAGES, LABELS), **options, skip_certified=True)
-    np.testing.assert_array_equal(spared.certified, proved)
-    np.testing.assert_array_equal(spared.worst_case, whole.worst_case)
-    for one, other in zip(spared.results, whole.results, strict=True):
-        np.testing.assert_array_equal(one.attacked, other.attacked & ~proved)
-    assert spared.to_dict()["not_attacked"] == proved.sum()
-    # It is another evaluation, and what was saved of it is itself.
-    with pytest.raises(UserError, match="skip_certified"):
-        evaluate(model, (IMAGES, LABELS), **options)
-    loaded = archive.load(archive.save(spared, tmp_path / "spared.npz"))
-    np.testing.assert_array_equal(loaded.certified, proved)
-    assert archive.load(archive.save(whole, tmp_path / "whole.npz")).certified is None
-
-
-def test_shards_that_spared_certified_images_merge():
-    options = {"suite": "standard", "eps": EPS}
-    whole = evaluate(_exact(), (IMAGES, LABELS), **options, skip_certified=True)
-    shards = [
-        evaluate(_exact(), (IMAGES, LABELS), **options, skip_certified=True, shard=(i, 2))
-        for i in (2, 1)
-    ]
-    merged = archive.merge(shards)
-    np.testing.assert_array_equal(merged.certified, whole.certified)
-    np.testing.assert_array_equal(merged.worst_case, whole.worst_case)
-    other = evaluate(_exact(), (IMAGES, LABELS), **options, shard=(1, 2))
-    with pytest.raises(UserError, match="one shard left out certified images"):
-        archive.merge([shards[0], other])
-
-
-def test_sparing_certified_images_needs_a_linf_radius():
-    with pytest.raises(UserError, match="skip_certified needs eps and the norm linf"):
-        evaluate(_exact(), (IMAGES, LABELS), [FGSM(EPS)], skip_certified=True)
-    with pytest.raises(UserError, match="skip_certified needs eps and the norm linf"):
-        evaluate(_exact(), (IMAGES, LABELS), eps=0.5, norm="l2", skip_certified=True)
+    _same(whole, evaluate(linear, (IMAGES, LABELS), attacks))
 
 
 def test_shards_merged_are_the_whole():
     options = {"suite": "standard", "eps": EPS}
-    whole = evaluate(_linear, (IMAGES, LABELS), **options)
-    shards = [evaluate(_linear, (IMAGES, LABELS), **options, shard=(i, 3)) for i in (2, 3, 1)]
+    whole = evaluate(linear, (IMAGES, LABELS), **options)
+    shards = [evaluate(linear, (IMAGES, LABELS), **options, shard=(i, 3)) for i in (2, 3, 1)]
     assert sorted(np.concatenate([shard.indices for shard in shards])) == list(range(60))
     merged = archive.merge(shards)
     np.testing.assert_array_equal(merged.worst_case, whole.worst_case)
     np.testing.assert_array_equal(merged.labels, LABELS)
     assert merged.robust_accuracy == whole.robust_accuracy
-    drawn = [evaluate(_linear, (IMAGES, LABELS), [Draws()], shard=(i, 4)) for i in range(1, 5)]
-    _same(archive.merge(drawn), evaluate(_linear, (IMAGES, LABELS), [Draws()]))
+    drawn = [evaluate(linear, (IMAGES, LABELS), [Draws()], shard=(i, 4)) for i in range(1, 5)]
+    _same(archive.merge(drawn), evaluate(linear, (IMAGES, LABELS), [Draws()]))
 
 
 def test_only_the_shards_of_one_evaluation_are_merged():
     def shard(number, **options):
         options = {"eps": EPS, "suite": None, **options}
-        return evaluate(_linear, (IMAGES, LABELS), [Draws()], shard=(number, 2), **options)
+        return evaluate(linear, (IMAGES, LABELS), [Draws()], shard=(number, 2), **options)
 
     one, two = shard(1), shard(2)
     with pytest.raises(UserError, match="overlap"):
@@ -185,7 +107,7 @@ def test_only_the_shards_of_one_evaluation_are_merged():
     with pytest.raises(UserError, match="differ in eps"):
         archive.merge([one, shard(2, eps=0.5)])
     other = evaluate(
-        _linear, (IMAGES[::-1].copy(), LABELS[::-1].copy()), [Draws()], shard=(2, 2), eps=EPS
+        linear, (IMAGES[::-1].copy(), LABELS[::-1].copy()), [Draws()], shard=(2, 2), eps=EPS
     )
     with pytest.raises(UserError, match="differ in identity"):
         archive.merge([one, other])
@@ -201,25 +123,25 @@ class _Killed(Exception):
 def test_a_killed_evaluation_resumes_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "_CHUNK", 20)
     attacks = [Draws(seed=1), PGD(EPS, steps=4)]
-    whole = evaluate(_linear, (IMAGES, LABELS), attacks)
+    whole = evaluate(linear, (IMAGES, LABELS), attacks)
 
     def kill(done, total, text):
         if done > 0.6 * total:
             raise _Killed
 
     with pytest.raises(_Killed):
-        evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path, progress=kill)
+        evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path, progress=kill)
     pieces = sorted(file.name for file in tmp_path.glob("*.npz"))
     assert pieces == ["0000-0.npz", "0000-1.npz", "0001-0.npz"]
     written = {name: (tmp_path / name).stat().st_mtime_ns for name in pieces}
-    _same(whole, evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path))
+    _same(whole, evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path))
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in pieces} == written
     # And a finished one is read, not repeated.
     seen = []
     _same(
         whole,
         evaluate(
-            _linear,
+            linear,
             (IMAGES, LABELS),
             attacks,
             state=tmp_path,
@@ -230,7 +152,7 @@ def test_a_killed_evaluation_resumes_where_it_was(tmp_path, monkeypatch):
 
 
 def _other_model(images: tf.Tensor) -> tf.Tensor:
-    return _linear(images)
+    return linear(images)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +167,7 @@ def _other_model(images: tf.Tensor) -> tf.Tensor:
     ],
 )
 def test_a_state_of_other_settings_is_refused(tmp_path, changes, named):
-    usual = {"model": _linear, "data": (IMAGES, LABELS), "attacks": [Draws()], "eps": 0.1}
+    usual = {"model": linear, "data": (IMAGES, LABELS), "attacks": [Draws()], "eps": 0.1}
     evaluate(**usual, state=tmp_path)
     with pytest.raises(UserError, match=rf"other settings:.*{named} \("):
         evaluate(**{**usual, **changes}, state=tmp_path)
@@ -254,13 +176,13 @@ def test_a_state_of_other_settings_is_refused(tmp_path, changes, named):
 
 def test_a_truncated_piece_is_named_and_nothing_else_is_lost(tmp_path):
     attacks = [Draws(seed=1), Draws(seed=2)]
-    whole = evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path)
+    whole = evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path)
     piece = tmp_path / "0000-1.npz"
     piece.write_bytes(piece.read_bytes()[:100])
     with pytest.raises(UserError, match=r"0000-1\.npz is damaged or cut short.*delete it"):
-        evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path)
+        evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path)
     piece.unlink()
-    _same(whole, evaluate(_linear, (IMAGES, LABELS), attacks, state=tmp_path))
+    _same(whole, evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path))
 
 
 def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
@@ -278,18 +200,18 @@ def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pieces, "replace_file", full_after_two)
     with pytest.raises(UserError, match=r"No space left on device.*make room"):
-        evaluate(_linear, (IMAGES, LABELS), [Draws()], state=tmp_path)
+        evaluate(linear, (IMAGES, LABELS), [Draws()], state=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2 and not list(tmp_path.glob(".*.partial"))
     monkeypatch.undo()
     monkeypatch.setattr(chunks, "_CHUNK", 20)
     _same(
-        evaluate(_linear, (IMAGES, LABELS), [Draws()]),
-        evaluate(_linear, (IMAGES, LABELS), [Draws()], state=tmp_path),
+        evaluate(linear, (IMAGES, LABELS), [Draws()]),
+        evaluate(linear, (IMAGES, LABELS), [Draws()], state=tmp_path),
     )
 
 
 def test_an_evaluation_is_saved_and_read(tmp_path):
-    evaluation = evaluate(_linear, (IMAGES, LABELS), suite="standard", eps=EPS)
+    evaluation = evaluate(linear, (IMAGES, LABELS), suite="standard", eps=EPS)
     path = archive.save(evaluation, tmp_path / "evaluation.npz")
     found = archive.load(path)
     np.testing.assert_array_equal(found.worst_case, evaluation.worst_case)
@@ -306,7 +228,7 @@ def test_an_evaluation_is_saved_and_read(tmp_path):
 
 def test_a_model_without_a_gradient_is_left_to_the_attacks_that_need_none():
     def rounded(images):
-        return tf.round(4.0 * _linear(images))
+        return tf.round(4.0 * linear(images))
 
     evaluation = evaluate(rounded, (IMAGES, LABELS), suite="standard", eps=2 * EPS)
     by_name = {result.attack: result for result in evaluation.results}
@@ -317,12 +239,12 @@ def test_a_model_without_a_gradient_is_left_to_the_attacks_that_need_none():
 
 def test_a_stochastic_model_is_averaged():
     def noisy(images):
-        return _linear(images) + tf.random.normal([1, 4], stddev=1e-3)
+        return linear(images) + tf.random.normal([1, 4], stddev=1e-3)
 
     evaluation = evaluate(noisy, (IMAGES[:8], LABELS[:8]), [FGSM(0.1)])
     assert evaluation.samples == 20
     assert evaluate(noisy, (IMAGES[:8], LABELS[:8]), [FGSM(0.1)], samples=2).samples == 2
-    assert evaluate(_linear, (IMAGES[:8], LABELS[:8]), suite="rand", eps=0.1).samples == 20
+    assert evaluate(linear, (IMAGES[:8], LABELS[:8]), suite="rand", eps=0.1).samples == 20
 
 
 @pytest.mark.parametrize(
@@ -340,20 +262,20 @@ def test_a_stochastic_model_is_averaged():
 )
 def test_mistakes_are_one_line(options, message):
     with pytest.raises(UserError, match=message) as caught:
-        evaluate(_linear, (IMAGES, LABELS), **options)
+        evaluate(linear, (IMAGES, LABELS), **options)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("eps", [0.0, 1.0])
 def test_the_ends_of_eps(eps):
-    evaluation = evaluate(_linear, (IMAGES, LABELS), suite="standard", eps=eps)
+    evaluation = evaluate(linear, (IMAGES, LABELS), suite="standard", eps=eps)
     assert evaluation.robust_accuracy == (evaluation.clean_accuracy if eps == 0 else 0)
 
 
 def test_one_class_and_labels_that_are_none():
     images, labels = IMAGES[5:], LABELS[5:]
     one = labels == labels[0]
-    evaluation = evaluate(_linear, (images[one], labels[one]), [FGSM(EPS)])
+    evaluation = evaluate(linear, (images[one], labels[one]), [FGSM(EPS)])
     assert evaluation.clean_accuracy == 1
     with pytest.raises(UserError, match="label 9 is no class"):
-        evaluate(_linear, (images, np.where(one, 9, labels)), suite="standard", eps=EPS)
+        evaluate(linear, (images, np.where(one, 9, labels)), suite="standard", eps=EPS)
