@@ -76,6 +76,7 @@ _MODULES = {
     "resnet18": "bcgan_tf.networks.classifiers",
     "small_cnn": "bcgan_tf.networks.classifiers",
     "strided_cnn": "bcgan_tf.networks.strided_cnn",
+    "deep_cnn": "bcgan_tf.networks.deep_cnn",
     "suite": "bcgan_tf.attacks.suites",
     "through_preprocessing": "bcgan_tf.attacks.preprocessing",
     "verdict": "bcgan_tf.evaluation.verdict",
@@ -113,6 +114,7 @@ __all__ = [  # noqa: RUF022  (the names of _MODULES, in its order)
     "bpda",
     "certified",
     "certified_accuracy",
+    "deep_cnn",
     "diagnose",
     "evaluate",
     "expectation",
@@ -165,6 +167,7 @@ if TYPE_CHECKING:
     from bcgan_tf.models.bcgan import BCGAN
     from bcgan_tf.models.classifier_trainer import ClassifierTrainer
     from bcgan_tf.networks.classifiers import mlp, resnet18, small_cnn
+    from bcgan_tf.networks.deep_cnn import deep_cnn
     from bcgan_tf.networks.strided_cnn import strided_cnn
     from bcgan_tf.serving import export
 

@@ -49,7 +49,7 @@ def untrained(data: Dataset, recipe: Recipe, *, seed: int = 0) -> keras.Model:
     )
     if recipe.dtype and recipe.architecture == "resnet18":
         options["dtype"] = recipe.dtype
-    if recipe.architecture == "strided_cnn":
+    if recipe.architecture in ("strided_cnn", "deep_cnn"):
         options["threshold"] = recipe.threshold
     return build_classifier(
         recipe.architecture, data.image_shape, data.num_classes, seed=seed, **options

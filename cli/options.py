@@ -18,9 +18,9 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 # The recipe's fields by stage, with their help; an option that is not given keeps the preset's.
 RECIPE_HELP: dict[str, dict[str, str]] = {
     "train": {
-        "architecture": "Network: small_cnn, strided_cnn or resnet18.",
+        "architecture": "Network: small_cnn, strided_cnn, deep_cnn or resnet18.",
         "architecture_width": "Factor on the channels; small_cnn has none.",
-        "threshold": "Of strided_cnn: pixels this near to 0 or 1 are cut off to it.",
+        "threshold": "Of strided_cnn and deep_cnn: pixels this near to 0 or 1 are cut off to it.",
         "classifier_epochs": "Epochs on clean data.",
         "classifier_batch_size": "Global batch.",
         "classifier_learning_rate": "Adam's, decayed by a cosine.",

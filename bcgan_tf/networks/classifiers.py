@@ -15,6 +15,7 @@ import keras
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.building import Seeds, check_classes, image_shape, logits_layer
+from bcgan_tf.networks.deep_cnn import deep_cnn
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
 # Convolutions of the paper's small network, each followed by a 2x2 maximum pooling.
@@ -184,6 +185,7 @@ def mlp(
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
     "small_cnn": small_cnn,
     "strided_cnn": strided_cnn,
+    "deep_cnn": deep_cnn,
     "resnet18": resnet18,
     "mlp": mlp,
 }
@@ -219,7 +221,7 @@ def classifier(
         if len(input_shape) != 1:
             raise UserError(
                 f"mlp takes vectors (D,), not images {tuple(input_shape)}; "
-                "choose small_cnn, strided_cnn or resnet18"
+                "choose small_cnn, strided_cnn, deep_cnn or resnet18"
             )
         return mlp(input_shape[0], num_classes, **options)
     return build(input_shape, num_classes, **options)

@@ -8,6 +8,7 @@ import keras
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.building import Seeds, check_classes, image_shape, logits_layer
+from bcgan_tf.networks.cut_off import check_threshold, cut_off
 
 _FILTERS = (16, 32)
 _UNITS = 100
@@ -53,16 +54,12 @@ def strided_cnn(
     """
     shape = image_shape("strided_cnn", input_shape, smallest=4)
     check_classes(num_classes)
-    if not 0 <= threshold < 0.5:
-        raise UserError(f"threshold is {threshold}; choose 0 (none) or more, less than 0.5")
+    check_threshold(threshold)
     if round(_FILTERS[0] * width) < 1:
         raise UserError(f"width is {width}; choose at least {1 / _FILTERS[0]:g}")
     seeds = Seeds(seed)
-    images = x = keras.Input(shape, name="images")
-    if threshold:
-        span = 1 - 2 * threshold
-        x = keras.layers.Rescaling(1 / span, -threshold / span, name="stretch", dtype=dtype)(x)
-        x = keras.layers.ReLU(max_value=1.0, name="cut_off", dtype=dtype)(x)
+    images = keras.Input(shape, name="images")
+    x = cut_off(images, threshold, dtype)
     for i, filters in enumerate(_FILTERS, start=1):
         x = keras.layers.Conv2D(
             round(filters * width),

@@ -12,6 +12,7 @@ import pytest
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import CLASSIFIERS, classifier, mlp, resnet18, small_cnn
+from bcgan_tf.networks.deep_cnn import deep_cnn
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
 # Name, input shape, classes, options: small enough to run everything on.
@@ -19,6 +20,7 @@ TINY = [
     ("small_cnn", (8, 8, 1), 10, {}),
     ("small_cnn", (28, 28, 1), 10, {}),
     ("strided_cnn", (8, 8, 1), 10, {"threshold": 0.2, "width": 0.5}),
+    ("deep_cnn", (8, 8, 1), 10, {"threshold": 0.2, "width": 0.25}),
     ("resnet18", (8, 8, 3), 4, {"width": 1 / 16}),
     ("mlp", (2,), 2, {}),
 ]
@@ -70,6 +72,24 @@ def test_what_lies_within_the_threshold_of_black_or_white_changes_nothing():
 def test_strided_cnn_refuses_what_it_cannot_build(options):
     with pytest.raises(UserError, match=next(iter(options))):
         strided_cnn((28, 28, 1), 10, **options)
+
+
+def test_deep_cnn_has_the_convolutions_of_wong_and_kolter():
+    model = deep_cnn((28, 28, 1), 10)
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == [32, 32, 64, 64]
+    assert [layer.output.shape[1] for layer in convolutions] == [28, 14, 14, 7]
+    kernels = 9 * 32 + 16 * 32 * 32 + 9 * 32 * 64 + 16 * 64 * 64
+    dense = 49 * 64 * 256 + 256 * 256 + 256 * 10
+    biases = 2 * 32 + 2 * 64 + 2 * 256 + 10
+    assert trainable(model) == kernels + dense + biases
+    assert deep_cnn((28, 28, 1), 10, width=0.5).get_layer("conv_4").filters == 32
+
+
+@pytest.mark.parametrize("options", [{"threshold": 0.5}, {"width": 0.01}])
+def test_deep_cnn_refuses_what_it_cannot_build(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        deep_cnn((28, 28, 1), 10, **options)
 
 
 def test_resnet18_has_the_standard_number_of_parameters():
@@ -190,7 +210,10 @@ def test_keras_alone_reads_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: classifier("vgg", (8, 8, 1), 10), "'vgg'.*small_cnn, strided_cnn, resnet18, mlp"),
+        (
+            lambda: classifier("vgg", (8, 8, 1), 10),
+            "'vgg'.*small_cnn, strided_cnn, deep_cnn, resnet18, mlp",
+        ),
         (lambda: classifier("small_cnn", (8, 8, 1), 10, width=2), "'width'.*it has seed, dtype"),
         (lambda: classifier("mlp", (8, 8, 1), 10), "vectors.*small_cnn"),
         (lambda: small_cnn((2,), 2), "images.*choose mlp"),
