@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from bcgan_tf.leading_layers import leading_layers
+
 
 def fresh_copy(model: keras.Model) -> keras.Model:
     """The same architecture with new initial weights, drawn with Keras' global seed.
@@ -32,8 +34,8 @@ def copy_in(model: keras.Model, dtype: str, *, ends: str | None = None) -> keras
     Args:
         model: functional or sequential.
         dtype: a Keras dtype policy for its layers, such as ``"mixed_bfloat16"``.
-        ends: the dtype of the images and the policy of the layer that gives the output; None:
-            ``dtype`` for these too.
+        ends: the dtype of the images, of what is done to them before the first weights, and of
+            the layer that gives the output; None: ``dtype`` for these too.
 
     Raises:
         Exception: whatever a layer raises that cannot be rebuilt from its configuration.
@@ -51,9 +53,10 @@ def _filled(copy: keras.Model, model: keras.Model) -> keras.Model:
 
 def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras.Model:
     final = model.outputs[0]._keras_history.operation
+    first = leading_layers(model) if len(model.inputs) == 1 else []
 
     def clone(layer: Any) -> Any:
-        chosen = last if layer is final else dtype
+        chosen = last if layer is final else inputs if layer in first else dtype
         if isinstance(layer, keras.Model):
             return _rebuilt(layer, dtype, inputs=inputs, last=chosen)
         return type(layer).from_config(layer.get_config() | {"dtype": chosen})

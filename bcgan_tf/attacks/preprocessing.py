@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
+from bcgan_tf.leading_layers import leading_layers
 
 # Leading layers through which the gradient passes as it should: affine, or doing nothing.
 _HARMLESS = (
@@ -54,10 +56,10 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     """
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
         raise UserError("only a functional or sequential Keras model can be looked into")
-    layers = _preprocessing(model)
+    layers = leading_layers(model)
     if not layers:
         raise UserError("the model has no preprocessing before its first weights; attack it as is")
-    before = keras.Model(model.inputs, layers[-1].output)
+    before = keras.Model(model.inputs[0], layers[-1].output)
     after = keras.Model(layers[-1].output, model.outputs)
     prepared = bpda(lambda images: before(images, training=False))
 
@@ -66,6 +68,35 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
         return found[0] if isinstance(found, list | tuple) else found
 
     return logits
+
+
+def monotone_preprocessing(model: Any) -> tuple[keras.Model, keras.Model] | None:
+    """The model in two: leading layers that only stretch and cut off pixels, and the rest.
+
+    What such layers make of a Linf ball is a box again, from what they make of its least point to
+    what they make of its largest, and every point of it is reached. An attack may move in that box
+    instead of in the ball: it is the same threat, with nothing flat in the way.
+
+    Returns:
+        ``(before, after)``, which share the layers of ``model``; None, where it has no such layers
+        or preprocesses in other ways too.
+    """
+    if not may_hide_gradients(model):
+        return None
+    layers = leading_layers(model)
+    if not all(_is_monotone(layer) for layer in layers):
+        return None
+    before = keras.Model(model.inputs[0], layers[-1].output)
+    return before, keras.Model(layers[-1].output, model.outputs[0])
+
+
+def _is_monotone(layer: Any) -> bool:
+    if isinstance(layer, keras.layers.Rescaling):
+        return np.ndim(layer.scale) == 0 and float(layer.scale) > 0
+    # With a negative slope it falls below its threshold.
+    return isinstance(layer, keras.layers.Identity) or (
+        isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and not layer.threshold
+    )
 
 
 def as_attacked(model: keras.Model) -> LogitsFn:
@@ -82,16 +113,4 @@ def may_hide_gradients(model: Any) -> bool:
     """Whether a Keras model preprocesses its images by more than an affine map."""
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
         return False
-    return any(not isinstance(layer, _HARMLESS) for layer in _preprocessing(model))
-
-
-def _preprocessing(model: keras.Model) -> list[Any]:
-    """The chain of layers that begins at the input, without weights, each keeping the shape."""
-    found: list[Any] = []
-    layers: list[Any] = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
-    for layer in layers[:-1]:
-        readers = len(layer._outbound_nodes)
-        if layer.weights or layer.output.shape != model.inputs[0].shape or readers != 1:
-            break
-        found.append(layer)
-    return found
+    return any(not isinstance(layer, _HARMLESS) for layer in leading_layers(model))

@@ -97,8 +97,8 @@ class AdversarialTrainer(RobustTrainer):
             def objective(logits: tf.Tensor) -> tf.Tensor:
                 return losses.kl_divergence(clean, logits)
 
-        return self.attack(
-            self._attacked, images, self.current_eps(), objective, seed, steps=self.current_steps()
+        return self.perturbed(
+            self.attack, images, objective, self.current_eps(), seed, self.current_steps()
         )
 
     def _objective(
@@ -106,7 +106,7 @@ class AdversarialTrainer(RobustTrainer):
     ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
         """Weighted loss ``[B]``, the clean logits where the loss needs them, the attacked."""
         first, second = weights_of_terms(weights)
-        attacked = self.classifier(adversarial, training=True)
+        attacked = self.learning(adversarial)
         if self.trades_beta is None and not self.clean_weight:
             return first * losses.cross_entropy(labels, attacked), None, attacked
         logits = self.classifier(images, training=True)

@@ -55,8 +55,9 @@ class IBPTrainer(RobustTrainer):
         ramp_steps: int = 0,
         **kwargs: Any,
     ):
-        super().__init__(classifier, eps=eps, ramp_steps=ramp_steps, **kwargs)
-        self.training_eps = training_eps
+        super().__init__(
+            classifier, eps=eps, training_eps=training_eps, ramp_steps=ramp_steps, **kwargs
+        )
         self.kappa = kappa
         self.attack = attack
         self.warmup_steps = warmup_steps
@@ -88,7 +89,10 @@ class IBPTrainer(RobustTrainer):
         lower, upper = tf.maximum(images - eps, 0.0), tf.minimum(images + eps, 1.0)
         seen = self._attacked_images(images, labels, eps)
         with tf.GradientTape() as tape:
-            logits = self.classifier(seen, training=True)
+            if self.attack is None:
+                logits = self.classifier(images, training=True)
+            else:
+                logits = self.learning(seen)
             first = losses.cross_entropy(labels, logits)
             margins = worst_margins(self.classifier, lower, upper, labels)
             robust = losses.cross_entropy(labels, margins)
@@ -109,8 +113,8 @@ class IBPTrainer(RobustTrainer):
         if self.attack is None:
             return images
         seed = randomness.step_seed(self.seed, _START, self.optimizer.iterations)
-        return self.attack(
-            self._attacked, images, eps, lambda logits: losses.cross_entropy(labels, logits), seed
+        return self.perturbed(
+            self.attack, images, lambda logits: losses.cross_entropy(labels, logits), eps, seed
         )
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:

@@ -59,6 +59,7 @@ class InnerMaximisation:
         seed: tf.Tensor,
         *,
         steps: tf.Tensor | None = None,
+        prepare: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> tf.Tensor:
         """Adversarial examples.
 
@@ -69,16 +70,23 @@ class InnerMaximisation:
             objective: raised by the attack; a function of the logits.
             seed: stateless, int32 ``[2]``; replicas share it and get their part of one draw.
             steps: int32 scalar, in place of the attack's own number.
+            prepare: what stretches and cuts off pixels before ``logits_fn`` sees them, see
+                :func:`bcgan_tf.attacks.preprocessing.monotone_preprocessing`. The attack then moves
+                in the box that it makes of the ball, steps in units of half its width.
 
         Returns:
-            float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images; no gradient flows back.
+            float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images, prepared where there is
+            ``prepare``; no gradient flows back.
         """
         last: Any = self.steps if steps is None else steps
         ratio = self.step_ratio
         if ratio is None:
             ratio = 2.5 / (last if steps is None else tf.cast(last, tf.float32))
-        low = tf.maximum(images - eps, 0.0)
-        high = tf.minimum(images + eps, 1.0)
+        low, high = tf.maximum(images - eps, 0.0), tf.minimum(images + eps, 1.0)
+        reach, middle = eps, images
+        if prepare is not None:
+            low, high, images = prepare(low), prepare(high), prepare(images)
+            reach, middle = (high - low) / 2, (high + low) / 2
 
         @outside_loop
         def direction(candidates: tf.Tensor) -> tf.Tensor:
@@ -88,10 +96,10 @@ class InnerMaximisation:
             return tf.sign(require_gradient(tape.gradient(loss, candidates)))
 
         def advance(step: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            moved = candidates + ratio * eps * direction(candidates)
+            moved = candidates + ratio * reach * direction(candidates)
             return step + 1, tf.clip_by_value(moved, low, high)
 
-        start = tf.clip_by_value(images + self._offset(images, eps, seed), low, high)
+        start = tf.clip_by_value(self._start(images, middle, reach, seed), low, high)
         _, found = tf.while_loop(
             lambda step, _: step < last,
             advance,
@@ -100,9 +108,11 @@ class InnerMaximisation:
         )
         return tf.stop_gradient(found)
 
-    def _offset(self, images: tf.Tensor, eps: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def _start(
+        self, images: tf.Tensor, middle: tf.Tensor, reach: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
         if self.start == "uniform":
-            return eps * randomness.global_noise(seed, tf.shape(images), uniform=True)
+            return middle + reach * randomness.global_noise(seed, tf.shape(images), uniform=True)
         if self.start == "normal":
-            return _NORMAL_START * randomness.global_noise(seed, tf.shape(images))
-        return tf.zeros_like(images)
+            return images + _NORMAL_START * randomness.global_noise(seed, tf.shape(images))
+        return images

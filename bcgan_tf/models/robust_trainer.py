@@ -8,11 +8,11 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf import losses, randomness
-from bcgan_tf.attacks.preprocessing import as_attacked
+from bcgan_tf.attacks.preprocessing import as_attacked, monotone_preprocessing
 from bcgan_tf.cloning import equal_copy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
-from bcgan_tf.models.inner_maximisation import InnerMaximisation
+from bcgan_tf.models.inner_maximisation import InnerMaximisation, Objective
 
 _VALIDATION_START = 18
 # What each epoch's robust accuracy is measured with: stronger than the attacks of training.
@@ -27,8 +27,9 @@ class RobustTrainer(ClassifierTrainer):
 
     Args:
         classifier: functional model, float32 images in [0, 1] to logits ``[B, K]``.
-        eps: Linf radius, in [0, 1] pixel units.
-        ramp_steps: training steps over which eps rises linearly from 0: without it, a network of
+        eps: Linf radius of validation, in [0, 1] pixel units.
+        training_eps: the radius that training rises to; None: ``eps``.
+        ramp_steps: training steps over which it rises linearly from 0: without it, a network of
             small capacity never leaves the constant answer at a large eps.
         average_decay: of the moving average of the weights, which is then what is validated and
             saved (:attr:`judged`); 0 is off.
@@ -42,6 +43,7 @@ class RobustTrainer(ClassifierTrainer):
         classifier: keras.Model,
         *,
         eps: float,
+        training_eps: float | None = None,
         ramp_steps: int = 0,
         average_decay: float = 0.0,
         seed: int = 0,
@@ -52,6 +54,7 @@ class RobustTrainer(ClassifierTrainer):
         if not 0 <= average_decay < 1:
             raise UserError(f"average_decay is {average_decay}; choose 0 (off) or less than 1")
         self.eps = eps
+        self.training_eps = eps if training_eps is None else training_eps
         self.ramp_steps = ramp_steps
         self.average_decay = average_decay
         self.averaged = equal_copy(classifier) if average_decay else None
@@ -59,6 +62,7 @@ class RobustTrainer(ClassifierTrainer):
             self.averaged.trainable = False
         # Attacks, of training and of validation, go through what the network does to its pixels.
         self._attacked = as_attacked(classifier)
+        self._parts = monotone_preprocessing(classifier)
         self._judged_attacked = as_attacked(self.judged)
         self._robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
 
@@ -85,9 +89,37 @@ class RobustTrainer(ClassifierTrainer):
     def current_eps(self) -> tf.Tensor:
         """The radius at this step of training, float32 scalar."""
         if not self.ramp_steps:
-            return tf.constant(self.eps, tf.float32)
+            return tf.constant(self.training_eps, tf.float32)
         share = tf.cast(self.optimizer.iterations, tf.float32) / self.ramp_steps
-        return self.eps * tf.minimum(share, 1.0)
+        return self.training_eps * tf.minimum(share, 1.0)
+
+    def perturbed(
+        self,
+        attack: InnerMaximisation,
+        images: tf.Tensor,
+        objective: Objective,
+        eps: tf.Tensor,
+        seed: tf.Tensor,
+        steps: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """What the attack of training makes of images, for :meth:`learning`."""
+        if self._parts is None:
+            return attack(self._attacked, images, eps, objective, seed, steps=steps)
+        before, after = self._parts
+        return attack(
+            lambda prepared: after(prepared, training=False),
+            images,
+            eps,
+            objective,
+            seed,
+            steps=steps,
+            prepare=lambda pixels: before(pixels, training=False),
+        )
+
+    def learning(self, perturbed: tf.Tensor) -> tf.Tensor:
+        """Logits, as the network learns, of what :meth:`perturbed` gave."""
+        network = self.classifier if self._parts is None else self._parts[1]
+        return network(perturbed, training=True)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)

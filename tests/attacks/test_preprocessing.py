@@ -9,7 +9,8 @@ import tensorflow as tf
 
 import bcgan_tf
 from bcgan_tf.attacks import PGD
-from bcgan_tf.attacks.preprocessing import through_preprocessing
+from bcgan_tf.attacks.preprocessing import monotone_preprocessing, through_preprocessing
+from bcgan_tf.cloning import copy_in
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
@@ -103,3 +104,38 @@ def test_an_affine_map_needs_no_second_look():
         "FAB-T",
         "Square",
     ]
+
+
+def test_the_parts_of_a_network_that_cuts_off_give_the_whole():
+    model = strided_cnn((8, 8, 1), 10, threshold=0.3, seed=0)
+    parts = monotone_preprocessing(model)
+    assert parts is not None
+    before, after = parts
+    prepared = before(IMAGES)
+    np.testing.assert_allclose(prepared, np.clip((IMAGES - 0.3) / 0.4, 0, 1), atol=1e-6)
+    np.testing.assert_array_equal(after(prepared), model(IMAGES))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [],
+        [keras.layers.Rescaling(2.0)],  # its gradient is right as it is
+        [Quantised()],
+        [keras.layers.Rescaling(-1.0, 1.0), keras.layers.ReLU(max_value=0.5)],
+        [keras.layers.ReLU(max_value=0.5, negative_slope=0.1)],
+    ],
+)
+def test_other_preprocessing_has_no_box_behind_it(layers):
+    assert monotone_preprocessing(_linear_behind(*layers)) is None
+
+
+def test_a_copy_in_less_precision_is_looked_into_all_the_same():
+    """Its first convolution reads a cast of the prepared pixels, which are float32 themselves."""
+    model = strided_cnn((8, 8, 1), 10, threshold=0.3, seed=0)
+    copy = copy_in(model, "mixed_bfloat16", ends="float32")
+    parts = monotone_preprocessing(copy)
+    assert parts is not None
+    np.testing.assert_array_equal(parts[0](IMAGES), monotone_preprocessing(model)[0](IMAGES))
+    assert copy.get_layer("conv_1").compute_dtype == "bfloat16"
+    np.testing.assert_array_equal(through_preprocessing(copy)(tf.constant(IMAGES)), copy(IMAGES))

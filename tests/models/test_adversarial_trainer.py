@@ -13,6 +13,7 @@ from bcgan_tf.models.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.models.best_weights import BestWeights
 from bcgan_tf.models.fitting import fit
 from bcgan_tf.models.inner_maximisation import InnerMaximisation
+from bcgan_tf.networks.strided_cnn import strided_cnn
 
 SEED = tf.constant([1, 2])
 
@@ -55,6 +56,40 @@ def test_uniform_starts_fill_the_ball_and_depend_on_the_seed():
     assert np.abs(one - other).max() > 0.1
 
 
+def _cut_off(images):
+    return tf.clip_by_value((images - 0.4) / 0.2, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("start", ["uniform", "normal", "none"])
+def test_the_attack_crosses_what_a_cut_off_makes_flat(start):
+    """0.3 of radius takes 0.65 from white to black, and leaves 0.05 black; half the box a step."""
+    images = np.float32([[0.65, 0.35, 0.05], [0.45, 0.05, 0.95]])
+    attack = InnerMaximisation(steps=2, step_ratio=1.0, start=start)
+    found = attack(
+        lambda z: tf.stack([z[:, 0] - z[:, 1], tf.zeros(2)], axis=1),
+        images,
+        tf.constant(0.3),
+        lambda logits: losses.cross_entropy(np.array([0, 0]), logits),
+        SEED,
+        prepare=_cut_off,
+    ).numpy()
+    np.testing.assert_allclose(found, [[0, 1, 0], [0, 0, 1]], atol=1e-5)
+
+
+def test_uniform_starts_fill_the_box_behind_a_cut_off():
+    images = np.full((500, 1), 0.75, np.float32)  # the box is [0.25, 1]
+    attack = InnerMaximisation(steps=1)
+    found = attack(
+        _cut_off_first, images, tf.constant(0.3), lambda z: 0 * z[:, 0], SEED, prepare=_cut_off
+    ).numpy()
+    assert 0.25 - 1e-6 <= found.min() < 0.26 and 0.99 < found.max() <= 1
+    assert abs(found.mean() - 0.625) < 0.02
+
+
+def _cut_off_first(prepared):
+    return tf.concat([prepared, tf.zeros_like(prepared)], axis=1)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [({"steps": 0}, "steps"), ({"start": "x"}, "start"), ({"step_ratio": 0.0}, "step_ratio")],
@@ -82,6 +117,45 @@ def test_the_ramp_of_eps(networks):
         trainer.optimizer.iterations.assign(step)
         radii.append(float(trainer.current_eps()))
     np.testing.assert_allclose(radii, [0, 0.05, 0.1, 0.2, 0.2], atol=1e-7)
+
+
+def test_the_radius_of_training_may_exceed_that_of_validation(networks):
+    trainer = _trainer(networks, training_eps=0.25, ramp_steps=4)
+    trainer.optimizer.iterations.assign(2)
+    assert float(trainer.current_eps()) == pytest.approx(0.125)
+    trainer.optimizer.iterations.assign(4)
+    assert float(trainer.current_eps()) == pytest.approx(0.25)
+    assert trainer.eps == 0.2
+
+
+@pytest.mark.parametrize("trades_beta", [None, 2.0])
+def test_training_attacks_and_learns_behind_a_cut_off(some, trades_beta):
+    classifier = strided_cnn(some.images.shape[1:], 10, threshold=0.4, seed=3)
+    trainer = AdversarialTrainer(
+        classifier,
+        eps=0.3,
+        attack=InnerMaximisation(steps=4, start="normal"),
+        trades_beta=trades_beta,
+        seed=1,
+    )
+    trainer.compile(keras.optimizers.SGD(0.1))
+    images, labels = _first_batch(some)
+    prepared = trainer._adversarial_examples(tf.constant(images), tf.constant(labels)).numpy()
+    low, high = (np.clip((images + by - 0.4) / 0.2, 0, 1) for by in (-0.3, 0.3))
+    assert (prepared >= low - 1e-5).all() and (prepared <= high + 1e-5).all()
+    # Where the ball spans grey, most pixels end at one side of the box or the other.
+    free = high - low > 0.5
+    at_a_side = (np.abs(prepared - low) < 1e-4) | (np.abs(prepared - high) < 1e-4)
+    assert free.sum() > 50 and at_a_side[free].mean() > 0.5
+    # The pixels that give them lie in the ball, and the network answers them likewise.
+    pixels = np.clip(0.4 + 0.2 * prepared, images - 0.3, images + 0.3)
+    np.testing.assert_allclose(
+        trainer.learning(tf.constant(prepared)), classifier(pixels), atol=1e-4
+    )
+    before = [weight.numpy() for weight in classifier.trainable_variables]
+    trainer.train_on_batch(images, labels)
+    after = classifier.trainable_variables
+    assert all(np.abs(a.numpy() - b).max() > 0 for a, b in zip(after, before, strict=True))
 
 
 @pytest.mark.parametrize("clean_weight", [0.0, 0.5])
