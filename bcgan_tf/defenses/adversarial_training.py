@@ -74,6 +74,7 @@ class PGDTraining(RobustTraining):
         return AdversarialTrainer(
             classifier,
             eps=self.eps,
+            training_eps=self.eps_ratio * self.eps,
             attack=self.attack,
             final_steps=self.final_steps,
             final_from=round(_FINAL * self.epochs * steps),

@@ -35,8 +35,6 @@ class IBPTraining(RobustTraining):
     begin after ``warmup_epochs``.
 
     Args:
-        eps_ratio: the radius of training in units of eps, at least 1: a little more than is asked
-            for gives a better certificate at eps.
         kappa: what the weight of the first term falls to, in [0, 1).
         attack_steps: of PGD, on the images of the first term; 0: clean images.
         warmup_epochs: of training on clean images first.
@@ -57,7 +55,6 @@ class IBPTraining(RobustTraining):
 
     ramp_epochs: float = 12.0
     epochs: int = 30
-    eps_ratio: float = 1.0
     kappa: float = 0.5
     attack_steps: int = 0
     warmup_epochs: float = 1.0
@@ -65,11 +62,6 @@ class IBPTraining(RobustTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.eps_ratio <= 1 / self.eps:
-            raise UserError(
-                f"eps_ratio is {self.eps_ratio}; choose at least 1, and at most {1 / self.eps:g}, "
-                "where the radius of training is all of [0, 1]"
-            )
         risen = self.warmup_epochs + self.ramp_epochs
         if risen > self.epochs:
             raise UserError(

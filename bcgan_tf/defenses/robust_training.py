@@ -32,7 +32,9 @@ class RobustTraining(Defense):
     """Training for a Linf radius; the epoch that is best on the validation split is returned.
 
     Args:
-        eps: Linf radius, in [0, 1] pixel units.
+        eps: Linf radius to defend against, in [0, 1] pixel units.
+        eps_ratio: the radius of training in units of eps, at least 1: a little more than is asked
+            for makes what is asked for safer.
         ramp_epochs: epochs over which eps rises from 0.
         epochs: of training.
         batch_size: global number of real images in a batch.
@@ -42,8 +44,8 @@ class RobustTraining(Defense):
         augment: what happens to each image of a batch before it is attacked: ``"none"``;
             ``"shift"``: it is moved by up to 2 pixels of 28 or 32; ``"affine"``: it is moved
             likewise, turned by up to 10 degrees, stretched and sheared by up to a tenth;
-            ``"crop-flip"``: it is moved by up to an eighth, and half of them are mirrored, which
-            is usual on CIFAR-10, and wrong for digits.
+            ``"flip"``: half of them are mirrored, which suits clothes, and is wrong for digits;
+            ``"crop-flip"``: it is moved by up to an eighth too, which is usual on CIFAR-10.
         average_decay: of the moving average of the weights that is validated and returned; 0: off.
         validation_samples: images of the validation split that are attacked after each epoch.
         dtype: a Keras dtype policy to train in, such as ``"mixed_bfloat16"``; None: the
@@ -56,6 +58,7 @@ class RobustTraining(Defense):
     extra_in_first_term: ClassVar[bool] = True
 
     eps: float = 0.3
+    eps_ratio: float = 1.0
     ramp_epochs: float = 4.0
     epochs: int = 16
     batch_size: int = 128
@@ -69,6 +72,11 @@ class RobustTraining(Defense):
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
             raise UserError(f"eps is {self.eps}; pixels lie in [0, 1], so choose within (0, 1]")
+        if not 1 <= self.eps_ratio <= 1 / self.eps:
+            raise UserError(
+                f"eps_ratio is {self.eps_ratio}; choose at least 1, and at most {1 / self.eps:g}, "
+                "where the radius of training is all of [0, 1]"
+            )
         for field, choices in (("schedule", SCHEDULES), ("augment", AUGMENTATIONS)):
             if getattr(self, field) not in choices:
                 raise UserError(

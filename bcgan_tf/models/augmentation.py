@@ -91,11 +91,23 @@ def mirrored_crops(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 ``[B, H, W, C]``.
     """
-    moved = shifted_images(images, seed, shift=1 / 8)
+    return mirrored_images(shifted_images(images, seed, shift=1 / 8), seed)
+
+
+def mirrored_images(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Half of the images mirrored, left to right.
+
+    Args:
+        images: float32 ``[B, H, W, C]``.
+        seed: int32 ``[2]``, stateless; replicas get their part of one draw.
+
+    Returns:
+        float32 ``[B, H, W, C]``.
+    """
     mirror = randomness.global_labels(
         randomness.fold_in(seed, _MIRROR), tf.shape(images)[0], num_classes=2
     )
-    return tf.where(tf.equal(mirror, 1)[:, None, None, None], moved[:, :, ::-1], moved)
+    return tf.where(tf.equal(mirror, 1)[:, None, None, None], images[:, :, ::-1], images)
 
 
 def affine_images(
@@ -154,5 +166,6 @@ AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
     "shift": shifted_images,
     "affine": affine_images,
+    "flip": mirrored_images,
     "crop-flip": mirrored_crops,
 }

@@ -245,8 +245,8 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
         (lambda: BoundaryPGDTraining(eps=0), "eps is 0"),
         (lambda: BoundaryTRADES(beta=0), "beta is 0"),
         (
-            lambda: BoundaryTRADES(augment="flip"),
-            "augment is 'flip'; choose none or shift or affine or crop-flip",
+            lambda: BoundaryTRADES(augment="turn"),
+            "augment is 'turn'; choose none or shift or affine or flip or crop-flip",
         ),
         (lambda: BoundaryTRADES(schedule="cosine"), "schedule is 'cosine'"),
         (lambda: BoundaryTRADES(final_steps=0), "final_steps is 0"),

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.models.augmentation import affine_images, mirrored_crops, shifted_images
+from bcgan_tf.models.augmentation import (
+    affine_images,
+    mirrored_crops,
+    mirrored_images,
+    shifted_images,
+)
 
 SEED = tf.constant([3, 4])
 
@@ -87,13 +92,22 @@ def test_an_affine_change_turns_stretches_shears_and_moves_within_its_limits():
         assert abs(amount.mean()) < 0.2 * limit
 
 
+def test_half_of_the_images_are_mirrored_and_none_is_moved():
+    whole = images(400, side=6)
+    found = mirrored_images(whole, SEED).numpy()
+    same, mirrored = (
+        np.isclose(found, other).all(axis=(1, 2, 3)) for other in (whole, whole[:, :, ::-1])
+    )
+    assert (same ^ mirrored).all() and 160 < mirrored.sum() < 240
+
+
 def test_limits_of_zero_leave_the_image_as_it_is():
     whole = images(3, side=8)
     still = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
     np.testing.assert_allclose(affine_images(whole, SEED, **still), whole, rtol=1e-6)
 
 
-@pytest.mark.parametrize("change", [shifted_images, mirrored_crops, affine_images])
+@pytest.mark.parametrize("change", [shifted_images, mirrored_crops, mirrored_images, affine_images])
 def test_two_replicas_change_the_batch_like_one(two_replicas, change):
     whole = images(6, side=8)
 
