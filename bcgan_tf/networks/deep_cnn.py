@@ -27,9 +27,9 @@ def deep_cnn(
     """Four convolutions and three dense layers: the network of the most robust models here.
 
     Conv 3x3, 32; conv 4x4, 32, stride 2; conv 3x3, 64; conv 4x4, 64, stride 2; dense 256; dense
-    256; dense K; a ReLU after each but the last. The first convolution sees every pixel before
-    anything is strided over, which is worth more against attacks than the same work spent on
-    width (docs/hardened-models.md).
+    256; dense K; a ReLU after each but the last. Unlike in ``strided_cnn`` the first convolution
+    sees every pixel before anything is strided over. In bfloat16 on processors with matrix units
+    its wide layers cost little.
 
     Args:
         input_shape: ``(H, W, C)``, at least 4x4 pixels.
