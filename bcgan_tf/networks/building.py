@@ -39,6 +39,35 @@ def logits_layer(x: Any, num_classes: int, seeds: Seeds) -> Any:
     )(x)
 
 
+def relu_convolutions(
+    x: Any,
+    layers: Sequence[tuple[int, int, int]],
+    *,
+    width: float,
+    seeds: Seeds,
+    dtype: str | None,
+) -> Any:
+    """Convolutions ``conv_1``, ``conv_2``, ... of (filters, kernel, stride), each with a ReLU."""
+    for i, (filters, kernel, stride) in enumerate(layers, start=1):
+        x = keras.layers.Conv2D(
+            round(filters * width),
+            kernel,
+            strides=stride,
+            padding="same",
+            activation="relu",
+            kernel_initializer=seeds.glorot(),
+            name=f"conv_{i}",
+            dtype=dtype,
+        )(x)
+    return x
+
+
+def check_width(width: float, narrowest: int) -> None:
+    """A UserError where the layer of ``narrowest`` channels would have none left."""
+    if round(narrowest * width) < 1:
+        raise UserError(f"width is {width}; choose at least {1 / narrowest:g}")
+
+
 def image_shape(name: str, input_shape: Sequence[int], *, smallest: int) -> tuple[int, int, int]:
     """``(H, W, C)``; a UserError where it is none, or has a side below ``smallest``."""
     shape = tuple(input_shape)

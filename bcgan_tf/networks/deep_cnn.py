@@ -6,8 +6,14 @@ from collections.abc import Sequence
 
 import keras
 
-from bcgan_tf.errors import UserError
-from bcgan_tf.networks.building import Seeds, check_classes, image_shape, logits_layer
+from bcgan_tf.networks.building import (
+    Seeds,
+    check_classes,
+    check_width,
+    image_shape,
+    logits_layer,
+    relu_convolutions,
+)
 from bcgan_tf.networks.cut_off import check_threshold, cut_off
 
 # Filters, kernel, stride.
@@ -53,23 +59,12 @@ def deep_cnn(
     shape = image_shape("deep_cnn", input_shape, smallest=4)
     check_classes(num_classes)
     check_threshold(threshold)
-    least = _CONVOLUTIONS[0][0]
-    if round(least * width) < 1:
-        raise UserError(f"width is {width}; choose at least {1 / least:g}")
+    check_width(width, _CONVOLUTIONS[0][0])
     seeds = Seeds(seed)
     images = keras.Input(shape, name="images")
-    x = cut_off(images, threshold, dtype)
-    for i, (filters, kernel, stride) in enumerate(_CONVOLUTIONS, start=1):
-        x = keras.layers.Conv2D(
-            round(filters * width),
-            kernel,
-            strides=stride,
-            padding="same",
-            activation="relu",
-            kernel_initializer=seeds.glorot(),
-            name=f"conv_{i}",
-            dtype=dtype,
-        )(x)
+    x = relu_convolutions(
+        cut_off(images, threshold, dtype), _CONVOLUTIONS, width=width, seeds=seeds, dtype=dtype
+    )
     x = keras.layers.Flatten(name="flatten", dtype=dtype)(x)
     for i, units in enumerate(_UNITS, start=1):
         x = keras.layers.Dense(

@@ -6,13 +6,19 @@ from collections.abc import Sequence
 
 import keras
 
-from bcgan_tf.errors import UserError
-from bcgan_tf.networks.building import Seeds, check_classes, image_shape, logits_layer
+from bcgan_tf.networks.building import (
+    Seeds,
+    check_classes,
+    check_width,
+    image_shape,
+    logits_layer,
+    relu_convolutions,
+)
 from bcgan_tf.networks.cut_off import check_threshold, cut_off
 
-_FILTERS = (16, 32)
+# Filters, kernel, stride.
+_CONVOLUTIONS = ((16, 4, 2), (32, 4, 2))
 _UNITS = 100
-_KERNEL = 4
 
 
 def strided_cnn(
@@ -55,22 +61,12 @@ def strided_cnn(
     shape = image_shape("strided_cnn", input_shape, smallest=4)
     check_classes(num_classes)
     check_threshold(threshold)
-    if round(_FILTERS[0] * width) < 1:
-        raise UserError(f"width is {width}; choose at least {1 / _FILTERS[0]:g}")
+    check_width(width, _CONVOLUTIONS[0][0])
     seeds = Seeds(seed)
     images = keras.Input(shape, name="images")
-    x = cut_off(images, threshold, dtype)
-    for i, filters in enumerate(_FILTERS, start=1):
-        x = keras.layers.Conv2D(
-            round(filters * width),
-            _KERNEL,
-            strides=2,
-            padding="same",
-            activation="relu",
-            kernel_initializer=seeds.glorot(),
-            name=f"conv_{i}",
-            dtype=dtype,
-        )(x)
+    x = relu_convolutions(
+        cut_off(images, threshold, dtype), _CONVOLUTIONS, width=width, seeds=seeds, dtype=dtype
+    )
     x = keras.layers.Flatten(name="flatten", dtype=dtype)(x)
     x = keras.layers.Dense(
         round(_UNITS * width),
