@@ -10,6 +10,7 @@ import numpy as np
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
+from bcgan_tf.attacks.preprocessing import may_hide_gradients, through_preprocessing
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import attack_checks, limit_checks
 from bcgan_tf.evaluation.flags import Flag
@@ -87,6 +88,9 @@ def diagnose(
 ) -> Diagnosis:
     """Looks for gradient masking: robustness that lies in the attacks, not in the model.
 
+    A Keras model that preprocesses its pixels is attacked through that, as in the suites: what is
+    asked is whether those attacks miss something.
+
     Args:
         model: a Keras model (called with ``training=False``) or a callable, float32 images in
             [0, 1] to logits ``[B, K]``. A missing or non-finite gradient is a finding, no error.
@@ -131,7 +135,9 @@ def diagnose(
     if differing > 0:
         count = max(_STOCHASTIC_LEAST, len(images) // _STOCHASTIC_SHARE)
         images, labels = images[:count], labels[:count]
-    averaged = expectation(model, calls) if calls > 1 else model
+    through = may_hide_gradients(model)
+    attacked: Any = through_preprocessing(model) if through else model
+    averaged = expectation(attacked, calls) if calls > 1 else attacked
     attackable, _ = usable(averaged, images, labels, batch_size=batch_size)
     subject = Subject(
         attackable,
@@ -144,6 +150,7 @@ def diagnose(
         calls,
         evaluation,
         no_gradient=health.missing and not health.backward,
+        through_preprocessing=through,
     )
     evaluated_with = evaluation.samples if evaluation is not None else None
 
@@ -154,7 +161,7 @@ def diagnose(
         ("monotone in eps", lambda: attack_checks.monotone(subject)),
         ("large eps", lambda: attack_checks.large_eps(subject)),
         ("convergence", lambda: attack_checks.convergence(subject)),
-        ("gradient health", lambda: limit_checks.gradient_flag(health)),
+        ("gradient health", lambda: limit_checks.gradient_flag(health, through=through)),
         ("logit scale", lambda: attack_checks.logit_scale(subject)),
         ("loss choice", lambda: attack_checks.loss_choice(subject)),
         ("stochastic forward", lambda: limit_checks.stochastic(differing, evaluated_with)),

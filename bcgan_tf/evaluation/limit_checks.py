@@ -22,8 +22,13 @@ _DRAWS = 1000
 _NOISE_CALLS = 50_000
 
 
-def gradient_flag(health: GradientHealth) -> Flag:
-    """Zero, missing or non-finite gradients of the cross entropy give an attack no direction."""
+def gradient_flag(health: GradientHealth, *, through: bool = False) -> Flag:
+    """Zero, missing or non-finite gradients of the cross entropy give an attack no direction.
+
+    Args:
+        health: of the model's own gradients.
+        through: whether the other checks attack it through its preprocessing.
+    """
     numbers = health.to_dict()
     if health.missing:
         text = "TensorFlow finds no gradient of the logits with respect to the images"
@@ -41,6 +46,8 @@ def gradient_flag(health: GradientHealth) -> Flag:
         text += f"; zero for the margin too: {percent(numbers['margin_zero'])}"
     if health.backward:
         text += "; attacks follow the stand-in that the model brings (BPDA)"
+    if through:
+        text += "; attacks go through the model's preprocessing (BPDA)"
     raised = above(health.bad, _DEAD) or numbers["non_finite"] > 0
     return Flag(
         "gradient health", "evidence", True, raised, health.bad, _DEAD, text, in_points=False

@@ -15,6 +15,7 @@ from bcgan_tf.attacks.attack import Attack, AttackResult, deciding_settings
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
+from bcgan_tf.attacks.preprocessing import AdaptiveAPGD
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 
 # Attacks without gradients, by how their names begin.
@@ -36,6 +37,7 @@ class Subject:
         calls: model calls that one answer takes; above 1 for a stochastic model.
         evaluation: finished attacks on these images and those after them, or None.
         no_gradient: the model has none, and no stand-in: comparing gradient attacks says nothing.
+        through_preprocessing: ``model`` is a view of a network through its preprocessing.
     """
 
     model: Any
@@ -48,6 +50,7 @@ class Subject:
     calls: int = 1
     evaluation: Evaluation | None = None
     no_gradient: bool = False
+    through_preprocessing: bool = False
 
     def __post_init__(self) -> None:
         self._survivors: dict[Attack, np.ndarray] = {}
@@ -95,7 +98,9 @@ class Subject:
 
     def apgd(self, eps: float | None = None, *, loss: str = "ce") -> APGD:
         """A hundred steps that choose their own size."""
-        return APGD(self.eps if eps is None else eps, loss=loss, **self.shared)
+        # Another name: the evaluation's plain APGD is not this attack.
+        kind = AdaptiveAPGD if self.through_preprocessing else APGD
+        return kind(self.eps if eps is None else eps, loss=loss, **self.shared)
 
     def attack(self, attack: Attack, only: np.ndarray | None = None) -> AttackResult:
         """Runs an attack on these images."""
@@ -112,6 +117,8 @@ class Subject:
         """What the evaluation found, where the very same attack was run on all images there."""
         if self.evaluation is None:
             return None
+        if self.through_preprocessing and not isinstance(attack, AdaptiveAPGD):
+            return None  # there it followed the network's own gradient
         settings = deciding_settings(attack.config())
         for result in self.evaluation.results:
             complete = bool((result.attacked == result.clean_correct).all())

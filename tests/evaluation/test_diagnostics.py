@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.attacks import AttackResult
+import bcgan_tf
+from bcgan_tf.attacks import FGSM, AttackResult
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.expectation import differing_answers
 from bcgan_tf.errors import UserError
@@ -245,3 +247,40 @@ def test_an_unfit_eps_is_refused(eps):
 def test_a_model_that_is_always_wrong_has_nothing_to_attack():
     flag = limit_checks.unbounded(_subject(_linear, labels=(LABELS + 1) % 3))
     assert not flag.ran and "no image is classified right" in flag.text
+
+
+def test_a_network_that_cuts_pixels_off_is_attacked_through_the_cut_off():
+    """Only grey pixels have a gradient of their own; through the cut-off every image is turned."""
+    images = x = keras.Input((8, 8, 1))
+    x = keras.layers.ReLU(max_value=1.0)(keras.layers.Rescaling(5.0, -2.0)(x))
+    logits = keras.layers.Dense(2)
+    network = keras.Model(images, logits(keras.layers.Flatten()(x)))
+    logits.set_weights([np.full((64, 2), 1 / 8) * [-1, 1], np.float32([4, -4])])
+    rng = np.random.default_rng(0)
+    labels = np.arange(24) % 2
+    # Three quarters of the pixels white or black, as the label says, the others grey.
+    pixels = np.where(rng.uniform(size=(24, 8, 8, 1)) < 0.75, labels[:, None, None, None], 0.5)
+    pixels = pixels.astype(np.float32)
+
+    def hidden(inputs):
+        return network(inputs, training=False)
+
+    through, plain = (diagnose(model, pixels, labels, eps=0.3) for model in (network, hidden))
+    assert plain["unbounded attack"].raised and plain["large eps"].raised
+    assert not through["unbounded attack"].raised and through["unbounded attack"].value == 1
+    assert not through["large eps"].raised and not through["monotone in eps"].raised
+    assert "through the model's preprocessing (BPDA)" in through["gradient health"].text
+    assert "preprocessing" not in plain["gradient health"].text
+
+
+def test_plain_attacks_of_an_evaluation_say_nothing_through_a_preprocessing():
+    images = x = keras.Input((4, 4, 1))
+    x = keras.layers.ReLU(max_value=1.0)(keras.layers.Rescaling(5.0, -2.0)(x))
+    network = keras.Model(images, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+    pixels = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)).astype(np.float32)
+    labels = np.argmax(network(pixels), 1)
+    evaluation = bcgan_tf.evaluate(network, (pixels, labels), attacks=[FGSM(0.1)])
+    shared = (network, pixels, labels, 0.1, "linf", 0, 250, 1, evaluation)
+    assert Subject(*shared)._from_evaluation(FGSM(0.1)) is not None
+    assert Subject(*shared, through_preprocessing=True)._from_evaluation(FGSM(0.1)) is None
+    assert Subject(*shared, through_preprocessing=True).apgd().name == "APGD-CE+BPDA"
