@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.bpda import bpda
@@ -59,15 +58,10 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     layers = leading_layers(model)
     if not layers:
         raise UserError("the model has no preprocessing before its first weights; attack it as is")
-    before = keras.Model(model.inputs[0], layers[-1].output)
-    after = keras.Model(layers[-1].output, model.outputs)
+    before, after = _parts(model, layers)
     prepared = bpda(lambda images: before(images, training=False))
 
-    def logits(images: tf.Tensor) -> tf.Tensor:
-        found: Any = after(prepared(images), training=False)
-        return found[0] if isinstance(found, list | tuple) else found
-
-    return logits
+    return lambda images: after(prepared(images), training=False)
 
 
 def monotone_preprocessing(model: Any) -> tuple[keras.Model, keras.Model] | None:
@@ -86,8 +80,13 @@ def monotone_preprocessing(model: Any) -> tuple[keras.Model, keras.Model] | None
     layers = leading_layers(model)
     if not all(_is_monotone(layer) for layer in layers):
         return None
-    before = keras.Model(model.inputs[0], layers[-1].output)
-    return before, keras.Model(layers[-1].output, model.outputs[0])
+    return _parts(model, layers)
+
+
+def _parts(model: keras.Model, layers: list[Any]) -> tuple[keras.Model, keras.Model]:
+    """What ``layers`` are and what comes after them, as models that share the layers."""
+    between = layers[-1].output
+    return keras.Model(model.inputs[0], between), keras.Model(between, model.outputs[0])
 
 
 def _is_monotone(layer: Any) -> bool:

@@ -62,6 +62,19 @@ def relu_convolutions(
     return x
 
 
+def relu_dense(x: Any, units: Sequence[int], *, seeds: Seeds, dtype: str | None) -> Any:
+    """Dense layers ``dense_1``, ``dense_2``, ..., each with a ReLU."""
+    for i, count in enumerate(units, start=1):
+        x = keras.layers.Dense(
+            count,
+            activation="relu",
+            kernel_initializer=seeds.glorot(),
+            name=f"dense_{i}",
+            dtype=dtype,
+        )(x)
+    return x
+
+
 def check_width(width: float, narrowest: int) -> None:
     """A UserError where the layer of ``narrowest`` channels would have none left."""
     if round(narrowest * width) < 1:

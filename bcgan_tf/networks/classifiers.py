@@ -14,7 +14,13 @@ from typing import Any
 import keras
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.networks.building import Seeds, check_classes, image_shape, logits_layer
+from bcgan_tf.networks.building import (
+    Seeds,
+    check_classes,
+    image_shape,
+    logits_layer,
+    relu_dense,
+)
 from bcgan_tf.networks.deep_cnn import deep_cnn
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
@@ -170,15 +176,8 @@ def mlp(
             f"mlp sizes must be positive, not input_dim={input_dim}, hidden={tuple(hidden)}"
         )
     seeds = Seeds(seed)
-    vectors = x = keras.Input((input_dim,), name="vectors")
-    for i, units in enumerate(hidden, start=1):
-        x = keras.layers.Dense(
-            units,
-            activation="relu",
-            kernel_initializer=seeds.glorot(),
-            name=f"dense_{i}",
-            dtype=dtype,
-        )(x)
+    vectors = keras.Input((input_dim,), name="vectors")
+    x = relu_dense(vectors, hidden, seeds=seeds, dtype=dtype)
     return keras.Model(vectors, logits_layer(x, num_classes, seeds), name="mlp")
 
 

@@ -13,6 +13,7 @@ from bcgan_tf.networks.building import (
     image_shape,
     logits_layer,
     relu_convolutions,
+    relu_dense,
 )
 from bcgan_tf.networks.cut_off import check_threshold, cut_off
 
@@ -66,12 +67,5 @@ def deep_cnn(
         cut_off(images, threshold, dtype), _CONVOLUTIONS, width=width, seeds=seeds, dtype=dtype
     )
     x = keras.layers.Flatten(name="flatten", dtype=dtype)(x)
-    for i, units in enumerate(_UNITS, start=1):
-        x = keras.layers.Dense(
-            round(units * width),
-            activation="relu",
-            kernel_initializer=seeds.glorot(),
-            name=f"dense_{i}",
-            dtype=dtype,
-        )(x)
+    x = relu_dense(x, [round(units * width) for units in _UNITS], seeds=seeds, dtype=dtype)
     return keras.Model(images, logits_layer(x, num_classes, seeds), name="deep_cnn")
