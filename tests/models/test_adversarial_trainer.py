@@ -15,8 +15,6 @@ from bcgan_tf.models.fitting import fit
 from bcgan_tf.models.inner_maximisation import InnerMaximisation
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
-SEED = tf.constant([1, 2])
-
 
 def _trainer(networks, **options):
     options = {"eps": 0.2, "attack": InnerMaximisation(steps=3), "seed": 4, **options}
