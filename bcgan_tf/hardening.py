@@ -55,7 +55,7 @@ def harden(
     classifier: keras.Model,
     recipe: Recipe,
     *,
-    defense: str = BCGANDefense.name,
+    defense: str,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     devices: int | None = None,

@@ -12,7 +12,6 @@ from bcgan_tf import model_card, progress, serving
 from bcgan_tf.assessment import assess_models, write_metrics
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Dataset, Split
-from bcgan_tf.defenses import BCGANDefense
 from bcgan_tf.evaluation.first_look import clean_accuracy, first_look
 from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.files import read_json
@@ -178,10 +177,10 @@ def run(
     data: Dataset,
     recipe: Recipe,
     *,
+    defense: str,
     seed: int = 0,
     devices: int | None = None,
     classifier: keras.Model | None = None,
-    defense: str = BCGANDefense.name,
     options: Mapping[str, Any] | None = None,
     saved_models_dir: str | Path = "saved_models",
 ) -> dict[str, Any]:

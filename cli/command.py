@@ -168,5 +168,5 @@ config_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_read_config,
-    help="TOML file with options of this command, such as `gan-epochs = 8`.",
+    help="TOML file with options of this command, such as `seed = 8`.",
 )

@@ -12,7 +12,7 @@ import bcgan_tf
 _COMMANDS = {
     "run": "Train, harden, attack, export and report, in a row.",
     "train": "Train a classifier on clean data.",
-    "harden": "Harden a classifier with boundary samples.",
+    "harden": "Make a classifier robust: adversarial training, boundary samples and more.",
     "attack": "Attack classifiers and report their accuracy.",
     "report": "Write a run's report anew, or compare several runs.",
     "export": "Export a classifier for TF Serving.",

@@ -39,9 +39,10 @@ def command(
 ) -> None:
     """Harden a classifier: boundary samples, adversarial training, distillation, Defense-GAN.
 
-    The options below that speak of the GAN belong to the defence `bcgan`; every setting of a
-    defence can be given as --option NAME=VALUE.
+    The options below that speak of the GAN and of refinement belong to the defence `bcgan`; every
+    setting of a defence can be given as --option NAME=VALUE.
     """
+    options.check_belongs(defense)
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
     data = session.load_data(dataset, data_dir, seed)

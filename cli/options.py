@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from bcgan_tf.recipes import DEFENSES, PRESETS, Recipe, recipe
+from bcgan_tf.recipes import DEFAULT_DEFENSE, DEFENSES, PRESETS, Recipe, recipe
 
 from .command import config_option, take_up_run
 
@@ -232,7 +233,10 @@ def defense_options() -> Decorator:
     return stack(
         [
             click.option(
-                "--defense", type=click.Choice(DEFENSES), default="bcgan", help="How to harden."
+                "--defense",
+                type=click.Choice(DEFENSES),
+                default=DEFAULT_DEFENSE,
+                help="How to harden; bcgan is the paper's.",
             ),
             click.option(
                 "-o",
@@ -244,6 +248,29 @@ def defense_options() -> Decorator:
             ),
         ]
     )
+
+
+def check_belongs(defense: str) -> None:
+    """Refuses options of the paper's defence beside another one, which would not read them.
+
+    A run that is resumed has them among its settings, whatever its defence.
+
+    Raises:
+        click.UsageError: names the first.
+    """
+    if defense == "bcgan":
+        return
+    context = click.get_current_context()
+    given = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+    if not context.params["resume"]:
+        given.add(ParameterSource.DEFAULT_MAP)
+    for name in RECIPE_HELP["harden"]:
+        if context.get_parameter_source(name) in given:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(
+                f"{flag} belongs to the defense bcgan; add --defense bcgan, or give {defense} "
+                "settings of its own as -o NAME=VALUE"
+            )
 
 
 def named_values(given: tuple[str, ...]) -> dict[str, str]:

@@ -47,8 +47,8 @@ def command(
 ) -> None:
     """Train, harden, attack, export and report, in a row.
 
-    The options below that speak of the GAN belong to the defence `bcgan`; every setting of a
-    defence can be given as --option NAME=VALUE.
+    The options below that speak of the GAN and of refinement belong to the defence `bcgan`; every
+    setting of a defence can be given as --option NAME=VALUE.
 
     A run that was killed goes on with --run-dir and --resume, with the same result.
     """
@@ -57,6 +57,7 @@ def command(
             f"{SEARCHING} searches for every answer, so attacks on it need limits of their own; "
             f"use `harden --defense {SEARCHING}`, then `attack --suite rand`"
         )
+    options.check_belongs(defense)
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
     data = session.load_data(dataset, data_dir, seed)

@@ -71,7 +71,7 @@ def create(folder):
 def finish(folder, data, tiny):
     with create(folder / "run") as run:
         metrics = pipeline.run(
-            run, data, tiny, seed=3, devices=1, saved_models_dir=folder / "models"
+            run, data, tiny, defense="bcgan", seed=3, devices=1, saved_models_dir=folder / "models"
         )
         return run, metrics
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import tensorflow as tf
 
 from bcgan_tf.runs import RunDirectory
@@ -39,6 +40,34 @@ def test_run_hands_over_the_defence(cli, pipeline_calls: Calls) -> None:
     assert saved is not None and saved["config"]["defense_options"] == ["eps=0.1", "epochs=2"]
 
 
+@pytest.mark.parametrize("command", ["run", "harden"])
+def test_adversarial_training_is_the_default(
+    cli, pipeline_calls: Calls, model_file: Path, command: str
+) -> None:
+    flags = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
+    assert cli(command, *flags).exit_code == 0
+    assert pipeline_calls[0].defense == "pgd-at"
+    assert cli(command, "--run-dir", "a", "--resume").exit_code == 0
+    assert pipeline_calls[-1].defense == "pgd-at"
+
+
+@pytest.mark.parametrize("command", ["run", "harden"])
+def test_options_of_the_gan_are_not_ignored_in_silence(
+    cli, pipeline_calls: Calls, model_file: Path, command: str
+) -> None:
+    flags = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
+    Path("gan.toml").write_text("latent-dim = 5")
+    for given, env, named in (
+        (["--gan-epochs", "7"], {}, "--gan-epochs"),
+        (["--defense", "trades", "--no-spectral-norm"], {}, "--spectral-norm"),
+        ([], {"BCGAN_TF_BETA": "0.5"}, "--beta"),
+        (["--config", "gan.toml"], {}, "--latent-dim"),
+    ):
+        result = cli(command, *flags, *given, **env)
+        assert result.exit_code == 2 and f"{named} belongs to the defense bcgan" in result.stderr
+    assert not pipeline_calls and not Path("a").exists()
+
+
 def test_run_does_not_attack_a_search_without_limits(cli, pipeline_calls: Calls) -> None:
     result = cli("run", "--dataset", "digits", "--defense", "defense-gan", "--run-dir", "a")
     assert result.exit_code == 2 and "harden --defense defense-gan" in result.stderr
@@ -70,7 +99,7 @@ def test_train_measures_what_it_saved(cli, pipeline_calls: Calls) -> None:
 
 
 def test_harden_hands_over_the_users_model(cli, pipeline_calls: Calls, model_file: Path) -> None:
-    flags = ["--dataset", "digits", "--gan-epochs", "7", "--run-dir", "a"]
+    flags = ["--dataset", "digits", "--defense", "bcgan", "--gan-epochs", "7", "--run-dir", "a"]
     result = cli("harden", "--classifier", str(model_file), *flags)
     assert result.exit_code == 0, result.stderr
     (call,) = pipeline_calls
@@ -98,7 +127,7 @@ def test_attack_names_its_columns(cli, pipeline_calls: Calls, model_file: Path) 
 
 
 def test_export_takes_a_run_with_its_card(cli, pipeline_calls: Calls) -> None:
-    cli("run", "--dataset", "digits", "--run-dir", "a", "--beta", "0.7")
+    cli("run", "--dataset", "digits", "--run-dir", "a", "--defense", "bcgan", "--beta", "0.7")
     for name in ("classifier", "hardened"):
         # The recorded pipeline trains nothing: any classifier will do.
         cli("train", "--dataset", "digits", "--run-dir", name)

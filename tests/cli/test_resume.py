@@ -11,7 +11,10 @@ import pytest
 from bcgan_tf.runs import RunDirectory
 
 Calls = list[SimpleNamespace]
-FIRST = "run --dataset digits --run-dir a --seed 3 --beta 0.7 --attack-eps 0.1,8/255 --dtype x"
+FIRST = (
+    "run --dataset digits --run-dir a --seed 3 --defense bcgan --beta 0.7 --dtype x "
+    "--attack-eps 0.1,8/255"
+)
 
 
 def test_a_run_is_resumed_with_its_own_settings(cli, pipeline_calls: Calls) -> None:

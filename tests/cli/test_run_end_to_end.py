@@ -19,6 +19,7 @@ dataset = "digits"
 deterministic = true
 seed = 3
 saved-models = "published"
+defense = "bcgan"
 classifier-epochs = 2
 classifier-batch-size = 128
 oracle-epochs = 1

@@ -53,7 +53,8 @@ def test_an_option_of_many_is_a_list_in_a_file(cli, pipeline_calls: Calls, file)
 
 
 def test_the_order_of_the_flags_does_not_matter(cli, pipeline_calls: Calls, file) -> None:
-    config = file('dataset = "digits"\nseed = 5\nbeta = 0.7\nattack_eps = [0.1, 0.2]')
+    lines = 'dataset = "digits"\nseed = 5\ndefense = "bcgan"\nbeta = 0.7\nattack_eps = [0.1, 0.2]'
+    config = file(lines)
     for flags in (["--config", config, "--seed", "9"], ["--seed", "9", "--config", config]):
         assert cli("run", *flags).exit_code == 0
         call = pipeline_calls[-1]
@@ -62,7 +63,8 @@ def test_the_order_of_the_flags_does_not_matter(cli, pipeline_calls: Calls, file
 
 def test_every_kind_of_setting_comes_through(cli, pipeline_calls: Calls) -> None:
     flags = "--dataset digits --preset paper --attack-eps 8/255,0.1 --spectral-norm --dtype x"
-    result = cli("run", *flags.split(), "--devices", "2", BCGAN_TF_EMA="0.9")
+    flags += " --defense bcgan --devices 2"
+    result = cli("run", *flags.split(), BCGAN_TF_EMA="0.9")
     assert result.exit_code == 0, result.stderr
     call = pipeline_calls[-1]
     assert call.recipe.attack_eps == (8 / 255, 0.1)
