@@ -250,10 +250,14 @@ def defense_options() -> Decorator:
     )
 
 
+def settings_that_count(recipe: Recipe, defense: str) -> dict[str, Any]:
+    """The recipe's settings but for those of the paper's defence, where it is another."""
+    left_out = set() if defense == "bcgan" else set(RECIPE_HELP["harden"])
+    return {name: value for name, value in recipe.to_dict().items() if name not in left_out}
+
+
 def check_belongs(defense: str) -> None:
     """Refuses options of the paper's defence beside another one, which would not read them.
-
-    A run that is resumed has them among its settings, whatever its defence.
 
     Raises:
         click.UsageError: names the first.
@@ -261,11 +265,8 @@ def check_belongs(defense: str) -> None:
     if defense == "bcgan":
         return
     context = click.get_current_context()
-    given = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
-    if not context.params["resume"]:
-        given.add(ParameterSource.DEFAULT_MAP)
     for name in RECIPE_HELP["harden"]:
-        if context.get_parameter_source(name) in given:
+        if context.get_parameter_source(name) != ParameterSource.DEFAULT:
             flag = "--" + name.replace("_", "-")
             raise click.UsageError(
                 f"{flag} belongs to the defense bcgan; add --defense bcgan, or give {defense} "

@@ -68,7 +68,7 @@ def command(
     if classifier is not None:
         model = session.load_models({"original": classifier}, data)["original"]
     config = {
-        **recipe.to_dict(),
+        **options.settings_that_count(recipe, defense),
         "seed": seed,
         "deterministic": deterministic,
         "devices": devices,

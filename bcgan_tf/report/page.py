@@ -60,6 +60,10 @@ _STAGES = {
     "gan": "Boundary GAN",
     "oracle": "Oracle, which measures the samples and trains nothing",
     "harden": "Refinement on boundary samples and clean data",
+    "pgd-at": "PGD training",
+    "fgsm-at": "FGSM training",
+    "trades": "TRADES",
+    "ibp": "Interval bound propagation",
 }
 _SAMPLE_GRIDS = 4
 
@@ -244,11 +248,17 @@ def _settings(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
         yield f"<pre>{markup.text(run.command_line)}</pre>"
     if metrics.get("exported"):
         yield markup.paragraph(f"Exported model: {metrics['exported']}")
-    yield markup.folded("Settings", markup.pairs((k, _shown(v)) for k, v in run.config.items()))
-    yield markup.folded("Environment", markup.pairs((k, _shown(v)) for k, v in run.env().items()))
+    yield _folded("Settings", run.config)
+    if run.stage_done("harden"):
+        yield _folded("Settings of the defence", run.stage_payload("harden").get("defense", {}))
+    yield _folded("Environment", run.env())
     seconds = run.stage_seconds()
     times = ((stage, f"{value:.1f} s") for stage, value in seconds.items())
     yield markup.folded("Time of each stage", markup.pairs(times) if seconds else "")
+
+
+def _folded(title: str, values: Mapping[str, Any]) -> str:
+    return markup.folded(title, markup.pairs((k, _shown(v)) for k, v in values.items()))
 
 
 def _shown(value: Any) -> str:

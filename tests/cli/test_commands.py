@@ -38,6 +38,7 @@ def test_run_hands_over_the_defence(cli, pipeline_calls: Calls) -> None:
     assert call.defense == "pgd-at" and call.options == {"eps": "0.1", "epochs": "2"}
     saved = RunDirectory.saved_config("a")
     assert saved is not None and saved["config"]["defense_options"] == ["eps=0.1", "epochs=2"]
+    assert "gan_epochs" not in saved["config"] and "pgd_steps" in saved["config"]
 
 
 @pytest.mark.parametrize("command", ["run", "harden"])

@@ -103,6 +103,16 @@ def test_the_page_tells_the_whole_story(run: RunDirectory) -> None:
     assert text.index("Attacks on original.") < text.index("Attacks on hardened.")
 
 
+def test_the_defence_has_its_settings_there(run: RunDirectory) -> None:
+    assert "Settings of the defence" not in read(write_report(run)).text
+    with RunDirectory.create(run.path, "run", run.config, resume=True) as again:
+        again.history.append("pgd-at", 1, {"loss": 0.5})
+        again.finish_stage("harden", {"defense": {"defense": "pgd-at", "eps": 0.15, "steps": 7}})
+    text = read(write_report(run)).text
+    assert "Settings of the defence defense pgd-at eps 0.15 steps 7" in text
+    assert "PGD training" in text
+
+
 def test_doubts_stand_beside_the_verdict(run: RunDirectory, metrics: dict[str, Any]) -> None:
     metrics["models"]["hardened"]["attacks"][-1]["success_rate"] = 0.2
     run.write_metrics(metrics)
