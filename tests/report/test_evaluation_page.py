@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import re
 from pathlib import Path
@@ -17,62 +16,26 @@ from bcgan_tf.report import evaluation_page, write_report
 from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.report.evaluation_figures import example_images, figure_name
 from bcgan_tf.runs import RunDirectory
+from helpers.html_pages import Page
 
 
-class Reader(html.parser.HTMLParser):
-    """The page's text, its tags, and its tables as rows of cells."""
-
-    def __init__(self, page: Path) -> None:
-        super().__init__(convert_charrefs=True)
-        self.words: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[list[str]] = []
-        self.quiet = self.in_cell = False
-        self.feed(page.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.quiet = tag == "style"
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self.in_cell = False
-
-    def handle_data(self, data: str) -> None:
-        if not self.quiet:
-            self.words.append(data)
-            if self.in_cell:
-                self.rows[-1][-1] = " ".join(f"{self.rows[-1][-1]}{data}".split())
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def row(self, first: str) -> list[str]:
-        return next(row[1:] for row in self.rows if row and row[0].startswith(first))
-
-    def cards(self) -> list[str | None]:
-        return [a["class"] for tag, a in self.tags if tag == "div" and "card" in str(a)]
+def cards(page: Page) -> list[str | None]:
+    return [attrs["class"] for tag, attrs in page.tags if tag == "div" and "card" in str(attrs)]
 
 
-def report(folder: Path, models: dict[str, Any], files: dict[str, Any] | None = None) -> Reader:
+def report(folder: Path, models: dict[str, Any], files: dict[str, Any] | None = None) -> Page:
     with RunDirectory.create(
         folder, "attack", {"dataset": "mnist", "seed": 7}, command_line="bcgan-tf attack a.keras"
     ) as run:
         for name, arrays in (files or {}).items():
             np.savez(run.path / name, **arrays)
         run.write_metrics({"dataset": "mnist", "models": models})
-        return Reader(write_report(run))
+        return Page(write_report(run))
 
 
 def test_the_verdict_comes_first(tmp_path: Path, make: SimpleNamespace) -> None:
     page = report(tmp_path / "a", {"net": make.entry(make.evaluated())})
-    assert page.cards() == ["card good"]
+    assert cards(page) == ["card good"]
     start = page.text.index("net: Linf eps 0.3, suite standard, 500 images Robust")
     assert start < 200
     for words in (
@@ -105,7 +68,7 @@ def test_every_kind_of_verdict_has_its_card(
     tmp_path: Path, make: SimpleNamespace, kind: str, card: str, headline: str, number: str
 ) -> None:
     page = report(tmp_path / "a", {"net": make.entry(make.evaluated(kind))})
-    assert page.cards() == [card]
+    assert cards(page) == [card]
     assert headline in page.text and number in page.text
 
 
@@ -262,9 +225,9 @@ def test_a_second_reading_has_files_of_its_own(tmp_path: Path, make: SimpleNames
         assert find(run, "net", first, "perturbation") is None
         assert find(run, "net", second, "perturbation") == run.path / "perturbation-net~11.npz"
         run.write_metrics({"dataset": "mnist", "models": {"net": make.entry(first, second)}})
-        page = Reader(write_report(run))
+        page = Page(write_report(run))
     assert "eps 0.3 read as of [-1, 1] pixels." in page.text
-    assert page.cards() == ["card good", "card good"]
+    assert cards(page) == ["card good", "card good"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"no archive at all"])
@@ -274,7 +237,7 @@ def test_a_damaged_file_does_not_stop_the_report(
     with RunDirectory.create(tmp_path / "a", "attack", {"dataset": "mnist"}) as run:
         (run.path / "evaluation-net.npz").write_bytes(content)
         run.write_metrics({"dataset": "mnist", "models": {"net": make.entry(full(make))}})
-        assert "88.0 %" in Reader(write_report(run)).text
+        assert "88.0 %" in Page(write_report(run)).text
 
 
 def test_examples_are_taken_from_the_figures(tmp_path: Path, make: SimpleNamespace) -> None:
@@ -284,7 +247,7 @@ def test_examples_are_taken_from_the_figures(tmp_path: Path, make: SimpleNamespa
         file = run.figures / figure_name("examples", "net", evaluation)
         example_images(images, images + 0.25, file, labels=["3", "7"], predictions=["3", "1"])
         run.write_metrics({"dataset": "mnist", "models": {"net": make.entry(evaluation)}})
-        page = Reader(write_report(run))
+        page = Page(write_report(run))
     assert "what an attack made of them" in page.text
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 1
 

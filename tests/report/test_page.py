@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import re
 from pathlib import Path
 from typing import Any
@@ -12,41 +11,7 @@ import pytest
 
 from bcgan_tf.report import figures, write_report
 from bcgan_tf.runs import RunDirectory
-
-_VOID = {"meta", "img", "br", "link"}
-
-
-class Reader(html.parser.HTMLParser):
-    """Collects text and links, and demands that every tag is closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in _VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def read(page: Path) -> Reader:
-    reader = Reader()
-    reader.feed(page.read_text(encoding="utf-8"))
-    assert reader.open == []
-    return reader
+from helpers.html_pages import Page
 
 
 @pytest.fixture
@@ -77,7 +42,7 @@ def test_the_page_stands_alone(run: RunDirectory) -> None:
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "http" not in text and "<script" not in text and "@import" not in text
     assert "prefers-color-scheme: dark" in text
-    images = [attrs for tag, attrs in read(page).tags if tag == "img"]
+    images = [attrs for tag, attrs in Page(page).tags if tag == "img"]
     # bars, samples, 4 of 9 grids, adversarial of 2 models, plane, 2 stages of curves
     assert len(images) == 1 + 1 + 4 + 2 + 1 + 2
     assert all(str(attrs["src"]).startswith("data:image/png;base64,iVBOR") for attrs in images)
@@ -85,7 +50,7 @@ def test_the_page_stands_alone(run: RunDirectory) -> None:
 
 
 def test_the_page_tells_the_whole_story(run: RunDirectory) -> None:
-    text = read(write_report(run)).text
+    text = Page(write_report(run)).text
     for words in (
         "Clean accuracy went from 99.0 % to 97.5 %",
         "PGD-40, eps 0.3",
@@ -104,11 +69,11 @@ def test_the_page_tells_the_whole_story(run: RunDirectory) -> None:
 
 
 def test_the_defence_has_its_settings_there(run: RunDirectory) -> None:
-    assert "Settings of the defence" not in read(write_report(run)).text
+    assert "Settings of the defence" not in Page(write_report(run)).text
     with RunDirectory.create(run.path, "run", run.config, resume=True) as again:
         again.history.append("pgd-at", 1, {"loss": 0.5})
         again.finish_stage("harden", {"defense": {"defense": "pgd-at", "eps": 0.15, "steps": 7}})
-    text = read(write_report(run)).text
+    text = Page(write_report(run)).text
     assert "Settings of the defence defense pgd-at eps 0.15 steps 7" in text
     assert "PGD training" in text
 
@@ -116,7 +81,7 @@ def test_the_defence_has_its_settings_there(run: RunDirectory) -> None:
 def test_doubts_stand_beside_the_verdict(run: RunDirectory, metrics: dict[str, Any]) -> None:
     metrics["models"]["hardened"]["attacks"][-1]["success_rate"] = 0.2
     run.write_metrics(metrics)
-    text = read(write_report(run)).text
+    text = Page(write_report(run)).text
     assert "What to doubt" in text and "succeeds on only 20.0 %" in text
 
 
@@ -128,7 +93,7 @@ def test_the_curves_and_bars_are_kept_as_files(run: RunDirectory) -> None:
 
 def test_a_run_without_results_has_a_page(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "b", "train", {"dataset": "digits"}) as run:
-        reader = read(write_report(run))
+        reader = Page(write_report(run))
     assert "train: digits" in reader.text and "How to repeat it" in reader.text
     assert "Accuracy" not in reader.text and "Boundary samples" not in reader.text
 
@@ -136,7 +101,7 @@ def test_a_run_without_results_has_a_page(tmp_path: Path) -> None:
 def test_a_toy_run_has_its_table(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "b", "toy", {"dataset": "gaussians"}) as run:
         run.write_metrics({"toy": [{"beta": 0.0, "distance": 2.1234567}, {"beta": 5.0}]})
-        text = read(write_report(run)).text
+        text = Page(write_report(run)).text
     assert "beta distance 0 2.123 5 -" in text
 
 
@@ -144,7 +109,7 @@ def test_a_boundary_run_has_its_table(tmp_path: Path) -> None:
     plane = {"plane": "own", "model": "a", "boundary_distance": None, "used_margin_gradient": True}
     with RunDirectory.create(tmp_path / "b", "boundary", {"dataset": "mnist"}) as run:
         run.write_metrics({"boundary": {"index": 3, "planes": [plane]}})
-        text = read(write_report(run)).text
+        text = Page(write_report(run)).text
     assert "plane model boundary distance used margin gradient own a - yes" in text
 
 
@@ -152,5 +117,5 @@ def test_names_cannot_break_the_page(tmp_path: Path, metrics: dict[str, Any]) ->
     metrics["models"]["<b>&"] = metrics["models"].pop("hardened")
     with RunDirectory.create(tmp_path / "b", "attack", {"dataset": "<i>"}) as run:
         run.write_metrics(metrics)
-        reader = read(write_report(run))
+        reader = Page(write_report(run))
     assert "<b>&" in reader.text and "attack: <i>" in reader.text
