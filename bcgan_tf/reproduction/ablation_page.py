@@ -22,21 +22,26 @@ _ADDED = tuple(arm for arm in ARMS if arm not in CONTROLS)
 
 
 def paired_difference(
-    runs: Mapping[str, Runs], arm: str, control: str, figure: str
+    defenses: Sequence[Mapping[str, Runs]], arm: str, control: str, figure: str
 ) -> tuple[float, float, int] | None:
     """Mean of ``arm - control`` over the seeds that have both, half its 95 % interval, how many.
 
     Seed by seed, because two arms of one seed start from the same network and see the same
     batches; the interval is Student's t, which for three seeds is 2.5 standard deviations.
-    None with fewer than two seeds.
+    Of several defences a seed's difference is the mean of theirs: they share its network and its
+    GAN, so that it counts once. None with fewer than two seeds.
     """
-    ours, theirs = runs.get(arm, {}), runs.get(control, {})
-    seeds = sorted(set(ours) & set(theirs))
+    pairs = [(runs.get(arm, {}), runs.get(control, {})) for runs in defenses]
+    seeds = sorted(set.intersection(*(set(ours) & set(theirs) for ours, theirs in pairs)))
     if len(seeds) < 2:
         return None
-    differences = np.array(
-        [ours[seed][figure]["accuracy"] - theirs[seed][figure]["accuracy"] for seed in seeds]
-    )
+
+    def of_seed(seed: str) -> float:
+        return float(
+            np.mean([a[seed][figure]["accuracy"] - b[seed][figure]["accuracy"] for a, b in pairs])
+        )
+
+    differences = np.array([of_seed(seed) for seed in seeds])
     half = _T95[len(seeds) - 2] * float(differences.std(ddof=1)) / math.sqrt(len(seeds))
     return float(differences.mean()), half, len(seeds)
 
@@ -70,6 +75,8 @@ def ablation_page(document: Document) -> str:
     for defense in DEFENSES:
         if defense in document["runs"]:
             lines += ["", f"## {defense}", "", *_section(document["runs"][defense])]
+    if len(document["runs"]) > 1:
+        lines += _together([runs for _, runs in sorted(document["runs"].items())])
     return "\n".join([*lines, "", *_made_with(document)]) + "\n"
 
 
@@ -77,18 +84,32 @@ def _section(runs: Mapping[str, Runs]) -> list[str]:
     figures = [name for name in _FIGURES if name != "certified" or _is_certified(runs)]
     header = ["extra rows", "seeds", *(_FIGURES[name] for name in figures), "training"]
     lines = table(header, [_line(arm, runs[arm], figures) for arm in ARMS if arm in runs])
-    compared = [
+    compared = _compared([runs], figures)
+    return [*lines, "", *compared] if compared else lines
+
+
+def _together(defenses: Sequence[Mapping[str, Runs]]) -> list[str]:
+    compared = _compared(defenses, ["clean", "standard"])
+    if not compared:
+        return []
+    told = "Of each seed the mean of the defences' differences, so that a seed counts once."
+    return ["", "## All defences together", "", told, "", *compared]
+
+
+def _compared(defenses: Sequence[Mapping[str, Runs]], figures: Sequence[str]) -> list[str]:
+    """A table of the differences between generated rows and controls that all of them have."""
+    rows = [
         [
             f"{arm} - {control}",
-            *(_difference(paired_difference(runs, arm, control, name)) for name in figures),
-            answer(paired_difference(runs, arm, control, "standard")),
+            *(_difference(paired_difference(defenses, arm, control, name)) for name in figures),
+            answer(paired_difference(defenses, arm, control, "standard")),
         ]
         for arm in _ADDED
         for control in CONTROLS
-        if arm in runs and control in runs
+        if all(arm in runs and control in runs for runs in defenses)
     ]
     header = ["difference, points (95 %)", *(_FIGURES[name] for name in figures), "more robust?"]
-    return [*lines, "", *table(header, compared)] if compared else lines
+    return table(header, rows) if rows else []
 
 
 def _line(arm: str, runs: Runs, figures: Sequence[str]) -> list[str]:

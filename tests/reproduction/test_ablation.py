@@ -33,19 +33,30 @@ def runs_of(values, figure="standard"):
 
 def test_the_difference_is_paired_and_its_interval_is_students():
     runs = {"boundary": runs_of([0.91, 0.82, 0.73]), "none": runs_of([0.9, 0.8, 0.7])}
-    mean, half, seeds = paired_difference(runs, "boundary", "none", "standard")
+    mean, half, seeds = paired_difference([runs], "boundary", "none", "standard")
     assert mean == pytest.approx(0.02) and seeds == 3
     assert half == pytest.approx(4.303 * 0.01 / math.sqrt(3), rel=1e-6)
 
 
 def test_seeds_that_one_arm_lacks_are_left_out_and_one_alone_gives_nothing():
     runs = {"boundary": runs_of([0.9, 0.8, 0.1]), "none": runs_of([0.8, 0.7])}
-    mean, half, seeds = paired_difference(runs, "boundary", "none", "standard")
+    mean, half, seeds = paired_difference([runs], "boundary", "none", "standard")
     assert (mean, half, seeds) == (pytest.approx(0.1), pytest.approx(0, abs=1e-9), 2)
-    assert paired_difference(runs, "boundary", "plain", "standard") is None
+    assert paired_difference([runs], "boundary", "plain", "standard") is None
     assert (
-        paired_difference({**runs, "none": runs_of([1.0])}, "boundary", "none", "standard") is None
+        paired_difference([{**runs, "none": runs_of([1.0])}], "boundary", "none", "standard")
+        is None
     )
+
+
+def test_of_several_defences_a_seed_counts_once():
+    one = {"boundary": runs_of([0.9, 0.8, 0.7]), "none": runs_of([0.9, 0.8, 0.7])}
+    other = {"boundary": runs_of([0.62, 0.54]), "none": runs_of([0.6, 0.5])}
+    mean, half, seeds = paired_difference([one, other], "boundary", "none", "standard")
+    # Means of 0 and 0.02, and of 0 and 0.04; four differences would give a narrower interval.
+    assert (mean, seeds) == (pytest.approx(0.015), 2)
+    assert half == pytest.approx(12.706 * 0.005)
+    assert paired_difference([one, {}], "boundary", "none", "standard") is None
 
 
 @pytest.mark.parametrize(
@@ -180,3 +191,11 @@ def test_the_page_has_certificates_only_where_there_are_any():
     }
     before, after = ablation_page(document).split("## bcgan-ibp")
     assert "| certified" not in before and "| certified" in after and "**40.0** (40.0)" in after
+    assert "together" not in after
+
+    for runs in document["runs"].values():
+        runs |= {"boundary": {"0": figures(0.0), "1": figures(0.0)}}
+        runs["none"]["1"] = figures(0.0)
+    _, together = ablation_page(document).split("## All defences together")
+    assert "| boundary - none | +0.0 (+0.0 to +0.0) | +0.0 (+0.0 to +0.0) | not shown |" in together
+    assert "plain" not in together
