@@ -19,7 +19,11 @@ from bcgan_tf.hardening import chosen_defense, harden
 from bcgan_tf.recipes import recipe
 from bcgan_tf.reproduction import measures
 from bcgan_tf.reproduction.ablation_page import ablation_page
-from bcgan_tf.reproduction.ablation_settings import ARMS, AblationSettings, check_defenses
+from bcgan_tf.reproduction.ablation_settings import (
+    AblationSettings,
+    arms_of,
+    check_defenses,
+)
 from bcgan_tf.reproduction.measures import Subject, stage
 from bcgan_tf.reproduction.protocol import protocol
 from bcgan_tf.reproduction.rows import lasting_settings, original_of
@@ -74,7 +78,7 @@ def ablation(
     # Seeds outermost: after the first there is one figure of everything.
     for seed in range(workspace.seed, workspace.seed + settings.seeds):
         for defense in chosen:
-            for arm in ARMS:
+            for arm in arms_of(defense):
                 print(f"ablation: {defense}, {arm}, seed {seed}", file=sys.stderr, flush=True)
                 measured = _measured(workspace, settings, defense, arm, seed)
                 found = document["runs"].setdefault(defense, {}).setdefault(arm, {})
@@ -154,7 +158,7 @@ def _trained(
             options=options,
             **shared,
         )
-        if chosen.fakes in GENERATED:
+        if chosen.fakes in GENERATED and not chosen.refresh_epochs:  # as it was before training
             _copy_folder(run.checkpoints / "gan", gan)
     return original, file
 

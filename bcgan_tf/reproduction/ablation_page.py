@@ -64,10 +64,11 @@ def ablation_page(document: Document) -> str:
         f"Robust training of a strided network (width {settings['width']:g}, threshold "
         f"{settings['threshold']:g}) at Linf {document['eps']:.3g} in [0, 1] pixels, with extra "
         "rows in every batch: `plain` ones of a GAN at beta 0, `boundary` ones of the same GAN at "
-        "the default beta, `top2` with the two-class boundary loss; `duplicates` are the batch's "
-        "own images again, attacked from other starts, and `none` has twice the epochs instead. "
-        "Every arm attacks as many rows; the GAN's own training comes on top. Adversarial training "
-        "and TRADES are in mixed_bfloat16.",
+        "the default beta, `top2` with the two-class boundary loss, `refreshed` ones of a GAN that "
+        "is trained on against the network of the moment, an epoch after every third; `duplicates` "
+        "are the batch's own images again, attacked from other starts, and `none` has twice the "
+        "epochs instead. Every arm attacks as many rows; the GAN's own training comes on top. "
+        "Adversarial training and TRADES are in mixed_bfloat16.",
         "",
         "Accuracy in percent. `standard`: AutoAttack's four attacks, worst case, "
         f"{settings['n']:,} test images; clean and certified (interval bounds): all test images.",

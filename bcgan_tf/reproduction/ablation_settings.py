@@ -18,7 +18,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "plain": {"fakes": "plain"},
     "boundary": {"fakes": "boundary"},
     "top2": {"fakes": "boundary", "gan.boundary_loss": "top2"},
+    # The boundary of the network that is becoming robust, instead of that of the clean one.
+    "refreshed": {"fakes": "boundary", "refresh_epochs": 3},
 }
+# Where the GAN's further epochs would be most of the training's time they are left out.
+_ONLY_OF = {"refreshed": ("bcgan-at",)}
 CONTROLS = ("none", "duplicates", "plain")
 MOST_SEEDS = 10
 
@@ -70,6 +74,11 @@ class AblationSettings:
         if defense != "bcgan-ibp":  # whose bounds need float32
             changes["dtype"] = "mixed_bfloat16"
         return changes | ({"gan.gan_epochs": self.gan_epochs} if self.gan_epochs else {})
+
+
+def arms_of(defense: str) -> tuple[str, ...]:
+    """The arms that are compared of a defence."""
+    return tuple(arm for arm in ARMS if defense in _ONLY_OF.get(arm, DEFENSES))
 
 
 def ablation_settings(options: Mapping[str, Any] | None = None) -> AblationSettings:

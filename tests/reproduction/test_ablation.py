@@ -20,6 +20,7 @@ from bcgan_tf.reproduction.ablation_settings import (
     DEFENSES,
     AblationSettings,
     ablation_settings,
+    arms_of,
     check_defenses,
 )
 
@@ -82,6 +83,7 @@ def test_every_arm_is_a_setting_of_its_defense(name):
     assert {made[arm].epochs for arm in ARMS if arm != "none"} == {made["boundary"].epochs}
     assert made["plain"].gan_settings().beta == 0 < made["boundary"].gan_settings().beta
     assert made["top2"].gan_settings().boundary_loss == "top2"
+    assert {arm for arm in ARMS if made[arm].refresh_epochs} == {"refreshed"}
     assert {made[arm].dtype for arm in ARMS} == {None if "ibp" in name else "mixed_bfloat16"}
     assert set(CONTROLS) == {arm for arm in ARMS if made[arm].fakes != "boundary"}
 
@@ -108,6 +110,12 @@ def test_only_defenses_with_boundary_samples_inside_are_compared():
     assert check_defenses(("bcgan-ibp", "bcgan-at")) == ("bcgan-at", "bcgan-ibp")
     with pytest.raises(UserError, match="no defense 'pgd-at'"):
         check_defenses(("pgd-at",))
+
+
+def test_the_gan_is_refreshed_inside_adversarial_training():
+    assert arms_of("bcgan-at") == tuple(ARMS)
+    assert set(ARMS) - set(arms_of("bcgan-trades")) == {"refreshed"}
+    assert arms_of("bcgan-trades") == arms_of("bcgan-ibp")
 
 
 @pytest.fixture
@@ -141,7 +149,7 @@ def test_real_trainings_of_two_defenses_share_a_gan_and_a_repeat_trains_nothing(
 ):
     del without_the_suite
     arms = ("none", "plain", "boundary")
-    monkeypatch.setattr(module, "ARMS", {arm: ARMS[arm] for arm in arms})
+    monkeypatch.setattr(module, "arms_of", lambda defense: arms)
     trained = counted(BoundaryTraining, "run")
     document, page = asked(("bcgan-at",))
     gans = sorted(path.name for path in workspace.cache.glob("ablation-gan-*"))
@@ -156,7 +164,7 @@ def test_real_trainings_of_two_defenses_share_a_gan_and_a_repeat_trains_nothing(
     assert COMMAND in text and "boundary - none" in text and "no: worse" in text
 
     with monkeypatch.context() as fewer:
-        fewer.setattr(module, "ARMS", {"boundary": ARMS["boundary"]})
+        fewer.setattr(module, "arms_of", lambda defense: ("boundary",))
         both, _ = asked(("bcgan-trades",))
     assert list(both["runs"]) == ["bcgan-at", "bcgan-trades"] and len(trained) == 8
     assert sorted(path.name for path in workspace.cache.glob("ablation-gan-*")) == gans
@@ -199,3 +207,17 @@ def test_the_page_has_certificates_only_where_there_are_any():
     _, together = ablation_page(document).split("## All defences together")
     assert "| boundary - none | +0.0 (+0.0 to +0.0) | +0.0 (+0.0 to +0.0) | not shown |" in together
     assert "plain" not in together
+
+
+def test_a_refreshed_gan_is_not_what_others_start_from(
+    asked, without_the_suite, workspace, monkeypatch
+):
+    del without_the_suite
+    monkeypatch.setattr(module, "arms_of", lambda defense: ("refreshed", "boundary"))
+    monkeypatch.setitem(ARMS, "refreshed", {**ARMS["refreshed"], "refresh_epochs": 1})
+    document, _ = asked(("bcgan-at",), epochs=2)
+    runs = document["runs"]["bcgan-at"]
+    assert runs["refreshed"]["0"]["model_sha256"] != runs["boundary"]["0"]["model_sha256"]
+    folders = "*-{}-*/checkpoints/gan/epoch-*"
+    last = {arm: max(workspace.cache.glob(folders.format(arm))).name for arm in runs}
+    assert last == {"refreshed": "epoch-0002", "boundary": "epoch-0001"}
