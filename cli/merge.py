@@ -23,6 +23,8 @@ from .command import Command
 @options.common_options()
 def command(
     runs: tuple[str, ...],
+    surrogate: str | None,
+    control: str | None,
     diagnose: bool | None,
     minimum_perturbation: bool | None,
     batch_size: int,
@@ -49,6 +51,7 @@ def command(
     config = shard_merging.common_config(runs)
     chosen = {"diagnose": diagnose, "minimum_perturbation": minimum_perturbation}
     config |= {key: value for key, value in chosen.items() if value is not None}
+    config |= session.described_others(surrogate=surrogate, control=control)
     config["runs_merged"] = list(runs)
     settings = AssessmentSettings.from_dict(config)
     names = list(config["models"])

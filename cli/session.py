@@ -106,8 +106,16 @@ def described_sources(models: Mapping[str, Path], **others: str | None) -> dict[
         "models": {name: str(model) for name, model in models.items()},
         "models_sha256": {name: source_digest(model) for name, model in models.items()},
         **others,
-        **{f"{key}_sha256": source_digest(model) for key, model in others.items() if model},
+        **described_others(**others),
     }
+
+
+def described_others(**others: str | None) -> dict[str, Any]:
+    """Single models of any kind by their option, each with its digest; None has no entry."""
+    from bcgan_tf.model_source import source_digest
+
+    given = {key: model for key, model in others.items() if model}
+    return {**given, **{f"{key}_sha256": source_digest(model) for key, model in given.items()}}
 
 
 def make_repeatable(seed: int, deterministic: bool) -> None:

@@ -103,12 +103,6 @@ def suite_options() -> Decorator:
                 is_flag=True,
                 help="Do not attack images that interval bounds prove: the same accuracy, sooner.",
             ),
-            click.option(
-                "--surrogate", metavar="MODEL", help="Try adversarial examples of this model too."
-            ),
-            click.option(
-                "--control", metavar="MODEL", help="An undefended model, which attacks must break."
-            ),
             _measuring_options(diagnose=True, minimum_perturbation=False),
         ]
     )
@@ -123,6 +117,16 @@ def _measuring_options(*, diagnose: bool | None, minimum_perturbation: bool | No
     after = "" if diagnose is not None else "  [default: as the shards were told]"
     return stack(
         [
+            click.option(
+                "--surrogate",
+                metavar="MODEL",
+                help=f"Try adversarial examples of this model too.{after}",
+            ),
+            click.option(
+                "--control",
+                metavar="MODEL",
+                help=f"An undefended model, which attacks must break.{after}",
+            ),
             click.option(
                 "--diagnose/--no-diagnose",
                 default=diagnose,

@@ -9,10 +9,15 @@ from typing import Any
 
 import click.testing
 import keras
+import numpy as np
 import pytest
 
-from bcgan_tf import pipeline, serving
+from bcgan_tf import assessment, pipeline, serving
+from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.cli import main
+from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation.diagnostics import Diagnosis
+from bcgan_tf.evaluation.gradient_health import GradientHealth
 from bcgan_tf.networks.classifiers import small_cnn
 
 CLEAN = {"clean_accuracy": 0.9, "clean_interval": [0.86, 0.93], "n": 360}
@@ -128,3 +133,22 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
 
     monkeypatch.setattr(serving, "export", export)
     return calls
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Two short attacks in place of a suite; gives what each diagnosis, not done, was told."""
+    told: list[dict[str, Any]] = []
+
+    def attacks(name: str, eps: float, *, norm: str, num_classes: int, **shared: Any):
+        return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=2, **shared)
+
+    def diagnose(*_args: Any, **options: Any) -> Diagnosis:
+        told.append(options)
+        none = np.zeros(3, bool)
+        return Diagnosis((), GradientHealth(~none, False, False, none, none, none), 3, 1, False)
+
+    monkeypatch.setattr(runner, "attacks_of", attacks)
+    monkeypatch.setattr(assessment, "diagnose", diagnose)
+    monkeypatch.setattr(assessment, "loss_curves", lambda *_args, **_options: {"iterations": [0]})
+    return told

@@ -1,4 +1,4 @@
-"""`bcgan-tf attack`: what its options ask for, what it prints, and the merging of shards."""
+"""`bcgan-tf attack`: what its options ask for, and what it prints."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcgan_tf import assessment, serving
+from bcgan_tf import serving
 from bcgan_tf.assessment_settings import SUITES, AssessmentSettings
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.attacks.suites import SUITES as REAL_SUITES
 from bcgan_tf.cli import suite_options
-from bcgan_tf.evaluation import runner
-from bcgan_tf.evaluation.diagnostics import Diagnosis
-from bcgan_tf.evaluation.gradient_health import GradientHealth
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs import RunDirectory
 
@@ -183,72 +180,7 @@ def test_the_table_and_the_json(cli, pipeline_calls: Calls, model_file: Path) ->
     assert found["models"]["original"]["evaluations"][0]["robust_accuracy"] == 0.5
 
 
-def test_help_tells_of_merge(cli) -> None:
-    text = cli("attack", "--help").stdout
-    assert "bcgan-tf attack merge [OPTIONS] RUN..." in text and "8/255" in text
-    text = cli("attack", "merge", "--help").stdout
-    assert text.startswith("Usage: bcgan-tf attack merge [OPTIONS] RUN...")
-    result = cli("attack", "merge")
-    assert result.exit_code == 2 and "give the folders of the runs" in result.stderr
-
-
 # ---- The whole way, with two short attacks on real digits
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    def attacks(name: str, eps: float, *, norm: str, num_classes: int, **shared: Any):
-        return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=2, **shared)
-
-    def diagnose(*_args: Any, **_options: Any) -> Diagnosis:
-        none = np.zeros(3, bool)
-        return Diagnosis((), GradientHealth(~none, False, False, none, none, none), 3, 1, False)
-
-    monkeypatch.setattr(runner, "attacks_of", attacks)
-    monkeypatch.setattr(assessment, "diagnose", diagnose)
-    monkeypatch.setattr(assessment, "loss_curves", lambda *_args, **_options: {"iterations": [0]})
-
-
-def _arrays(run: str) -> dict[str, np.ndarray]:
-    with np.load(Path(run, "evaluation-original.npz")) as found:
-        return {name: found[name] for name in found.files if name != "settings"}
-
-
-def test_three_shards_merged_are_one_run(cli, short, model_file: Path) -> None:
-    flags = ["--eps", "0.05", "--n", "40", "--json"]
-    whole = cli(*BASE, *flags, "--run-dir", "whole")
-    assert whole.exit_code == 0, whole.stderr
-    assert "original: FGSM: 40 of 40 left" in whole.stderr.splitlines()
-    for number in (1, 2, 3):
-        result = cli(*BASE, *flags, "--shard", f"{number}/3", "--run-dir", f"s{number}")
-        assert result.exit_code == 0, result.stderr
-    merged = cli("attack", "merge", "s2", "s1", "s3", "--run-dir", "m", "--json")
-    assert merged.exit_code == 0, merged.stderr
-    expected, found = _arrays("whole"), _arrays("m")
-    assert found.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
-    ours, theirs = (
-        json.loads(result.stdout)["models"]["original"]["evaluations"][0]
-        for result in (merged, whole)
-    )
-    assert ours["verdict"] == theirs["verdict"] and ours["n"] == 40
-    assert ours["robust_accuracy"] == theirs["robust_accuracy"]
-    assert (Path("m", "report.html")).is_file() and RunDirectory.open("m").command == "merge"
-
-    again = cli("attack", "merge", "--run-dir", "m", "--resume", "--json")
-    assert again.exit_code == 0, again.stderr
-    assert json.loads(again.stdout) == json.loads(merged.stdout)
-    missing = cli("attack", "merge", "s1", "s3", "--run-dir", "n")
-    assert missing.exit_code == 1 and "some are missing" in missing.stderr
-
-    small_cnn((8, 8, 1), 10, seed=1).save(model_file)
-    changed = cli("attack", "merge", "s1", "s2", "s3", "--run-dir", "o")
-    assert changed.exit_code == 1 and "no longer what the shards attacked" in changed.stderr
-    model_file.unlink()
-    bare = cli("attack", "merge", "s1", "s2", "s3", "--no-diagnose", "--run-dir", "p")
-    assert bare.exit_code == 0, bare.stderr
-    assert "worst case" in bare.stdout and "No verdict: not diagnosed." in bare.stdout
 
 
 def test_a_killed_attack_goes_on(cli, short, model_file: Path, monkeypatch) -> None:
