@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ class History:
 
     Args:
         file: the CSV file; made by the first :meth:`append`.
+        appended: called after every :meth:`append`.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, appended: Callable[[], None] | None = None) -> None:
         self.file = file
+        self._appended = appended
 
     def append(self, stage: str, epoch: int, values: Mapping[str, Any]) -> None:
         """Adds the numbers of one finished epoch, on disk when it returns.
@@ -42,6 +44,8 @@ class History:
             stream.write(_text([_HEADER, *rows] if new else rows))
             stream.flush()
             os.fsync(stream.fileno())
+        if self._appended is not None:
+            self._appended()
 
     def write(self, stage: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Puts a whole training's logs in place of what the file has of the stage.

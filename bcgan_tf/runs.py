@@ -7,6 +7,7 @@
         env.json        Python, package versions, processors, devices (no host name, no paths)
         stages.json     which stages are finished, and what each left behind
         history.csv     stage, epoch, metric, value: one row a number, as training goes
+        elapsed.json    the seconds of a stage that is not finished, up to its last epoch
         metrics.json    the results (``bcgan_tf.report.page`` describes it)
         checkpoints/    figures/    report.html
 
@@ -30,6 +31,7 @@ from bcgan_tf.files import PARTIAL_SUFFIX, FolderLock, as_json, read_json, write
 from bcgan_tf.history import History
 
 _LOCK = ".lock"
+_ELAPSED = "elapsed.json"
 
 
 class RunDirectory:
@@ -64,7 +66,7 @@ class RunDirectory:
         self.command = command
         self.config = config
         self.command_line = command_line
-        self.history = History(path / "history.csv")
+        self.history = History(path / "history.csv", self._note_elapsed)
         self.checkpoints = path / "checkpoints"
         self.figures = path / "figures"
         self._lock = lock
@@ -120,7 +122,9 @@ class RunDirectory:
         except BaseException:
             lock.release()
             raise
-        return cls(folder, command, settings, found.get("command_line", ""), lock)
+        run = cls(folder, command, settings, found.get("command_line", ""), lock)
+        run._stage_started -= run._elapsed_before()
+        return run
 
     @classmethod
     def check_startable(cls, path: str | Path, *, resume: bool = False) -> None:
@@ -211,8 +215,22 @@ class RunDirectory:
         return self._stages()[name]["payload"]
 
     def stage_seconds(self) -> dict[str, float]:
-        """Seconds that each finished stage took, in the order they ended (its last try only)."""
+        """Seconds that each finished stage took, in the order they ended.
+
+        Of tries that were killed, up to their last finished epoch; what came after was lost.
+        """
         return {name: stage["seconds"] for name, stage in self._stages().items()}
+
+    def _note_elapsed(self) -> None:
+        seconds = round(time.monotonic() - self._stage_started, 3)
+        content = {"stages_finished": len(self._stages()), "seconds": seconds}
+        write_json(self.path / _ELAPSED, content)
+
+    def _elapsed_before(self) -> float:
+        """Seconds of the stage that a kill interrupted."""
+        found = self._read(_ELAPSED)
+        of_this_stage = found.get("stages_finished") == len(self._stages())
+        return found["seconds"] if of_this_stage else 0.0
 
     def _stages(self) -> dict[str, Any]:
         return self._read("stages.json")

@@ -148,6 +148,34 @@ def test_stages_are_remembered(tmp_path: Path) -> None:
         assert list(run.stage_seconds()) == ["train", "harden"]
 
 
+def test_the_time_of_a_stage_counts_what_a_kill_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("bcgan_tf.runs.time.monotonic", lambda: now[0])
+
+    def step(seconds: float) -> None:
+        now[0] += seconds
+
+    with RunDirectory.create(tmp_path, "run", CONFIG) as run:
+        step(3)
+        run.finish_stage("train")
+        step(10)
+        run.history.append("gan", 1, {"loss": 1})
+        step(4)  # lost: killed within an epoch
+    now[0] = 7.0  # another boot of the machine
+    with RunDirectory.create(tmp_path, "run", CONFIG, resume=True) as run:
+        step(5)
+        run.history.append("gan", 2, {"loss": 1})
+    with RunDirectory.create(tmp_path, "run", CONFIG, resume=True) as run:
+        step(1)
+        run.finish_stage("gan")
+    with RunDirectory.create(tmp_path, "run", CONFIG, resume=True) as run:
+        step(2)  # nothing of the stage before
+        run.finish_stage("harden")
+    assert run.stage_seconds() == {"train": 3.0, "gan": 16.0, "harden": 2.0}
+
+
 def test_another_environment_is_noted_on_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
