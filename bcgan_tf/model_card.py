@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
 from bcgan_tf.runs import RunDirectory
 
@@ -73,8 +76,29 @@ def with_evaluation(card: Mapping[str, Any], run: RunDirectory, sha256: str) -> 
         "clean_accuracy": entries[0]["clean_accuracy"],
         "robust_accuracy": [*map(_worst_case, entries), *(card.get("robust_accuracy") or ())],
         **({"certified_accuracy": certified} if certified else {}),
-        "evaluation": {"run": run.path.name, "command": run.command_line},
+        "evaluation": {"run": run.path.name, "command": _repeating(run)},
     }
+
+
+def _repeating(run: RunDirectory) -> str:
+    """The command line that repeats an evaluation, of merged shards that of the whole at once."""
+    if run.command != "merge":
+        return run.command_line
+    settings = AssessmentSettings.from_dict(run.config)
+    words = ["bcgan-tf", "attack", *run.config["models"].values()]
+    words += ["--dataset", run.config["dataset"], "--eps", repr(settings.eps)]
+    for field in dataclasses.fields(settings):
+        value, flag = getattr(settings, field.name), field.name.replace("_", "-")
+        if field.name == "eps" or value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
+    for other in ("surrogate", "control"):
+        if run.config.get(other):
+            words += [f"--{other}", run.config[other]]
+    return shlex.join(words)
 
 
 def _worst_case(entry: Mapping[str, Any]) -> dict[str, Any]:

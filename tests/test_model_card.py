@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bcgan_tf import model_card
+from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.runs import RunDirectory
 
 ENTRY = {
@@ -35,3 +36,23 @@ def test_the_worst_case_stands_before_single_attacks(tmp_path: Path) -> None:
     assert card["certified_accuracy"] == [{"eps": 0.3, **ENTRY["certified"]}]
     assert card["evaluation"] == {"run": "run", "command": "again"}
     assert before["robust_accuracy"] == [PGD] and before["clean_accuracy"] == 0.97
+
+
+def test_merged_shards_are_repeated_by_one_command(tmp_path: Path) -> None:
+    settings = AssessmentSettings(eps=8 / 255, n=0, norm="l2", diagnose=False)
+    config = {
+        "dataset": "cifar10",
+        **settings.to_dict(),
+        "models": {"net": "my net.keras"},
+        "models_sha256": {"net": "1"},
+        "surrogate": None,
+        "control": "plain.keras",
+        "runs_merged": ["s1", "s2"],
+    }
+    with RunDirectory.create(tmp_path / "m", "merge", config, command_line="attack merge") as run:
+        run.write_metrics({"models": {"net": {"evaluations": [ENTRY]}}})
+    command = model_card.with_evaluation({}, run, "1")["evaluation"]["command"]
+    assert command == (
+        "bcgan-tf attack 'my net.keras' --dataset cifar10 --eps 0.03137254901960784 --norm l2 "
+        "--n 0 --no-diagnose --control plain.keras"
+    )
