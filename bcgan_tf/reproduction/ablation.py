@@ -11,7 +11,11 @@ from typing import Any
 
 from bcgan_tf.certification import certified_accuracy
 from bcgan_tf.classifier_io import load_classifier
-from bcgan_tf.defenses.boundary_adversarial import GENERATED, BoundaryTraining
+from bcgan_tf.defenses.boundary_adversarial import (
+    GENERATED,
+    BoundaryTraining,
+    JudgedBoundaryTraining,
+)
 from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import PARTIAL_SUFFIX, as_json, file_digest, read_json, replace_file, write_json
@@ -146,9 +150,10 @@ def _trained(
     assert isinstance(chosen, BoundaryTraining)
     identity = {**lasting_settings(chosen), "original": file_digest(original)}
     with workspace.open_run("harden", f"ablation-{defense}-{arm}", identity) as run:
-        gan = workspace.cache / f"ablation-gan-{_gan_digest(workspace, chosen, original)}"
-        if chosen.fakes in GENERATED and gan.exists():
-            _copy_folder(gan, run.checkpoints / "gan")
+        shared_folders = _shared_folders(workspace, chosen, original)
+        for name, folder in shared_folders.items():
+            if folder.exists():
+                _copy_folder(folder, run.checkpoints / name)
         file = harden(
             run,
             workspace.data,
@@ -158,21 +163,25 @@ def _trained(
             options=options,
             **shared,
         )
-        if chosen.fakes in GENERATED and not chosen.refresh_epochs:  # as it was before training
-            _copy_folder(run.checkpoints / "gan", gan)
+        for name, folder in shared_folders.items():
+            if name != "gan" or not chosen.refresh_epochs:  # as it was before the training
+                _copy_folder(run.checkpoints / name, folder)
     return original, file
 
 
-def _gan_digest(workspace: Workspace, defense: BoundaryTraining, original: Path) -> str:
-    """What the GAN depends on: arms of several defences share one."""
-    return digest(
-        {
-            "dataset": workspace.data.name,
-            "seed": workspace.seed,
-            "gan": dataclasses.asdict(defense.gan_settings()),
-            "original": file_digest(original),
-        }
-    )
+def _shared_folders(
+    workspace: Workspace, defense: BoundaryTraining, original: Path
+) -> dict[str, Path]:
+    """What arms of several defences share, by its folder in a run's: its place in the cache."""
+    if defense.fakes not in GENERATED:
+        return {}
+    known = {"dataset": workspace.data.name, "seed": workspace.seed}
+    gan = {"gan": dataclasses.asdict(defense.gan_settings()), "original": file_digest(original)}
+    found = {"gan": workspace.cache / f"ablation-gan-{digest(known | gan)}"}
+    if isinstance(defense, JudgedBoundaryTraining) and defense.oracle_epochs:
+        oracle = {"epochs": defense.oracle_epochs, "batch_size": defense.batch_size}
+        found["oracle"] = workspace.cache / f"ablation-oracle-{digest(known | oracle)}"
+    return found
 
 
 def _copy_folder(source: Path, target: Path) -> None:

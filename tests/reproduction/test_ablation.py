@@ -153,8 +153,15 @@ def test_real_trainings_of_two_defenses_share_a_gan_and_a_repeat_trains_nothing(
     trained = counted(BoundaryTraining, "run")
     document, page = asked(("bcgan-at",))
     gans = sorted(path.name for path in workspace.cache.glob("ablation-gan-*"))
-    # Two arms have one, each with both seeds.
+    # Two arms have one, each with both seeds; the oracle is the same for both.
     assert len(gans) == 4 and len(trained) == 6
+    assert len(list(workspace.cache.glob("ablation-oracle-*"))) == 2
+    histories = {
+        arm: [file.read_text() for file in workspace.cache.glob(f"*-at-{arm}-*/history.csv")]
+        for arm in ("plain", "boundary")
+    }
+    assert [text.count("\noracle,1,loss,") for text in histories["plain"]] == [1, 1]
+    assert [text.count("\noracle,") for text in histories["boundary"]] == [0, 0]
     runs = document["runs"]["bcgan-at"]
     assert tuple(runs) == arms and all(list(found) == ["0", "1"] for found in runs.values())
     assert runs["none"]["0"]["standard"]["accuracy"] == 0.2
