@@ -27,6 +27,7 @@ __all__ = [
     "HARDENED",
     "assess_models",
     "attack",
+    "chosen_defense",
     "export",
     "harden",
     "measure_clean",

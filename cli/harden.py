@@ -64,6 +64,8 @@ def command(
         **session.described({"original": classifier}),
         "defense": defense,
     }
+    # Before there is a folder, which a corrected command could not begin in.
+    pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
     with session.open_run("harden", config, run_dir=run_dir, resume=resume) as run:
         path = pipeline.harden(
             run,

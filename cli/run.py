@@ -78,6 +78,8 @@ def command(
         "defense": defense,
         "defense_options": [f"{name}={value}" for name, value in changes.items()],
     }
+    # Before there is a folder, which a corrected command could not begin in.
+    pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
     with session.open_run("run", config, run_dir=run_dir, resume=resume) as run:
         metrics = pipeline.run(
             run,

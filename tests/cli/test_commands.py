@@ -69,6 +69,17 @@ def test_options_of_the_gan_are_not_ignored_in_silence(
     assert not pipeline_calls and not Path("a").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "harden"])
+def test_a_setting_that_cannot_be_leaves_no_folder(
+    cli, pipeline_calls: Calls, model_file: Path, command: str
+) -> None:
+    flags = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
+    result = cli(command, *flags, "-o", "nonsense=1")
+    assert result.exit_code == 1 and "pgd-at has no option 'nonsense'" in result.stderr
+    assert not Path("a").exists()
+    assert cli(command, *flags).exit_code == 0
+
+
 def test_run_does_not_attack_a_search_without_limits(cli, pipeline_calls: Calls) -> None:
     result = cli("run", "--dataset", "digits", "--defense", "defense-gan", "--run-dir", "a")
     assert result.exit_code == 2 and "harden --defense defense-gan" in result.stderr

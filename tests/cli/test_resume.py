@@ -12,7 +12,7 @@ from bcgan_tf.runs import RunDirectory
 
 Calls = list[SimpleNamespace]
 FIRST = (
-    "run --dataset digits --run-dir a --seed 3 --defense bcgan --beta 0.7 --dtype x "
+    "run --dataset digits --run-dir a --seed 3 --defense bcgan --beta 0.7 --dtype float32 "
     "--attack-eps 0.1,8/255"
 )
 

@@ -62,13 +62,13 @@ def test_the_order_of_the_flags_does_not_matter(cli, pipeline_calls: Calls, file
 
 
 def test_every_kind_of_setting_comes_through(cli, pipeline_calls: Calls) -> None:
-    flags = "--dataset digits --preset paper --attack-eps 8/255,0.1 --spectral-norm --dtype x"
+    flags = "--dataset digits --preset paper --attack-eps 8/255,0.1 --spectral-norm --dtype float32"
     flags += " --defense bcgan --devices 2"
     result = cli("run", *flags.split(), BCGAN_TF_EMA="0.9")
     assert result.exit_code == 0, result.stderr
     call = pipeline_calls[-1]
     assert call.recipe.attack_eps == (8 / 255, 0.1)
-    assert call.recipe.spectral_norm is True and call.recipe.dtype == "x"
+    assert call.recipe.spectral_norm is True and call.recipe.dtype == "float32"
     assert call.recipe.ema == 0.9 and call.devices == 2
     assert call.recipe.gan_epochs == recipe("digits", "paper").gan_epochs
     assert str(call.saved_models_dir) == "saved_models" and call.classifier is None
