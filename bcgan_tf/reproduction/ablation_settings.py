@@ -21,7 +21,7 @@ ARMS: dict[str, dict[str, Any]] = {
     # The boundary of the network that is becoming robust, instead of that of the clean one.
     "refreshed": {"fakes": "boundary", "refresh_epochs": 3},
 }
-# Where the GAN's further epochs would be most of the training's time they are left out.
+# The GAN's further epochs cost nearly as much again: one defence shows whether they are worth it.
 _ONLY_OF = {"refreshed": ("bcgan-at",)}
 CONTROLS = ("none", "duplicates", "plain")
 MOST_SEEDS = 10
