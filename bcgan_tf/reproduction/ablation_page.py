@@ -47,9 +47,9 @@ def paired_difference(
 
 
 def answer(difference: tuple[float, float, int] | None) -> str:
-    """``yes``, ``no: worse``, or that the interval holds both."""
+    """``yes``, ``no: worse``, or that the interval holds both, or that there is none."""
     if difference is None:
-        return "not run"
+        return "too few seeds"
     mean, half, _ = difference
     if mean - half > 0:
         return "yes"

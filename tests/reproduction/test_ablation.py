@@ -63,7 +63,7 @@ def test_of_several_defences_a_seed_counts_once():
 @pytest.mark.parametrize(
     ("difference", "expected"),
     [
-        (None, "not run"),
+        (None, "too few seeds"),
         ((0.02, 0.01, 3), "yes"),
         ((-0.02, 0.01, 3), "no: worse"),
         ((0.01, 0.02, 3), "not shown"),
