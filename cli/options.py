@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -264,14 +264,22 @@ def check_belongs(defense: str) -> None:
     """
     if defense == "bcgan":
         return
-    context = click.get_current_context()
-    for name in RECIPE_HELP["harden"]:
-        if context.get_parameter_source(name) != ParameterSource.DEFAULT:
-            flag = "--" + name.replace("_", "-")
-            raise click.UsageError(
-                f"{flag} belongs to the defense bcgan; add --defense bcgan, or give {defense} "
-                "settings of its own as -o NAME=VALUE"
-            )
+    anywhere = set(ParameterSource) - {ParameterSource.DEFAULT}
+    if flag := first_given(click.get_current_context(), RECIPE_HELP["harden"], anywhere):
+        raise click.UsageError(
+            f"{flag} belongs to the defense bcgan; add --defense bcgan, or give {defense} "
+            "settings of its own as -o NAME=VALUE"
+        )
+
+
+def first_given(
+    context: click.Context, names: Iterable[str], sources: Collection[ParameterSource]
+) -> str | None:
+    """The flag of the first of these options whose value is from one of ``sources``."""
+    for name in names:
+        if context.get_parameter_source(name) in sources:
+            return "--" + name.replace("_", "-")
+    return None
 
 
 def named_values(given: tuple[str, ...]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from bcgan_tf.assessment_settings import DEFAULT_EPS, NORMS, SUITES, UNITS, parse_shard
 
-from .options import RECIPE_HELP, Decorator, number, stack
+from .options import RECIPE_HELP, Decorator, first_given, number, stack
 
 
 class _FiniteNumber(click.ParamType):
@@ -162,11 +162,10 @@ def check_suite_options(ctx: click.Context) -> None:
         click.UsageError: one of the other kind was given.
     """
     first_look = ctx.params["suite"] == FIRST_LOOK
-    for name in _SUITE_OPTIONS if first_look else FIRST_LOOK_OPTIONS:
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            flag, suite = "--" + name.replace("_", "-"), ctx.params["suite"]
-            other = "the other suites have" if first_look else f"--suite {FIRST_LOOK} has"
-            raise click.UsageError(f"--suite {suite} has no {flag}; {other} it", ctx)
+    others = _SUITE_OPTIONS if first_look else FIRST_LOOK_OPTIONS
+    if flag := first_given(ctx, others, {ParameterSource.COMMANDLINE}):
+        other = "the other suites have" if first_look else f"--suite {FIRST_LOOK} has"
+        raise click.UsageError(f"--suite {ctx.params['suite']} has no {flag}; {other} it", ctx)
 
 
 def chosen_eps(dataset: str, eps: float | None, norm: str) -> float:

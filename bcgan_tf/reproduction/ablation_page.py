@@ -77,7 +77,7 @@ def ablation_page(document: Document) -> str:
         if defense in document["runs"]:
             lines += ["", f"## {defense}", "", *_section(document["runs"][defense])]
     if len(document["runs"]) > 1:
-        lines += _together([runs for _, runs in sorted(document["runs"].items())])
+        lines += _together(list(document["runs"].values()))
     return "\n".join([*lines, "", *_made_with(document)]) + "\n"
 
 
