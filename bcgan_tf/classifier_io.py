@@ -7,10 +7,8 @@ that a wrong model fails with one line instead of with meaningless robustness fi
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import keras
 import numpy as np
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.keras_file import first_line, read_keras_file
 from bcgan_tf.output_activation import PROBABILITY_ACTIVATIONS, final_activation
 
 _PROBE_ROWS = 8
@@ -28,9 +27,6 @@ _SMALLEST_SPAN = 0.02
 _PIXELWISE = re.compile(
     r"Rescaling|Normalization|TrueDivide|Divide|Multiply|Subtract|Add|Cast|Reshape|ExpandDims|"
     r"Flatten|Permute|Transpose|Resizing|CenterCrop|ZeroPadding2D|Random.*|GaussianNoise"
-)
-_CUSTOM = re.compile(
-    r"(?:Could not (?:locate|deserialize)|Unknown) (?:class|function|layer|object):? '([^']+)'"
 )
 
 
@@ -64,7 +60,7 @@ def load_classifier(
     """
     if isinstance(model_or_path, str | os.PathLike):
         name = os.fspath(model_or_path)
-        model = _read(Path(model_or_path))
+        model = read_keras_file(Path(model_or_path))
     else:
         name = "the classifier"
         model = model_or_path
@@ -100,50 +96,6 @@ def input_shape(classifier: keras.Model) -> tuple[int | None, ...] | None:
             "(keras.Model(images, logits))"
         )
     return tuple(shape[1:])
-
-
-def _read(path: Path) -> Any:
-    again = "save the whole model again: model.save('classifier.keras')"
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a Keras file; {again}")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give the path of a .keras file")
-    if path.name.endswith(".weights.h5"):
-        raise UserError(f"{path} holds weights without their model; {again}")
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise UserError(f"{path} is no .keras or .h5 file; {again}")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is cut short or no .keras file; {again}")
-    try:
-        _know_own_classes(path)
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # whatever is in a user's file, and however Keras words it
-        text = str(error)
-        custom = _CUSTOM.search(text)
-        if custom:
-            raise UserError(
-                f"{path} contains the custom object {custom[1]!r}, which Keras does not know here; "
-                "load it in Python with keras.models.load_model(path, custom_objects={...}) and "
-                "give the model object, or rebuild it from built-in layers"
-            ) from error
-        if "Lambda" in text:
-            raise UserError(
-                f"{path} contains a Lambda layer, whose code is not run unasked; if you trust it, "
-                "load it in Python with keras.models.load_model(path, safe_mode=False) and give "
-                "the model object, or rebuild it from built-in layers"
-            ) from error
-        raise UserError(
-            f"{path} cannot be read as a Keras model ({_first_line(error)}); {again}"
-        ) from error
-
-
-def _know_own_classes(path: Path) -> None:
-    """Imports what a hardened classifier may be made of, where a file has it: Defense-GAN."""
-    if path.suffix != ".keras":
-        return
-    with zipfile.ZipFile(path) as archive:
-        if b'"bcgan_tf>' in archive.read("config.json"):
-            importlib.import_module("bcgan_tf.models.defended_classifier")
 
 
 def _checked_shape(name: str, model: keras.Model, wanted: Sequence[int] | None) -> tuple[int, ...]:
@@ -247,7 +199,7 @@ def _probe(name: str, model: keras.Model, shape: tuple[int, ...]) -> np.ndarray:
     except Exception as error:  # a user's own code runs here
         raise UserError(
             f"{name} fails on a batch of float32 images {shape} in [0, 1], training=False "
-            f"({_first_line(error)}); check its input shape"
+            f"({first_line(error)}); check its input shape"
         ) from error
     if isinstance(outputs, dict | list | tuple):
         raise UserError(
@@ -298,8 +250,3 @@ def _inputs(model: keras.Model) -> list[Any]:
         return list(model.inputs)
     except AttributeError:
         return []
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

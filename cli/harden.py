@@ -37,10 +37,10 @@ def command(
     as_json: bool,
     **recipe_options: Any,
 ) -> None:
-    """Harden a classifier: boundary samples, adversarial training, distillation, Defense-GAN.
+    """Harden a classifier: adversarial training, boundary samples, distillation, Defense-GAN.
 
     The options below that speak of the GAN and of refinement belong to the defence `bcgan`; every
-    setting of a defence can be given as --option NAME=VALUE.
+    setting of a defence can be given as --option NAME=VALUE, and a wrong NAME lists them.
     """
     options.check_belongs(defense)
     recipe = options.chosen_recipe(dataset, recipe_options)

@@ -48,7 +48,7 @@ def command(
     """Train, harden, attack, export and report, in a row.
 
     The options below that speak of the GAN and of refinement belong to the defence `bcgan`; every
-    setting of a defence can be given as --option NAME=VALUE.
+    setting of a defence can be given as --option NAME=VALUE, and a wrong NAME lists them.
 
     A run that was killed goes on with --run-dir and --resume, with the same result.
     """
