@@ -202,6 +202,18 @@ def _rising(layer: Any, inputs: list[Box]) -> Box:
     return Box(layer([box.lower for box in inputs]), layer([box.upper for box in inputs]))
 
 
+def _resizing(layer: Any, inputs: list[Box]) -> Box:
+    if layer.interpolation not in ("nearest", "bilinear"):
+        raise _unbounded(layer, f"interpolates {layer.interpolation}, with negative weights")
+    return _rising(layer, inputs)
+
+
+def _exponential_linear(layer: Any, inputs: list[Box]) -> Box:
+    if layer.alpha < 0:
+        raise _unbounded(layer, "falls below zero")
+    return _rising(layer, inputs)
+
+
 def _rectified(layer: Any, inputs: list[Box]) -> Box:
     if layer.max_value is not None and layer.max_value < layer.threshold:
         raise _unbounded(layer, "falls where it is cut off")
@@ -217,13 +229,18 @@ LAYERS: dict[type, _Rule] = {
     keras.layers.BatchNormalization: _batch_normalization,
     keras.layers.Activation: lambda layer, inputs: _activated(layer, inputs[0]),
     keras.layers.ReLU: _rectified,
+    keras.layers.ELU: _exponential_linear,
+    keras.layers.Resizing: _resizing,
     **dict.fromkeys(
         (
             keras.layers.LeakyReLU,
+            keras.layers.Normalization,  # by a standard deviation, which is positive
             keras.layers.Flatten,
             keras.layers.Reshape,
+            keras.layers.Permute,
             keras.layers.ZeroPadding2D,
             keras.layers.Cropping2D,
+            keras.layers.CenterCrop,
             keras.layers.MaxPooling2D,
             keras.layers.AveragePooling2D,
             keras.layers.GlobalMaxPooling2D,
@@ -231,6 +248,7 @@ LAYERS: dict[type, _Rule] = {
             keras.layers.Add,
             keras.layers.Average,
             keras.layers.Maximum,
+            keras.layers.Minimum,
             keras.layers.Concatenate,
         ),
         _rising,
@@ -240,8 +258,19 @@ LAYERS: dict[type, _Rule] = {
         (
             keras.layers.Dropout,
             keras.layers.SpatialDropout2D,
+            keras.layers.AlphaDropout,
+            keras.layers.GaussianDropout,
             keras.layers.GaussianNoise,
             ResumableDropout,
+            keras.layers.Identity,
+            keras.layers.RandomBrightness,
+            keras.layers.RandomContrast,
+            keras.layers.RandomErasing,
+            keras.layers.RandomFlip,
+            keras.layers.RandomRotation,
+            keras.layers.RandomShear,
+            keras.layers.RandomTranslation,
+            keras.layers.RandomZoom,
         ),
         _identity,
     ),
@@ -251,9 +280,14 @@ _RISING_FUNCTIONS = (
     keras.activations.relu,
     keras.activations.relu6,
     keras.activations.leaky_relu,
+    keras.activations.elu,
+    keras.activations.selu,
+    keras.activations.celu,
     keras.activations.sigmoid,
+    keras.activations.hard_sigmoid,
     keras.activations.tanh,
     keras.activations.softplus,
+    keras.activations.softsign,
 )
 
 

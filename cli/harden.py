@@ -65,7 +65,8 @@ def command(
         "defense": defense,
     }
     # Before there is a folder, which a corrected command could not begin in.
-    pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
+    chosen = pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
+    chosen.check(original, data)
     with session.open_run("harden", config, run_dir=run_dir, resume=resume) as run:
         path = pipeline.harden(
             run,

@@ -79,7 +79,9 @@ def command(
         "defense_options": [f"{name}={value}" for name, value in changes.items()],
     }
     # Before there is a folder, which a corrected command could not begin in.
-    pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
+    chosen = pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
+    if model is not None:
+        chosen.check(model, data)
     with session.open_run("run", config, run_dir=run_dir, resume=resume) as run:
         metrics = pipeline.run(
             run,

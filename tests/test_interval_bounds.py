@@ -69,6 +69,9 @@ def test_pixelwise_layers_by_hand():
         L.ReLU(max_value=0.5): ([0.0], [0.5]),
         L.ReLU(negative_slope=0.5): ([-0.1], [1.0]),
         L.LeakyReLU(0.25): ([-0.05], [1.0]),
+        L.ELU(2.0): ([2 * np.expm1(-0.2)], [1.0]),
+        L.Normalization(axis=None, mean=0.5, variance=0.25): ([-1.4], [1.0]),
+        L.Normalization(axis=None, mean=0.5, variance=0.25, invert=True): ([0.4], [1.0]),
         L.Activation("relu"): ([0.0], [1.0]),
         L.Dropout(0.9): ([-0.2], [1.0]),
         ResumableDropout(0.9): ([-0.2], [1.0]),
@@ -120,6 +123,30 @@ def nested():
     return keras.Sequential([keras.Input((6, 6, 1)), L.Rescaling(2.0, -1.0), inner, L.Dense(3)])
 
 
+def of_a_user():
+    """What Keras' guides put in front of a network, and what predicts nothing."""
+    normalization = L.Normalization()
+    normalization.adapt(RNG.uniform(-1, 3, (50, 7, 8, 1)))
+    shifting = [L.RandomFlip(), L.RandomRotation(0.1), L.RandomTranslation(0.1, 0.1)]
+    coloring = [L.RandomContrast(0.2), L.RandomBrightness(0.2, value_range=(0, 1))]
+    augmentation = keras.Sequential([*shifting, *coloring, L.RandomZoom(0.1), L.RandomShear(0.1)])
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            augmentation,
+            L.Resizing(7, 8),
+            normalization,
+            L.RandomErasing(),
+            L.CenterCrop(6, 6),
+            L.Conv2D(4, 3, activation="elu"),
+            L.Permute((3, 1, 2)),
+            L.Flatten(),
+            L.GaussianDropout(0.5),
+            L.Dense(3),
+        ]
+    )
+
+
 def nested_in_a_graph():
     """A part that stands in two models, and is the last layer of one."""
     image = keras.Input((6, 6, 1))
@@ -143,6 +170,7 @@ NETWORKS = {
     "oracle": lambda: oracle((6, 6, 1), 3),
     "residual": residual,
     "nested": nested,
+    "of_a_user": of_a_user,
     "nested_in_a_graph": nested_in_a_graph,
     "shared": shared,
     "tanh": lambda: functional(
@@ -213,6 +241,8 @@ class Subclassed(keras.Model):
         (lambda: functional((4,), Doubling(2, name="twice")), "Doubling 'twice' has no"),
         (lambda: functional((4,), L.Dense(2, dtype="mixed_bfloat16")), "computes in bfloat16"),
         (lambda: functional((4,), L.ReLU(max_value=1.0, threshold=2.0)), "where it is cut off"),
+        (lambda: functional((4,), L.ELU(-1.0)), "falls below zero"),
+        (lambda: functional((4, 4, 1), L.Resizing(8, 8, "bicubic")), "interpolates bicubic"),
         (lambda: functional((4, 3), L.BatchNormalization(axis=1)), "the last axis"),
         (two_inputs, "has not one input"),
         (Subclassed, "Subclassed .* is no functional model"),

@@ -64,14 +64,21 @@ class Defense(abc.ABC):
             A new classifier of the same architecture.
 
         Raises:
-            UserError: the classifier does not fit the data, a batch does not divide over the
-                devices, or the training became non-finite.
+            UserError: as of :meth:`check`, or the training became non-finite.
         """
-        load_classifier(classifier, image_shape=data.image_shape, num_classes=data.num_classes)
+        self.check(classifier, data)
         folder = Path(directory) if directory is not None else None
         return self.run(
             classifier, data, directory=folder, resume=resume, callbacks=callbacks or (lambda _: ())
         )
+
+    def check(self, classifier: keras.Model, data: Dataset) -> None:
+        """Refuses, before any training, what :meth:`harden` could not train with these two.
+
+        Raises:
+            UserError: the classifier does not fit the data, or either of them not this defence.
+        """
+        load_classifier(classifier, image_shape=data.image_shape, num_classes=data.num_classes)
 
     @abc.abstractmethod
     def run(

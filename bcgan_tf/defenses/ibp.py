@@ -78,7 +78,7 @@ class IBPTraining(RobustTraining):
             raise UserError(f"start is {self.start!r}; choose {' or '.join(STARTS)}")
 
     def check(self, classifier: keras.Model, data: Dataset) -> None:
-        """See :meth:`RobustTraining.check`; a classifier that cannot be bounded too."""
+        """See :meth:`RobustTraining.check`; refuses a classifier that cannot be bounded too."""
         super().check(classifier, data)
         require_bounds(classifier)
 

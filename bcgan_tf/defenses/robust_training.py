@@ -100,13 +100,13 @@ class RobustTraining(Defense):
         return keras.optimizers.Adam(ConstantThenLinear(self.learning_rate, steps // 2, steps))
 
     def check(self, classifier: keras.Model, data: Dataset) -> None:
-        """Refuses, before any training, what could not be trained later.
+        """See :meth:`Defense.check`.
 
         Raises:
-            UserError: the batch does not divide over the devices or is larger than the data, or
-                vectors are to be shifted.
+            UserError: too where the batch does not divide over the devices or is larger than the
+                data, or vectors are to be shifted.
         """
-        del classifier
+        super().check(classifier, data)
         if self.augment != "none" and len(data.image_shape) != 3:
             raise UserError(f"augment={self.augment} moves images; choose augment=none for vectors")
         check_batch_size(self.batch_size, strategy(self.devices))
@@ -122,7 +122,6 @@ class RobustTraining(Defense):
         callbacks: StageCallbacks,
     ) -> keras.Model:
         """See :meth:`Defense.harden`."""
-        self.check(classifier, data)
         added = self.prepare(classifier, data, directory, resume, callbacks)
         trainer = self.build_trainer(classifier, data, added)
         best = self.best_of(

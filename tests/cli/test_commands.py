@@ -74,9 +74,13 @@ def test_a_setting_that_cannot_be_leaves_no_folder(
     cli, pipeline_calls: Calls, model_file: Path, command: str
 ) -> None:
     flags = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
-    result = cli(command, *flags, "-o", "nonsense=1")
-    assert result.exit_code == 1 and "pgd-at has no option 'nonsense'" in result.stderr
-    assert not Path("a").exists()
+    for given, message in (
+        ("nonsense=1", "pgd-at has no option 'nonsense'"),
+        ("batch_size=100000", "batch size 100000 is larger than"),  # of this data, not of any
+    ):
+        result = cli(command, *flags, "-o", given)
+        assert result.exit_code == 1 and message in result.stderr, result.stderr
+        assert not Path("a").exists()
     assert cli(command, *flags).exit_code == 0
 
 

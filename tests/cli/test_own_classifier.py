@@ -17,6 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bcgan_tf.attacks import PGD
+from bcgan_tf.certification import certified
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.cli import main
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
@@ -41,11 +42,18 @@ SEARCH = [
     "-o", "gan_epochs=2", "-o", "gan_batch_size=8", "-o", "critic_steps=2", "-o", "steps=20",
     "-o", "restarts=2", "-o", "generator_width=0.05", "-o", "critic_width=0.05",
 ]  # fmt: skip
+INSIDE = [
+    "-o", "gan.gan_epochs=3", "-o", "gan.gan_batch_size=16", "-o", "gan.delay_epochs=1",
+    "-o", "gan.warmup_epochs=1", "-o", "gan.generator_width=0.1", "-o", "gan.latent_dim=8",
+    "-o", "gan.discriminator_width=0.1", "-o", "oracle_epochs=1",
+]  # fmt: skip
 OPTIONS = {
     "bcgan": SMALL,
     "fgsm-at": ADVERSARIAL,
     "pgd-at": ADVERSARIAL,
     "trades": [*ADVERSARIAL, "-o", "beta=3"],
+    "bcgan-at": [*ADVERSARIAL, *INSIDE],
+    "ibp": ADVERSARIAL,
     "distillation": SOFT,
     "defense-gan": SEARCH,
 }
@@ -181,8 +189,19 @@ def test_what_comes_out_is_the_users_model_with_other_weights(case: Case, defens
 def test_adversarial_training_makes_it_robust(case: Case) -> None:
     original = case.robust(case.file)
     assert original < 0.3
-    for defense in ("pgd-at", "trades"):
+    for defense in ("pgd-at", "trades", "bcgan-at"):
         assert case.robust(case.harden(defense)) > original + 0.3, defense
+
+
+def test_interval_bounds_prove_it_robust(case: Case) -> None:
+    images, labels = _pictures(TEST, 1)
+    given, trained = (
+        certified(load_classifier(file), _scaled(images), labels, EPS)
+        for file in (case.file, case.harden("ibp"))
+    )
+    assert given.mean() == 0 and trained.mean() > 0.5
+    found = PGD(EPS, steps=20)(load_classifier(case.harden("ibp")), _scaled(images), labels)
+    assert not (trained & found.success).any()
 
 
 def test_distillation_grows_the_logits_and_nothing_else(case: Case) -> None:
