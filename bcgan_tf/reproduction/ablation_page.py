@@ -71,7 +71,8 @@ def ablation_page(document: Document) -> str:
         "Adversarial training and TRADES are in mixed_bfloat16.",
         "",
         "Accuracy in percent. `standard`: AutoAttack's four attacks, worst case, "
-        f"{settings['n']:,} test images; clean and certified (interval bounds): all test images.",
+        f"{settings['n']:,} test images, of which those that interval bounds prove need no attack; "
+        "clean and certified (interval bounds): all test images.",
     ]
     for defense in DEFENSES:
         if defense in document["runs"]:

@@ -190,14 +190,20 @@ def _attacked(subject: Subject, run: RunDirectory, attack: Attack, n: int) -> di
     }
 
 
-def standard(subject: Subject) -> dict[str, Any]:
+def standard(subject: Subject, *, skip_certified: bool = False) -> dict[str, Any]:
     """The suite ``standard``, the diagnosis and the verdict.
 
     The original network is the control that the attacks must break, and the surrogate whose
-    adversarial examples are tried.
+    adversarial examples are tried. With ``skip_certified`` images that interval bounds prove are
+    not attacked: the same worst case, sooner.
     """
     workspace, protocol = subject.workspace, subject.protocol
-    settings = AssessmentSettings(eps=protocol.eps, n=protocol.standard_n, seed=workspace.seed)
+    settings = AssessmentSettings(
+        eps=protocol.eps,
+        n=protocol.standard_n,
+        seed=workspace.seed,
+        skip_certified=skip_certified,
+    )
     others = {"original": file_digest(subject.original_file) if subject.original_file else None}
     with subject.open("standard", {**settings.to_dict(), **others}) as run:
 

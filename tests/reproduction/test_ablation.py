@@ -11,6 +11,7 @@ import pytest
 from bcgan_tf.defenses import presets
 from bcgan_tf.defenses.boundary_adversarial import BoundaryTraining
 from bcgan_tf.errors import UserError
+from bcgan_tf.networks.classifiers import strided_cnn
 from bcgan_tf.reproduction import ablation as module
 from bcgan_tf.reproduction.ablation import ablation
 from bcgan_tf.reproduction.ablation_page import ablation_page, answer, paired_difference
@@ -137,7 +138,8 @@ def asked(workspace, tmp_path):
 def without_the_suite(monkeypatch):
     """In place of the suite a figure that tells the arms apart: the epochs of their training."""
 
-    def standard(subject):
+    def standard(subject, *, skip_certified):
+        assert not skip_certified  # of networks for which bounds prove nothing
         epochs = module.measures.provenance(subject)["training"]["settings"]["epochs"]
         return {"accuracy": epochs / 10, "n": 20}
 
@@ -214,6 +216,24 @@ def test_the_page_has_certificates_only_where_there_are_any():
     _, together = ablation_page(document).split("## All defences together")
     assert "| boundary - none | +0.0 (+0.0 to +0.0) | +0.0 (+0.0 to +0.0) | not shown |" in together
     assert "plain" not in together
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_images_that_bounds_prove_are_not_attacked(workspace, monkeypatch, share):
+    class Asked(Exception):
+        pass
+
+    def assess(run, data, models, settings, **others):
+        raise Asked(settings.skip_certified)
+
+    monkeypatch.setattr(module, "_trained", lambda *arguments: (file, file))
+    monkeypatch.setattr(module, "_certified", lambda subject: {"accuracy": share})
+    monkeypatch.setattr(module.measures, "assess_models", assess)
+    file = workspace.cache / "classifier.keras"
+    workspace.cache.mkdir()
+    strided_cnn(workspace.data.image_shape, 10, width=0.25, seed=0).save(file)
+    with pytest.raises(Asked, match=str(share > 0)):
+        module._measured(workspace, TINY, "bcgan-ibp", "none", 0)
 
 
 def test_a_refreshed_gan_is_not_what_others_start_from(workspace, monkeypatch):
