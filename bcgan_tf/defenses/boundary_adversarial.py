@@ -84,6 +84,11 @@ class BoundaryTraining(RobustTraining):
                 classifier, data, directory=folder, resume=resume, callbacks=callbacks
             )
 
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of the training and of its GAN; see :meth:`Defense.batch_sizes`."""
+        own = super().batch_sizes()
+        return (*own, self.gan.gan_batch_size) if self.fakes in GENERATED else own
+
     def _refreshed(self) -> int:
         """After how many epochs a GAN is trained on."""
         return self.refresh_epochs if self.fakes in GENERATED else 0

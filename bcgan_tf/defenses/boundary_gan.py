@@ -16,7 +16,7 @@ from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, fit_gan
 from bcgan_tf.defenses.precision import as_given, in_precision
-from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
@@ -67,6 +67,10 @@ class BCGANDefense(GANSettings, Defense):
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
         if self.fixed_samples < 0:
             raise UserError(f"fixed_samples is {self.fixed_samples}; choose 0 (fresh) or more")
+
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of both stages; see :meth:`Defense.batch_sizes`."""
+        return (self.gan_batch_size, self.batch_size)
 
     def run(
         self,
@@ -132,7 +136,6 @@ class BCGANDefense(GANSettings, Defense):
     ) -> keras.Model:
         """Stage 2: a copy of ``classifier``, trained on clean and on boundary samples."""
         chosen = strategy(self.devices)
-        check_batch_size(self.batch_size, chosen)
         steps = self.epochs * steps_per_epoch(data.train, self.batch_size)
         with scope(chosen):
             hardened = in_precision(copy_classifier(classifier), self.dtype)

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import keras
 
 from bcgan_tf.classifier_io import load_classifier
-from bcgan_tf.data import Dataset
+from bcgan_tf.data import Dataset, steps_per_epoch
+from bcgan_tf.distribute import check_batch_size, strategy
 
 # Keras callbacks for a stage of a defence, by the stage's name.
 StageCallbacks = Callable[[str], Sequence[keras.callbacks.Callback]]
@@ -30,7 +31,8 @@ def copy_classifier(classifier: keras.Model) -> keras.Model:
 class Defense(abc.ABC):
     """A way to make a classifier more robust.
 
-    A new defence subclasses this and writes ``name`` and ``run``.
+    A new defence subclasses this and writes ``name`` and ``run``, and ``batch_sizes`` where it
+    trains.
 
     Args:
         seed: of everything the defence draws.
@@ -76,9 +78,17 @@ class Defense(abc.ABC):
         """Refuses, before any training, what :meth:`harden` could not train with these two.
 
         Raises:
-            UserError: the classifier does not fit the data, or either of them not this defence.
+            UserError: the classifier does not fit the data, or either of them not this defence; a
+                batch does not divide over the devices, or is larger than the training split.
         """
         load_classifier(classifier, image_shape=data.image_shape, num_classes=data.num_classes)
+        for size in self.batch_sizes():
+            check_batch_size(size, strategy(self.devices))
+            steps_per_epoch(data.train, size)
+
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The global batches of its trainings, which :meth:`check` looks at."""
+        return ()
 
     @abc.abstractmethod
     def run(

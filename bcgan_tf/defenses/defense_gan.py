@@ -82,6 +82,10 @@ class DefenseGAN(Defense):
             raise UserError(f"penalty is {self.penalty}; choose 0 or more (10 is the paper's)")
         check_dtype(self.dtype)
 
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of a critic's update, and of all that one step reads; see :meth:`Defense.batch_sizes`."""
+        return (self.gan_batch_size, self.gan_batch_size * self.critic_steps)
+
     def run(
         self,
         classifier: keras.Model,

@@ -12,7 +12,7 @@ from bcgan_tf.cloning import fresh_copy
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.precision import as_given, check_dtype, in_precision
-from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.distillation_trainer import DistillationTrainer
 from bcgan_tf.models.fitting import fit
@@ -60,6 +60,10 @@ class DefensiveDistillation(Defense):
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
         check_dtype(self.dtype)
 
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of all stages; see :meth:`Defense.batch_sizes`."""
+        return (self.batch_size,)
+
     def run(
         self,
         classifier: keras.Model,
@@ -71,7 +75,6 @@ class DefensiveDistillation(Defense):
     ) -> keras.Model:
         """See :meth:`Defense.harden`."""
         chosen = strategy(self.devices)
-        check_batch_size(self.batch_size, chosen)
 
         def trained(
             stage: str,

@@ -13,7 +13,7 @@ from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import copy_classifier
 from bcgan_tf.defenses.precision import check_dtype
-from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.bcgan import BCGAN, BOUNDARY_LOSSES
 from bcgan_tf.models.fitting import fit
@@ -96,7 +96,6 @@ def build_gan(
 ) -> BCGAN:
     """The compiled, untrained BCGAN against a frozen copy of ``classifier``."""
     chosen = strategy(devices)
-    check_batch_size(settings.gan_batch_size, chosen)
     steps = steps_per_epoch(data.train, settings.gan_batch_size)
     shape, classes = data.image_shape, data.num_classes
     with scope(chosen):

@@ -13,7 +13,7 @@ from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches
 from bcgan_tf.defenses.precision import as_given, check_dtype, in_precision
-from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.augmentation import AUGMENTATIONS
 from bcgan_tf.models.best_weights import BestWeights
@@ -103,14 +103,15 @@ class RobustTraining(Defense):
         """See :meth:`Defense.check`.
 
         Raises:
-            UserError: too where the batch does not divide over the devices or is larger than the
-                data, or vectors are to be shifted.
+            UserError: too where vectors are to be shifted.
         """
         super().check(classifier, data)
         if self.augment != "none" and len(data.image_shape) != 3:
             raise UserError(f"augment={self.augment} moves images; choose augment=none for vectors")
-        check_batch_size(self.batch_size, strategy(self.devices))
-        steps_per_epoch(data.train, self.batch_size)
+
+    def batch_sizes(self) -> tuple[int, ...]:
+        """See :meth:`Defense.batch_sizes`."""
+        return (self.batch_size,)
 
     def run(
         self,

@@ -12,7 +12,6 @@ import tensorflow as tf
 from bcgan_tf import distribute
 from bcgan_tf.data import load
 from bcgan_tf.defenses import boundary_adversarial
-from bcgan_tf.defenses.adversarial_training import PGDTraining
 from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADES
 from bcgan_tf.defenses.extra_rows import Added, batches, generated_rows
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan
@@ -21,7 +20,6 @@ from bcgan_tf.models.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.models.augmentation import shifted_images
 from bcgan_tf.models.fitting import fit
 from bcgan_tf.models.inner_maximisation import InnerMaximisation
-from bcgan_tf.networks.classifiers import mlp
 
 GAN = GANSettings(
     gan_epochs=1,
@@ -256,20 +254,6 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
 def test_impossible_settings(build, message):
     with pytest.raises(UserError, match=message):
         build()
-
-
-def test_what_cannot_be_trained_is_refused_before_the_gan(classifier, digits):
-    for options, message in (
-        ({"batch_size": 1000}, "larger than the split of 96"),
-        ({"batch_size": 33, "devices": 2}, "does not divide by 2"),
-    ):
-        with pytest.raises(UserError, match=message):
-            BoundaryPGDTraining(**{**TINY, **options}).harden(classifier, digits)
-
-
-def test_vectors_cannot_be_shifted():
-    with pytest.raises(UserError, match="augment=shift moves images"):
-        PGDTraining(augment="shift", batch_size=32).harden(mlp(2, 2), load("gaussians"))
 
 
 def test_settings_are_json_for_the_models_card():

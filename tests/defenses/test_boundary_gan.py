@@ -244,17 +244,11 @@ def test_impossible_settings(options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_hardened(classifier, digits):
+def test_another_number_of_classes(digits):
     three = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     three.add(keras.layers.Dense(3))
-    for model, options, message in (
-        (three, {}, "3"),
-        (classifier, {"gan_batch_size": 1000}, "1000"),
-        (classifier, {"gan_batch_size": 33, "devices": 2}, "does not divide by 2"),
-        (classifier, {"devices": 64}, "64 devices"),
-    ):
-        with pytest.raises(UserError, match=message):
-            BCGANDefense(**{**TINY, **options}).harden(model, digits)
+    with pytest.raises(UserError, match="3"):
+        BCGANDefense(**TINY).harden(three, digits)
 
 
 def test_config_is_for_the_models_card():
