@@ -24,6 +24,7 @@ from bcgan_tf.report.style import (
     save,
 )
 from bcgan_tf.report.table import eps_text, percent
+from bcgan_tf.report.tiles import judge, name_row, picture
 
 # From this Linf distance on every image reaches the grey one.
 GREY = 0.5
@@ -249,33 +250,17 @@ def example_images(
     grid = figure.subplots(3, count, squeeze=False)
     for line, (name, pictures, captions, guesses) in zip(grid, rows, strict=True):
         for number, axes in enumerate(line):
-            _show(axes, pictures[number])
-            wrong = guesses[number] != labels[number]
-            axes.set_xlabel(
-                f"{captions[number]} *" if wrong else captions[number],
+            picture(axes, pictures[number])
+            judge(
+                axes,
+                captions[number],
+                wrong=guesses[number] != labels[number],
                 fontsize=8 if name != rows[2][0] else 6.5,
-                color=ORANGE if wrong else INK,
-                labelpad=2,
             )
-            for spine in axes.spines.values():
-                spine.set_color(ORANGE if wrong else FAINT)
-                spine.set_linewidth(1.8 if wrong else 0.6)
-        line[0].set_ylabel(
-            name, rotation=0, ha="right", va="center", fontsize=8, color=INK, labelpad=8
-        )
+        name_row(line[0], name)
     return save(figure, path)
 
 
 def _length(change: np.ndarray, attack: str) -> str:
     told = f"Linf {change.max():.3f}\nL2 {np.sqrt(np.square(change).sum()):.2f}"
     return f"{told}\n{attack}" if attack else told
-
-
-def _show(axes: Axes, image: np.ndarray) -> None:
-    pixels = np.asarray(image)
-    pixels = pixels[None] if pixels.ndim == 1 else pixels
-    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-    shown = np.clip(pixels, 0, 1)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])

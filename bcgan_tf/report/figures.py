@@ -13,10 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bcgan_tf.report.style import (
-    FAINT,
     INK,
     MARKERS,
-    ORANGE,
     SERIES,
     dress,
     legend,
@@ -24,6 +22,7 @@ from bcgan_tf.report.style import (
     save,
 )
 from bcgan_tf.report.table import headline_rows
+from bcgan_tf.report.tiles import judge, name_row, picture
 
 Curve = Sequence[tuple[int, float]]
 _VALIDATION = "val_"
@@ -127,7 +126,7 @@ def _mosaic(
         canvas[y : y + tall, x : x + wide] = block
     axes = figure.subplots()
     axes.set_axis_off()
-    _picture(axes, canvas)
+    picture(axes, canvas)
     for number, text in enumerate(row_labels):
         axes.text(
             -_GAP_PIXELS,
@@ -138,17 +137,6 @@ def _mosaic(
             fontsize=8,
             color=INK,
         )
-
-
-def _picture(axes: Axes, image: np.ndarray) -> None:
-    image = np.asarray(image)
-    pixels = image[None] if image.ndim == 1 else image
-    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-    top = 255 if np.issubdtype(pixels.dtype, np.integer) else 1.0
-    if pixels.ndim == 3:
-        axes.imshow(np.clip(pixels / top, 0, 1), interpolation="nearest")
-    else:
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
 
 
 def adversarial_grid(
@@ -178,23 +166,10 @@ def adversarial_grid(
     grid = figure.subplots(len(rows), count, squeeze=False)
     for row, (name, images) in zip(grid, rows.items(), strict=True):
         for number, axes in enumerate(row):
-            _picture(axes, images[number])
-            axes.set_xticks([])
-            axes.set_yticks([])
+            picture(axes, images[number])
             guess = predictions[name][number] if name in predictions else labels[number]
-            wrong = guess != labels[number]
-            axes.set_xlabel(
-                f"{guess} *" if wrong else guess,
-                fontsize=8,
-                color=ORANGE if wrong else INK,
-                labelpad=2,
-            )
-            for spine in axes.spines.values():
-                spine.set_color(ORANGE if wrong else FAINT)
-                spine.set_linewidth(1.8 if wrong else 0.6)
-        row[0].set_ylabel(
-            name, rotation=0, ha="right", va="center", fontsize=8, color=INK, labelpad=8
-        )
+            judge(axes, guess, wrong=guess != labels[number])
+        name_row(row[0], name)
     return save(figure, path)
 
 
