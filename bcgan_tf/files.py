@@ -81,6 +81,10 @@ def as_json(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
 
 
+class FolderInUse(UserError):
+    """Another process holds a folder's lock."""
+
+
 class FolderLock:
     """One process at a time: an advisory lock that the system drops when its process ends.
 
@@ -88,7 +92,7 @@ class FolderLock:
         file: the lock file; it is made, and left behind (removing it would let two in).
 
     Raises:
-        UserError: another process holds it.
+        FolderInUse: another process holds it.
     """
 
     def __init__(self, file: Path) -> None:
@@ -97,7 +101,7 @@ class FolderLock:
             _lock(self._handle)
         except OSError:
             os.close(self._handle)
-            raise UserError(
+            raise FolderInUse(
                 f"another process is writing {file.parent}; "
                 "wait until it ends, or choose another folder for the run"
             ) from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,6 +26,8 @@ from bcgan_tf.recipes import recipe
 from bcgan_tf.reproduction import measures
 from bcgan_tf.reproduction.ablation_page import ablation_page
 from bcgan_tf.reproduction.ablation_settings import (
+    ARMS,
+    DEFENSES,
     AblationSettings,
     arms_of,
     check_defenses,
@@ -47,8 +51,8 @@ def ablation(
 ) -> Path:
     """Trains every arm of every defence with every seed, and measures each.
 
-    What is finished is kept in the cache, and the pages are written after every training; what an
-    earlier call published with the same settings stays on them.
+    What is finished is kept in the cache, and the pages are written after every training; what
+    another call published with the same settings, before or meanwhile, stays on them.
 
     Args:
         workspace: the data, preset, first seed and cache.
@@ -78,7 +82,6 @@ def ablation(
     }
     results.mkdir(parents=True, exist_ok=True)
     page = results / f"ablation-{data.name}.md"
-    document = _with_published(document, page.with_suffix(".json"))
     # Seeds outermost: after the first there is one figure of everything.
     for seed in range(workspace.seed, workspace.seed + settings.seeds):
         for defense in chosen:
@@ -87,16 +90,24 @@ def ablation(
                 measured = _measured(workspace, settings, defense, arm, seed)
                 found = document["runs"].setdefault(defense, {}).setdefault(arm, {})
                 found[str(seed)] = as_json(measured)
-                write_json(page.with_suffix(".json"), document)
-                replace_file(page, ablation_page(document).encode())
+                _publish(document, page)
     return page
 
 
-def _with_published(document: dict[str, Any], file: Path) -> dict[str, Any]:
+def _publish(document: dict[str, Any], page: Path) -> None:
+    """Writes both files, with the runs of the same settings that are there, in a fixed order."""
+    file = page.with_suffix(".json")
     before = read_json(file) if file.exists() else {}
-    if all(before.get(key) == document[key] for key in _IDENTITY):
-        return {**document, "runs": before["runs"]}
-    return document
+    same = all(before.get(key) == document[key] for key in _IDENTITY)
+    published, ours = before["runs"] if same else {}, document["runs"]
+    runs: dict[str, Any] = {}
+    for defense, arm in itertools.product(DEFENSES, ARMS):
+        seeds = {**published.get(defense, {}).get(arm, {}), **ours.get(defense, {}).get(arm, {})}
+        if seeds:
+            runs.setdefault(defense, {})[arm] = dict(sorted(seeds.items()))
+    document["runs"] = runs
+    write_json(file, document)
+    replace_file(page, ablation_page(document).encode())
 
 
 def _measured(
@@ -186,11 +197,16 @@ def _shared_folders(
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Whole or not at all; nothing, where it is already."""
+    """Whole or not at all; nothing, where it is already, or another process is sooner."""
     if target.exists():
         return
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    partial = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, partial)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError:
+        shutil.rmtree(partial)
+        if not target.exists():
+            raise

@@ -33,6 +33,16 @@ def runs_of(values, figure="standard"):
     return {str(seed): {figure: {"accuracy": value}} for seed, value in enumerate(values)}
 
 
+def figures(certified=0.0):
+    return {
+        "clean": {"accuracy": 0.9},
+        "standard": {"accuracy": 0.5},
+        "certified": {"accuracy": certified},
+        "training": {"seconds": 60, "environment": {"cpu_count": 2}},
+        "environments": [],
+    }
+
+
 def test_the_difference_is_paired_and_its_interval_is_students():
     runs = {"boundary": runs_of([0.91, 0.82, 0.73]), "none": runs_of([0.9, 0.8, 0.7])}
     mean, half, seeds = paired_difference([runs], "boundary", "none", "standard")
@@ -184,16 +194,46 @@ def test_real_trainings_of_two_defenses_share_a_gan_and_a_repeat_trains_nothing(
     assert "bcgan-trades" not in other["runs"] and len(trained) == 8
 
 
-def test_the_page_has_certificates_only_where_there_are_any():
-    def figures(certified):
-        return {
-            "clean": {"accuracy": 0.9},
-            "standard": {"accuracy": 0.5},
-            "certified": {"accuracy": certified},
-            "training": {"seconds": 60, "environment": {"cpu_count": 2}},
-            "environments": [],
-        }
+def test_rows_side_by_side_keep_each_others_figures(asked, monkeypatch):
+    monkeypatch.setattr(module, "arms_of", lambda defense: ("none", "boundary"))
+    asked_here = []
 
+    def measured(workspace, settings, defense, arm, seed):
+        asked_here.append((defense, arm, seed))
+        if len(asked_here) == 2:  # meanwhile the other process publishes all of its own
+            asked(("bcgan-trades",))
+        return figures()
+
+    monkeypatch.setattr(module, "_measured", measured)
+    document, page = asked(("bcgan-ibp",))
+    seeds = {"none": ["0", "1"], "boundary": ["0", "1"]}
+    found = {
+        defense: {arm: list(each) for arm, each in arms.items()}
+        for defense, arms in document["runs"].items()
+    }
+    assert found == {"bcgan-trades": seeds, "bcgan-ibp": seeds} and len(asked_here) == 8
+    assert list(found) == ["bcgan-trades", "bcgan-ibp"]
+    assert "## bcgan-trades" in page.read_text()
+
+
+def test_a_folder_that_another_process_copied_first_is_kept(tmp_path, monkeypatch):
+    source, target = tmp_path / "mine", tmp_path / "shared"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "weights").write_text(folder.name)
+    monkeypatch.setattr(type(target), "exists", lambda path: False)  # at the first look
+    with pytest.raises(OSError):
+        module._copy_folder(source, target)
+    monkeypatch.undo()
+    looks = iter([False, True])
+    monkeypatch.setattr(type(target), "exists", lambda path: next(looks))
+    module._copy_folder(source, target)
+    monkeypatch.undo()
+    assert (target / "weights").read_text() == "shared"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "shared"]
+
+
+def test_the_page_has_certificates_only_where_there_are_any():
     document = {
         "dataset": "mnist",
         "preset": "quick",
