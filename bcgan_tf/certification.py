@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.errors import UserError
-from bcgan_tf.interval_bounds import Box, last_layer_box
+from bcgan_tf.interval_bounds import Box, last_layer_box, require_bounds
 
 # A margin counts as proved only beyond what float32 may have rounded away, relative to the logits.
 _ROUNDING = 1e-5
@@ -59,16 +62,38 @@ def certified(
         bool ``[N]``. False means only that these bounds prove nothing.
 
     Raises:
-        UserError: a layer cannot be bounded, or eps is negative.
+        UserError: a layer cannot be bounded, eps is negative, the images are not float32 in
+            [0, 1], or a label is no class of the model.
     """
-    if eps < 0:
-        raise UserError(f"eps is {eps}; choose 0 or more")
-    images, labels = np.asarray(images, np.float32), np.asarray(labels, np.int64)
-
+    checks.check_number("eps", eps)
     if not len(labels):
         return np.zeros(0, bool)
+    images = checks.check_images(images)
+    labels = checks.check_labels(labels, len(images))
+    checks.check_model_input(model, images)
+    require_bounds(model)
+    classes = model.outputs[0].shape[-1]
+    # Of a single logit nothing is the other class, and everything would be proved.
+    if classes < 2 or labels.max() >= classes:
+        raise UserError(
+            f"the model has {classes} logits and the labels go up to {labels.max()}; certificates "
+            "need a logit for each of at least 2 classes"
+        )
     bound = tf.constant(eps, tf.float32)
-    return Batched(lambda x, y: is_certified(model, x, y, bound), batch_size)(images, labels)
+    with _full_float32():
+        return Batched(lambda x, y: is_certified(model, x, y, bound), batch_size)(images, labels)
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """Without TensorFloat-32, in which GPUs round far more than a proof allows for."""
+    settings: Any = tf.config.experimental
+    before = settings.tensor_float_32_execution_enabled()
+    settings.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        settings.enable_tensor_float_32_execution(before)
 
 
 def certified_accuracy(

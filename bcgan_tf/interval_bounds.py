@@ -89,11 +89,13 @@ _Step = tuple[Any, list[int], int]
 def _steps(model: keras.Model) -> list[_Step]:
     """The calls of layers in the order of computing; the model's input is named 0."""
     if isinstance(model, keras.Sequential):
+        _check_model(model)
         return [(layer, [place], place + 1) for place, layer in enumerate(model.layers)]
     # By its calls, not its layers: one may be called twice, or stand in other models too.
     by_depth = getattr(model, "_nodes_by_depth", None)
     if by_depth is None:
         raise _unbounded(model, "is no functional model, so its layers are not known")
+    _check_model(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise _unbounded(model, "has not one input and one output")
     names = {id(model.inputs[0]): 0}
@@ -220,6 +222,8 @@ def _rectified(layer: Any, inputs: list[Box]) -> Box:
     return _rising(layer, inputs)
 
 
+# How models compute that are no more than their layers.
+_CALLS = (keras.Sequential.call, type(keras.Model(_ANY := keras.Input((1,)), _ANY)).call)
 _Rule = Callable[[Any, list[Box]], Box]
 # By the very class: a subclass may compute something else.
 LAYERS: dict[type, _Rule] = {
@@ -294,6 +298,17 @@ _RISING_FUNCTIONS = (
 def _check_dtype(layer: Any) -> None:
     if layer.compute_dtype != "float32":
         raise _unbounded(layer, f"computes in {layer.compute_dtype}; build the network in float32")
+    if getattr(layer, "quantization_mode", None) is not None:
+        raise _unbounded(layer, f"is quantised ({layer.quantization_mode})")
+
+
+def _check_model(model: keras.Model) -> None:
+    """Refuses what the layers alone do not tell: a call, or inputs, of the model's own."""
+    if type(model).call not in _CALLS:
+        raise _unbounded(model, "computes in its own way (a subclass with a call)")
+    for tensor in getattr(model, "inputs", None) or ():
+        if tensor.dtype != "float32":
+            raise _unbounded(model, f"takes its images in {tensor.dtype}, which rounds them")
 
 
 def _unbounded(layer: Any, why: str) -> UserError:

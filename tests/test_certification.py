@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bcgan_tf import certification as module
 from bcgan_tf.attacks import PGD
 from bcgan_tf.certification import certified, certified_accuracy, worst_margins
 from bcgan_tf.errors import UserError
@@ -130,3 +131,45 @@ def test_no_attack_breaks_what_is_certified(eps):
 def test_a_negative_radius_is_refused(linear):
     with pytest.raises(UserError, match=r"eps is -0\.1"):
         certified(linear[0], linear[1], linear[2], -0.1)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((2, 4, 4, 1), 200, np.uint8), "the images are uint8"),
+        (np.full((2, 4, 4, 1), 200.0, np.float32), r"lie in \[200, 200\]"),
+        (np.full((2, 4, 4, 1), -1.0, np.float32), r"lie in \[-1, -1\]"),
+        (np.full((2, 4, 4, 1), np.nan, np.float32), "NaN"),
+        (np.zeros((2, 5, 4, 1), np.float32), "the model takes images of shape"),
+    ],
+)
+def test_images_of_another_range_are_refused(linear, images, message):
+    """Their box, cut off to [0, 1], would be empty, and an empty box proves everything."""
+    with pytest.raises(UserError, match=message):
+        certified(linear[0], images, [0, 1], 0.3)
+
+
+def test_a_certificate_needs_another_class(linear):
+    model, images, *_ = linear
+    with pytest.raises(UserError, match="3 logits and the labels go up to 3"):
+        certified(model, images[:2], [0, 3], 0.1)
+    image = keras.Input((4, 4, 1))
+    single = keras.Model(image, keras.layers.Dense(1)(keras.layers.Flatten()(image)))
+    with pytest.raises(UserError, match="1 logits"):
+        certified(single, images, np.zeros(len(images), int), 0.1)
+
+
+def test_bounds_are_in_full_float32(linear, monkeypatch):
+    """TensorFloat-32 rounds by a thousandth, and GPUs use it unless they are told."""
+    switch = tf.config.experimental
+    before, seen = switch.tensor_float_32_execution_enabled(), []
+    real = module.is_certified
+
+    def noted(*arguments):
+        seen.append(switch.tensor_float_32_execution_enabled())
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "is_certified", noted)
+    certified(linear[0], linear[1], linear[2], 0.1)
+    assert seen and not any(seen)
+    assert switch.tensor_float_32_execution_enabled() == before

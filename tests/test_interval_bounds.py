@@ -228,6 +228,29 @@ class Subclassed(keras.Model):
         return self.dense(inputs)
 
 
+class OwnCall(keras.Model):
+    """Functional by its layers; what it computes is another thing."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 1.0 - super().call(inputs, training=training, mask=mask)
+
+
+def own_call():
+    pixels = keras.Input((4,))
+    return OwnCall(pixels, L.Dense(2)(pixels))
+
+
+def quantised(mode):
+    model = functional((4,), L.Dense(2, name="small"))
+    model.quantize(mode)
+    return model
+
+
+def rounded_input():
+    pixels = keras.Input((4,), dtype="bfloat16")
+    return keras.Model(pixels, L.Dense(2, dtype="float32")(pixels))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -246,6 +269,9 @@ class Subclassed(keras.Model):
         (lambda: functional((4, 3), L.BatchNormalization(axis=1)), "the last axis"),
         (two_inputs, "has not one input"),
         (Subclassed, "Subclassed .* is no functional model"),
+        (own_call, "OwnCall .* computes in its own way"),
+        (lambda: quantised("int8"), r"Dense .* is quantised \(int8\)"),
+        (rounded_input, "takes its images in bfloat16"),
     ],
 )
 def test_what_cannot_be_bounded_is_named(build, message):

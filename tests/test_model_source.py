@@ -18,7 +18,7 @@ from bcgan_tf.attacks import FGSM
 from bcgan_tf.attacks.checks import as_logits_fn
 from bcgan_tf.attacks.preprocessing import may_hide_gradients
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.runner import fingerprint
+from bcgan_tf.evaluation.fingerprints import fingerprint
 from bcgan_tf.model_source import SourceModel, load_model, source_digest
 
 SHAPE, CLASSES = (4, 4, 1), 3

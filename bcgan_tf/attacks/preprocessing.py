@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
-from bcgan_tf.leading_layers import leading_layers
+from bcgan_tf.leading_layers import LeadingStep, graph_of, leading_steps
 
-# Leading layers through which the gradient passes as it should: affine, or doing nothing.
-_HARMLESS = (
-    keras.layers.Rescaling,
-    keras.layers.Normalization,
-    keras.layers.Identity,
-    keras.layers.Dropout,
-    keras.layers.GaussianNoise,
-    keras.layers.GaussianDropout,
-)
+# What the slopes of preprocessing are looked at on: images, some pixels black, some white.
+_PROBES = 4
+_UNKNOWN_SIDE = 32
 
 
 class AdaptiveAPGD(APGD):
@@ -38,7 +34,8 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     A layer that cuts off, rounds or quantises pixels has a gradient of zero where it is flat, and
     an attack that follows gradients never finds that a longer step would leave the flat. The
     answers stay the model's own; only the gradient passes through. It is the attack to try on every
-    network that preprocesses, beside the plain one.
+    network that preprocesses, beside the plain one. Leading layers that are flat nowhere, such as
+    an affine map, keep their own gradient, whose sign may be another.
 
     Args:
         model: functional or sequential, images to logits; its leading layers without weights that
@@ -55,13 +52,21 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     """
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
         raise UserError("only a functional or sequential Keras model can be looked into")
-    layers = leading_layers(model)
-    if not layers:
+    steps = leading_steps(model)
+    if not steps:
         raise UserError("the model has no preprocessing before its first weights; attack it as is")
-    before, after = _parts(model, layers)
-    prepared = bpda(lambda images: before(images, training=False))
+    _, after = _parts(model, steps)
+    prepared = [
+        bpda(call) if flat else call
+        for call, flat in zip(_calls(steps), _flats(model, steps), strict=True)
+    ]
 
-    return lambda images: after(prepared(images), training=False)
+    def logits_fn(images: tf.Tensor) -> Any:
+        for call in prepared:
+            images = call(images)
+        return after(images, training=False)
+
+    return logits_fn
 
 
 def monotone_preprocessing(model: Any) -> tuple[keras.Model, keras.Model] | None:
@@ -77,24 +82,55 @@ def monotone_preprocessing(model: Any) -> tuple[keras.Model, keras.Model] | None
     """
     if not may_hide_gradients(model):
         return None
-    layers = leading_layers(model)
-    if not all(_is_monotone(layer) for layer in layers):
+    steps = leading_steps(model)
+    if not all(_is_monotone(step.operation) for step in steps):
         return None
-    return _parts(model, layers)
+    return _parts(model, steps)
 
 
-def _parts(model: keras.Model, layers: list[Any]) -> tuple[keras.Model, keras.Model]:
-    """What ``layers`` are and what comes after them, as models that share the layers."""
-    between = layers[-1].output
-    return keras.Model(model.inputs[0], between), keras.Model(between, model.outputs[0])
+def _parts(model: keras.Model, steps: list[LeadingStep]) -> tuple[keras.Model, keras.Model]:
+    """What ``steps`` are and what comes after them, as models that share the layers."""
+    graph, between = graph_of(model), steps[-1].after
+    return keras.Model(graph.inputs[0], between), keras.Model(between, graph.outputs[0])
 
 
-def _is_monotone(layer: Any) -> bool:
-    if isinstance(layer, keras.layers.Rescaling):
-        return np.ndim(layer.scale) == 0 and float(layer.scale) > 0
+def _calls(steps: list[LeadingStep]) -> list[Any]:
+    def of(step: keras.Model) -> Any:
+        return lambda images: step(images, training=False)
+
+    return [of(step.model()) for step in steps]
+
+
+def _flats(model: keras.Model, steps: list[LeadingStep]) -> list[bool]:
+    """Of each step whether it is flat somewhere: its gradient is missing, zero or not finite."""
+    shape = [side or _UNKNOWN_SIDE for side in graph_of(model).inputs[0].shape[1:]]
+    draws = np.random.default_rng(0)
+    # Beyond [0, 1] on both sides, cut off: a quarter of the pixels are black, a quarter white.
+    pixels = draws.uniform(-0.5, 1.5, size=(_PROBES, *shape)).clip(0, 1).astype(np.float32)
+    values, found = tf.constant(pixels), []
+    for call in _calls(steps):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            results: Any = call(values)
+        weights = tf.cast(draws.normal(size=results.shape), results.dtype)
+        gradient: Any = None
+        with contextlib.suppress(LookupError):  # an operation without a gradient
+            gradient = tape.gradient(results, values, output_gradients=weights)
+        flat = gradient is None or not np.all(np.isfinite(gradient) & (np.asarray(gradient) != 0))
+        found.append(bool(flat))
+        values = tf.stop_gradient(results)
+    return found
+
+
+def _is_monotone(operation: Any) -> bool:
+    # By the very class: a subclass may compute something else.
+    if type(operation) is keras.layers.Rescaling:
+        return np.ndim(operation.scale) == 0 and float(operation.scale) > 0
     # With a negative slope it falls below its threshold.
-    return isinstance(layer, keras.layers.Identity) or (
-        isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and not layer.threshold
+    return type(operation) is keras.layers.Identity or (
+        type(operation) is keras.layers.ReLU
+        and not operation.negative_slope
+        and not operation.threshold
     )
 
 
@@ -109,7 +145,10 @@ def as_attacked(model: keras.Model) -> LogitsFn:
 
 
 def may_hide_gradients(model: Any) -> bool:
-    """Whether a Keras model preprocesses its images by more than an affine map."""
+    """Whether a Keras model preprocesses its images by what is flat somewhere.
+
+    Cutting off, rounding and quantising are; an affine map is not, nor what acts in training alone.
+    """
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
         return False
-    return any(not isinstance(layer, _HARMLESS) for layer in leading_layers(model))
+    return any(_flats(model, leading_steps(model)))

@@ -48,20 +48,25 @@ def shrinking_loop(
     count = tf.shape(working.finished)[0]
     unit = (count + 7) // 8
 
+    def open_rows(rows: tf.Tensor, working: _W) -> tf.Tensor:
+        # A filler is at work too, and its result is nobody's: a model that draws answers it anew.
+        return tf.logical_not(working.finished) & (rows < count)
+
     def unfinished(step: tf.Tensor, rows: tf.Tensor, working: _W, results: tf.Tensor) -> tf.Tensor:
-        del rows, results
-        return (step < iterations) & tf.logical_not(tf.reduce_all(working.finished))
+        del results
+        return (step < iterations) & tf.reduce_any(open_rows(rows, working))
 
     def body(step: tf.Tensor, rows: tf.Tensor, working: _W, results: tf.Tensor) -> tuple[Any, ...]:
         working = advance(step, working)
-        standing = tf.where(tf.logical_not(working.finished))[:, 0]
+        standing = tf.where(open_rows(rows, working))[:, 0]
         left = tf.shape(standing)[0]
         size = (left + unit - 1) // unit * unit
 
         def shrink() -> tuple[Any, ...]:
             kept = tf.gather(standing, tf.range(size) % left)
             smaller = tf.nest.map_structure(lambda values: tf.gather(values, kept), working)
-            return tf.gather(rows, kept), smaller, _merged(results, rows, working)
+            own = tf.where(tf.range(size) < left, tf.gather(rows, kept), count)
+            return own, smaller, _merged(results, rows, working)
 
         smaller_is_possible = (left > 0) & (size < tf.shape(rows)[0])
         kept = tf.cond(smaller_is_possible, shrink, lambda: (rows, working, results))
@@ -70,7 +75,9 @@ def shrinking_loop(
     def free(values: tf.Tensor) -> tf.TensorShape:
         return tf.TensorShape([None]) + values.shape[1:]
 
-    start = (tf.constant(0), tf.range(count), working, working.found)
+    # A last place for what fillers find.
+    results = tf.concat([working.found, tf.zeros_like(working.found[:1])], axis=0)
+    start = (tf.constant(0), tf.range(count), working, results)
     invariants = (
         tf.TensorShape([]),
         tf.TensorShape([None]),
@@ -79,7 +86,7 @@ def shrinking_loop(
     )
     final: Any = tf.while_loop(unfinished, body, start, shape_invariants=invariants)
     _, rows, last, results = final
-    return _merged(results, rows, cast(Working, last))
+    return _merged(results, rows, cast(Working, last))[:count]
 
 
 def _merged(results: tf.Tensor, rows: tf.Tensor, working: Working) -> tf.Tensor:

@@ -45,25 +45,35 @@ class Chunks:
         certified = self.evaluation.certified
         for number, rows in enumerate(chunks):
             left = np.ones(len(images[rows]), bool)
+            spared = np.zeros(len(left), bool)
             if certified is not None:
-                left = ~certified[rows]
-                standing += int(certified[rows].sum())
+                spared = certified[rows]
+                standing += int(spared.sum())
             for position, attack in enumerate(self.attacks):
                 done = (rows.start * len(self.attacks), len(images[rows]), position, standing)
+                # What is proved within eps says nothing of an attack that goes further.
+                given = left & ~spared if self._within(attack.attack) else left
                 result, took = self._piece(
-                    f"{number:04d}-{position}", attack, images, rows, left, done
+                    f"{number:04d}-{position}", attack, images, rows, given, done
                 )
                 found[position].append(result)
                 seconds[position] += took
                 if self.survivors_only:
                     part = dataclasses.replace(self.evaluation, results=(result,))
                     left = left & result.clean_correct & ~part.broken_by(result)
-            standing += int(left.sum())
+            standing += int((left & ~spared).sum())
         return dataclasses.replace(
             self.evaluation,
             results=tuple(_joined(parts) for parts in found),
             seconds=tuple(seconds),
         )
+
+    def _within(self, attack: Attack) -> bool:
+        """Whether an attack stays within the radius for which images are certified."""
+        eps = self.evaluation.eps
+        own = getattr(attack, "eps", None)
+        linf = getattr(attack, "norm", None) == "linf"
+        return linf and eps is not None and own is not None and own <= eps
 
     def _piece(
         self,

@@ -81,7 +81,7 @@ class GradientHealth:
 
 def usable(
     model: Any, images: np.ndarray, labels: np.ndarray, *, batch_size: int = _BATCH
-) -> tuple[Any, GradientHealth]:
+) -> tuple[LogitsFn, GradientHealth]:
     """The model in a form that gradient attacks can be run on, and what its gradients are like.
 
     Args:
@@ -91,9 +91,9 @@ def usable(
         batch_size: most images at once.
 
     Returns:
-        The model itself where its gradients are finite. Otherwise a function with its logits and
-        zeros in place of a missing gradient and of what is NaN or infinite: attacks then run, find
-        nothing by gradients, and the health says why. A stand-in (``backward``) is kept.
+        A function with the model's logits, and zeros in place of a missing gradient and of what is
+        NaN or infinite, on these images or on any that an attack makes: attacks then run, find
+        nothing by such gradients, and the health says why. A stand-in (``backward``) is kept.
 
     Raises:
         UserError: if the model's output is unfit (:func:`bcgan_tf.attacks.checks.as_logits_fn`).
@@ -104,14 +104,11 @@ def usable(
     if health.backward:
         # What the attacks follow is the stand-in's gradient; it may be as bad.
         health_attacked = _measure(attacked, images, labels, batch_size, np.float32)
-        missing, non_finite = health_attacked.missing, health_attacked.non_finite.any()
+        missing = health_attacked.missing
     else:
-        missing, non_finite = health.missing, health.non_finite.any()
-    if missing:
-        return with_zero_gradient(attacked), health
-    if non_finite:
-        return with_finite_gradient(attacked), health
-    return model, health
+        missing = health.missing
+    guarded = with_zero_gradient if missing else with_finite_gradient
+    return guarded(attacked), health
 
 
 def gradient_health(

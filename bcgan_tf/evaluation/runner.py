@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from bcgan_tf.data.dataset import Split
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.certificate import proved
 from bcgan_tf.evaluation.chunks import Chunks, Progress
+from bcgan_tf.evaluation.fingerprints import digest, fingerprint
 from bcgan_tf.evaluation.gradient_health import usable
 from bcgan_tf.evaluation.pieces import Pieces
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -77,8 +77,9 @@ def evaluate(
         shard: ``(i, n)``: every n-th image, from the i-th (1 ... n). The shards of an evaluation
             merged (:func:`bcgan_tf.evaluation.archive.merge`) are the evaluation.
         skip_certified: attack only images of which :func:`bcgan_tf.certified` proves nothing at
-            ``eps``: of the others no attack could break one, so that the accuracies are the same,
-            sooner. Needs ``eps`` and Linf; a model without such bounds has none to skip.
+            ``eps``: of the others no attack within it could break one, so that the accuracies are
+            the same, sooner; an attack that goes further gets them all. Needs ``eps`` and Linf; a
+            model without such bounds has none to skip.
         state: a folder for what is finished; the same call resumes from it.
         batch_size: most images at once: bounds memory, changes no result.
         seed: of all draws.
@@ -99,7 +100,7 @@ def evaluate(
     _check_request(attacks, suite, eps)
     if skip_certified and (eps is None or norm != "linf"):
         raise UserError("skip_certified needs eps and the norm linf, for which bounds are proved")
-    total, identity = len(images), {"model": fingerprint(model), "data": _digest(images, labels)}
+    total, identity = len(images), {"model": fingerprint(model), "data": digest(images, labels)}
     indices = _shard_indices(total, shard)
     images, labels = images[indices], labels[indices]
 
@@ -125,8 +126,10 @@ def evaluate(
         certified = np.zeros(len(images), bool)
         if bounded:
             certified = proved(model, images, labels, eps, batch_size=batch_size)
+    survivors_only = suite is not None and suite != "paper"
     settings = {
         **identity,
+        "survivors_only": survivors_only,
         **({"skip_certified": True} if skip_certified else {}),
         "shard": list(shard),
         "attacks": [
@@ -140,7 +143,7 @@ def evaluate(
     with Pieces(Path(state) if state is not None else None, settings) as pieces:
         work = Chunks(
             attacks=prepared,
-            survivors_only=suite is not None and suite != "paper",
+            survivors_only=survivors_only,
             pieces=pieces,
             progress=progress,
             evaluation=Evaluation(
@@ -215,21 +218,3 @@ def _checked_classes(model: Any, images: np.ndarray, labels: np.ndarray) -> int:
     if labels.max() >= logits.shape[1]:
         checks.check_logits(logits, np.full(len(logits), labels.max()))
     return logits.shape[1]
-
-
-def fingerprint(model: Any) -> str:
-    """What tells one model from another when an evaluation is resumed.
-
-    A digest of a Keras model's weights; else its attribute ``fingerprint``, or its name.
-    """
-    if isinstance(model, keras.Model):
-        return _digest(*(np.asarray(weight) for weight in model.weights))
-    name = getattr(model, "__qualname__", type(model).__qualname__)
-    return str(getattr(model, "fingerprint", f"{getattr(model, '__module__', '')}:{name}"))
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

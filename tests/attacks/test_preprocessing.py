@@ -9,9 +9,15 @@ import tensorflow as tf
 
 import bcgan_tf
 from bcgan_tf.attacks import PGD
-from bcgan_tf.attacks.preprocessing import monotone_preprocessing, through_preprocessing
+from bcgan_tf.attacks.preprocessing import (
+    as_attacked,
+    may_hide_gradients,
+    monotone_preprocessing,
+    through_preprocessing,
+)
 from bcgan_tf.cloning import copy_in
 from bcgan_tf.errors import UserError
+from bcgan_tf.leading_layers import leading_layers
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
 IMAGES = np.random.default_rng(0).uniform(size=(6, 8, 8, 1)).astype(np.float32)
@@ -43,14 +49,17 @@ def test_the_answers_are_the_models_own():
     np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), expected)
 
 
-def test_the_gradient_is_that_of_the_rest():
-    stretch = keras.layers.Rescaling(5.0, -2.0)
+@pytest.mark.parametrize("factor", [5.0, -5.0])
+def test_what_cuts_off_passes_the_gradient_and_the_rest_keeps_its_own(factor):
+    """With the identity for all of it, an attack on a negative would go the wrong way."""
+    stretch = keras.layers.Rescaling(factor, -2.0 if factor > 0 else 3.0)
     logits_fn = through_preprocessing(_linear_behind(stretch, keras.layers.ReLU(max_value=1.0)))
     images = tf.constant(IMAGES)
     with tf.GradientTape() as tape:
         tape.watch(images)
         second = tf.reduce_sum(logits_fn(images)[:, 1])
-    np.testing.assert_allclose(tape.gradient(second, images), np.full(IMAGES.shape, 1 / 64))
+    expected = np.full(IMAGES.shape, factor / 64)
+    np.testing.assert_allclose(tape.gradient(second, images), expected)
 
 
 def test_it_finds_what_a_flat_gradient_hides():
@@ -75,13 +84,13 @@ def test_what_cannot_be_looked_into_is_refused(model, message):
 
 
 def test_a_branch_ends_the_preprocessing():
-    """A layer that two others read is not put behind the identity."""
     images = keras.Input((8, 8, 1))
     stretched = keras.layers.Rescaling(2.0)(images)
-    both = keras.layers.Concatenate()([stretched, keras.layers.ReLU()(stretched)])
-    logits = keras.layers.Dense(2)(keras.layers.Flatten()(both))
-    with pytest.raises(UserError, match="no preprocessing"):
-        through_preprocessing(keras.Model(images, logits))
+    both = keras.layers.Concatenate()([stretched, keras.layers.ReLU(max_value=1.0)(stretched)])
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(both)))
+    assert [type(layer) for layer in leading_layers(model)] == [keras.layers.Rescaling]
+    assert not may_hide_gradients(model)
+    np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), model(IMAGES))
 
 
 def _breakers(model: keras.Model) -> dict[str, int]:
@@ -139,3 +148,92 @@ def test_a_copy_in_less_precision_is_looked_into_all_the_same():
     np.testing.assert_array_equal(parts[0](IMAGES), monotone_preprocessing(model)[0](IMAGES))
     assert copy.get_layer("conv_1").compute_dtype == "bfloat16"
     np.testing.assert_array_equal(through_preprocessing(copy)(tf.constant(IMAGES)), copy(IMAGES))
+
+
+def _linear() -> list[keras.layers.Layer]:
+    return [keras.layers.Flatten(), keras.layers.Dense(2, name="logits")]
+
+
+def _added(layers: list[keras.layers.Layer]) -> keras.Sequential:
+    model = keras.Sequential([keras.Input((8, 8, 1))])
+    for layer in layers:
+        model.add(layer)
+    return model
+
+
+def _loaded(model: keras.Model, folder) -> keras.Model:
+    model.save(folder / "model.keras")
+    return keras.models.load_model(folder / "model.keras")
+
+
+@pytest.mark.parametrize("source", ["listed", "added", "loaded", "backbone", "loaded backbone"])
+def test_a_sequential_model_is_looked_into_however_it_was_made(source, tmp_path):
+    """Each ``add`` calls all layers again, and the earlier calls stay behind."""
+    if "backbone" in source:
+        backbone = keras.Sequential([keras.Input((8, 8, 1)), *_linear()])
+        model = keras.Sequential([keras.Input((8, 8, 1)), Quantised(), backbone])
+    elif source == "added":
+        model = _added([Quantised(), *_linear()])
+    else:
+        model = keras.Sequential([keras.Input((8, 8, 1)), Quantised(), *_linear()])
+    model.set_weights(_linear_behind().get_weights())
+    if "loaded" in source:
+        model = _loaded(model, tmp_path)
+    np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), model(IMAGES))
+    found = _breakers(model)
+    assert (found["APGD-CE"], found["APGD-CE+BPDA"]) == (0, 4)
+
+
+def test_operations_without_a_layer_are_seen():
+    images = keras.Input((8, 8, 1))
+    rounded = keras.layers.Rescaling(1 / 15)(keras.ops.round(images * 15))
+    logits = keras.layers.Dense(2)(keras.layers.Flatten()(rounded))
+    assert may_hide_gradients(keras.Model(images, logits))
+
+    negative = keras.layers.ReLU(max_value=0.5)(1.0 - images)
+    falling = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(negative)))
+    assert may_hide_gradients(falling) and monotone_preprocessing(falling) is None
+    np.testing.assert_array_equal(
+        through_preprocessing(falling)(tf.constant(IMAGES)), falling(IMAGES)
+    )
+
+
+def test_a_model_in_front_is_looked_through():
+    pixels = keras.Input((8, 8, 1))
+    first = keras.Model(pixels, Quantised()(keras.layers.Rescaling(1.0)(pixels)))
+    model = _linear_behind(first)
+    np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), model(IMAGES))
+    assert _breakers(model)["APGD-CE+BPDA"] == 4
+    assert not may_hide_gradients(_linear_behind(keras.Model(pixels, keras.ops.flip(pixels, 1))))
+
+
+def test_an_input_that_is_read_twice_has_nothing_in_front_of_all():
+    images = keras.Input((8, 8, 1))
+    both = keras.layers.Concatenate()([Quantised()(images), keras.layers.Conv2D(1, 1)(images)])
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(both)))
+    assert not may_hide_gradients(model)
+    with pytest.raises(UserError, match="no preprocessing"):
+        through_preprocessing(model)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.RandomFlip(),
+        keras.layers.RandomTranslation(0.1, 0.1),
+        keras.layers.Dropout(0.5),
+        keras.layers.GaussianNoise(0.1),
+        keras.layers.Permute((2, 1, 3)),
+        keras.layers.Normalization(mean=0.5, variance=0.1),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_what_hides_nothing_is_attacked_as_it_is(layer):
+    """Behind a negative, where a gradient that only passes through would have the wrong sign."""
+    model = _linear_behind(keras.layers.Rescaling(-1.0, 1.0), layer)
+    assert not may_hide_gradients(model)
+    images = tf.constant(IMAGES)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        second = tf.reduce_sum(as_attacked(model)(images)[:, 1])
+    assert (tape.gradient(second, images).numpy() < 0).all()

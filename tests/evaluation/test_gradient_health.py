@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.evaluation.gradient_health import gradient_health, in_float64, usable
+from bcgan_tf.evaluation.runner import evaluate
 
 IMAGES = np.float32([[0.2, 0.4], [0.8, 0.5], [0.4, 0.0], [0.6, 0.0]])
 LABELS = np.array([0, 1, 0, 1])
@@ -30,11 +31,29 @@ def _gradient(model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return tape.gradient(loss, inputs).numpy()
 
 
-def test_a_healthy_model_is_returned_as_it_is():
+def test_a_healthy_model_keeps_its_answers_and_its_gradient():
     model, health = usable(_linear, IMAGES, LABELS)
-    assert model is _linear
+    np.testing.assert_array_equal(model(tf.constant(IMAGES)), _linear(IMAGES))
+    expected = _gradient(_linear, IMAGES, LABELS)
+    assert expected.any()
+    np.testing.assert_array_equal(_gradient(model, IMAGES, LABELS), expected)
     assert health.correct.all() and not health.missing and not health.backward
     assert health.bad == health.dead == 0
+
+
+def test_a_gradient_that_is_nan_only_where_nobody_looked_stops_no_evaluation():
+    """A norm at zero, on an image behind those that are looked at first."""
+
+    def model(images: tf.Tensor) -> tf.Tensor:
+        length = tf.sqrt(tf.reduce_sum(tf.square(images), axis=1, keepdims=True))
+        return _linear(images) + 1e-3 * length * [0.0, 1.0]
+
+    images = np.concatenate([np.tile(IMAGES, (20, 1)), np.zeros((1, 2), np.float32)])
+    labels = np.append(np.tile(LABELS, 20), 0)
+    assert not usable(model, images[:64], labels[:64])[1].non_finite.any()
+    assert not np.isfinite(_gradient(model, images, labels)).all()
+    found = evaluate(model, (images, labels), [PGD(0.05, random_start=False)])
+    assert found.robust_accuracy == 1.0 and found.n == 81
 
 
 def _dense(scale: float) -> keras.Model:
