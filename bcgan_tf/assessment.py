@@ -27,6 +27,7 @@ from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.causes import measure_causes
 from bcgan_tf.evaluation.certificate import certificate
 from bcgan_tf.evaluation.diagnostics import diagnose
+from bcgan_tf.evaluation.fingerprints import digest, fingerprint
 from bcgan_tf.evaluation.loss_curves import loss_curves
 from bcgan_tf.evaluation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -43,6 +44,7 @@ Progress = Callable[
 ]
 
 _EXAMPLES = 8
+_IDENTIFIED = {"model": "weights or layers of the model", "data": "test images or labels"}
 # Stages of one model under one threat model; their payloads are parts of its entry.
 _MEASURED = ("certify", "diagnose", "losses", "causes", "minimum")
 
@@ -189,7 +191,15 @@ class _Assessment:
                     **self.shared,
                 )
             keep(self.run, label, evaluation)
-        return archive.load(evaluation_file(self.run, label))
+        found = archive.load(evaluation_file(self.run, label))
+        now = {"model": fingerprint(self.model), "data": digest(images, labels)}
+        for what, same in now.items():
+            if found.identity.get(what, same) != same:
+                raise UserError(
+                    f"{self.run.path}: the {_IDENTIFIED[what]} are others than those of its "
+                    "finished evaluation; give those again, or begin another run"
+                )
+        return found
 
     def _certificate(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         found = certificate(

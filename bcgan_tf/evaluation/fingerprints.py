@@ -36,9 +36,14 @@ def _architecture(model: keras.Model) -> str:
     try:
         config = {"class_name": type(model).__name__, "config": model.get_config()}
         names = {name: f"#{number}" for number, name in enumerate(dict.fromkeys(_names(config)))}
-        return json.dumps(_renamed(config, names), sort_keys=True, default=repr)
+        return json.dumps(_renamed(config, names), sort_keys=True, default=_plain)
     except Exception:  # a model of the user's own may not describe itself
         return type(model).__qualname__
+
+
+def _plain(value: Any) -> Any:
+    # No repr: of an object it holds an address, which is another in every process.
+    return value.tolist() if isinstance(value, np.ndarray) else type(value).__qualname__
 
 
 def _names(config: Any) -> Iterator[str]:

@@ -17,6 +17,8 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.runs import RunDirectory
 from bcgan_tf.shard_merging import common_config, merge_shards
 from helpers.assessments import (
+    LABELS,
+    PIXELS,
     SETTINGS,
     Killed,
     arrays,
@@ -50,6 +52,18 @@ def test_what_is_finished_is_not_done_again(quick, diagnosed, tmp_path: Path, mo
     for name in ("evaluate", "diagnose", "loss_curves"):
         monkeypatch.setattr(assessment, name, None)
     assert assess(tmp_path, settings) == expected
+
+
+def test_another_model_or_other_images_do_not_go_on_with_it(quick, tmp_path: Path) -> None:
+    """They may have changed under the name that the run knows them by."""
+    assess(tmp_path)
+    before = arrays(tmp_path)
+    with pytest.raises(UserError, match="weights or layers of the model are others than those of"):
+        assess(tmp_path, model=lambda images: linear(images) * 2)
+    with pytest.raises(UserError, match="test images or labels are others than those of"):
+        assess(tmp_path, data=dataset(PIXELS[::-1], LABELS[::-1]))
+    same(arrays(tmp_path), before)
+    assess(tmp_path)
 
 
 def test_a_state_of_other_settings_is_refused(quick, tmp_path: Path) -> None:
