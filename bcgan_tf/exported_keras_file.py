@@ -32,12 +32,17 @@ def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
     Returns:
         ``path`` and ``sha256`` for the card; None, and no file, where Keras could not read it back
         by itself: custom classes, Lambda layers.
+
+    Raises:
+        OSError: the file cannot be written: a full disk, say.
     """
     file = folder / FILE
     file.parent.mkdir(exist_ok=True)
     try:
         classifier.save(file)
         load_classifier(file).save(file)  # again, without the optimizer
+    except OSError:  # says nothing of the model: a version must not lack its file for it
+        raise
     except Exception:  # a class of a user's own may fail in any way
         file.unlink(missing_ok=True)
         if not any(file.parent.iterdir()):

@@ -8,6 +8,7 @@ under a hidden name, read back and compared, and only then renamed.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import time
@@ -30,6 +31,8 @@ CARD = exported_keras_file.CARD
 _STAGING = ".export-"
 # What a killed export left behind; none takes anywhere near a day.
 _LEFTOVER_SECONDS = 24 * 3600
+# In TensorFlow a full disk is an exhausted resource, as a full memory is.
+_DISK_FULL = re.compile("No space left|Disk quota|ENOSPC", re.IGNORECASE)
 # Card keys that the caller may fill; null means that it was not measured.
 _MEASURED = ("defense", "clean_accuracy", "robust_accuracy", "run")
 _ROBUST_KEYS = {"attack", "eps", "n", "accuracy"}
@@ -76,7 +79,8 @@ def export(
 
     Raises:
         UserError: no classifier by ``load_classifier``'s checks, a class count or a card that does
-            not fit, a folder that cannot be written, or a model that reads back different.
+            not fit, a folder that cannot be written, a disk that is full, or a model that reads
+            back different.
     """
     directory = Path(directory)
     load_classifier(classifier, num_classes=len(class_names))
@@ -106,8 +110,13 @@ def export(
         verify(staging, classifier)
         _flush(staging)
         return _publish(staging, directory)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        failed_write = isinstance(error, OSError | tf.errors.ResourceExhaustedError)
+        if failed_write and _DISK_FULL.search(str(error)):
+            raise UserError(
+                f"the disk of {directory} is full; make room on it, or choose another folder"
+            ) from error
         raise
 
 

@@ -20,6 +20,7 @@ from bcgan_tf.report.style import (
     SERIES,
     dress,
     legend,
+    literal,
     new_figure,
     save,
 )
@@ -195,7 +196,7 @@ def distance_histogram(
             f"\nnothing found: {found['not_found']:,}"
         )
         axes.text(
-            1.01, 0.98, aside, transform=axes.transAxes, fontsize=7.5, color=INK, va="top",
+            1.01, 0.98, literal(aside), transform=axes.transAxes, fontsize=7.5, color=INK, va="top",
             ha="left",
         )  # fmt: skip
         if eps is not None and eps <= edges[-1]:
@@ -246,7 +247,7 @@ def example_images(
     )  # fmt: skip
     figure = new_figure(1.02 * count + 1.1, 3.7 + (0.35 if title else 0.0))
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=10, color=INK)
     grid = figure.subplots(3, count, squeeze=False)
     for line, (name, pictures, captions, guesses) in zip(grid, rows, strict=True):
         for number, axes in enumerate(line):

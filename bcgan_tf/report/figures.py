@@ -18,6 +18,7 @@ from bcgan_tf.report.style import (
     SERIES,
     dress,
     legend,
+    literal,
     new_figure,
     save,
 )
@@ -48,7 +49,7 @@ def curves(stage: Mapping[str, Curve], path: Path, *, title: str = "") -> Path:
     groups = {label: names for label, names in groups.items() if names}
     figure = new_figure(4.6 * max(len(groups), 1), 2.6)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=11, color=INK)
     for position, (label, names) in enumerate(groups.items()):
         axes = figure.add_subplot(1, len(groups), position + 1)
         for number, name in enumerate(names):
@@ -103,7 +104,7 @@ def image_grid(
     top = 0.35 if title else 0.05
     figure = new_figure(columns * cell + label + 0.1, rows * cell + top)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=10, color=INK)
     _mosaic(figure, images, rows, columns, row_labels)
     return save(figure, path)
 
@@ -131,7 +132,7 @@ def _mosaic(
         axes.text(
             -_GAP_PIXELS,
             number * step_y + tall / 2,
-            text,
+            literal(text),
             ha="right",
             va="center",
             fontsize=8,
@@ -162,7 +163,7 @@ def adversarial_grid(
     count = len(originals)
     figure = new_figure(0.95 * count + 1.3, 1.15 * len(rows) + (0.35 if title else 0.05))
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
+        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=10, color=INK)
     grid = figure.subplots(len(rows), count, squeeze=False)
     for row, (name, images) in zip(grid, rows.items(), strict=True):
         for number, axes in enumerate(row):
@@ -207,7 +208,7 @@ def robust_accuracy_bars(metrics: Mapping[str, Any], path: Path, *, title: str =
             )
     dress(axes, title=title, x="accuracy, with its 95 % interval")
     axes.grid(False, axis="y")
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_yticks(range(len(rows)), [literal(row.label) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.08)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from bcgan_tf.report.style import BLUE, INK, ORANGE, YELLOW, dress, new_figure, save
+from bcgan_tf.report.style import BLUE, INK, ORANGE, YELLOW, dress, literal, new_figure, save
 
 # Light enough for dark letters on top; classes past the last begin anew and are told apart by name.
 _TINTS = (
@@ -58,7 +58,7 @@ def boundary_planes(
     models = list(dict.fromkeys(model for row in planes.values() for model in row))
     figure = new_figure(3.5 * len(models), 3.5 * len(planes) + (0.35 if title else 0.05))
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=11, color=INK)
     grid = figure.subplots(len(planes), len(models), squeeze=False)
     for row, (kind, of_models) in zip(grid, planes.items(), strict=True):
         u_name, v_name = (axes_names or {}).get(kind, ("u", "v"))
@@ -96,7 +96,7 @@ def _plane(axes: Axes, plane: Plane, class_names: Sequence[str]) -> None:
             axes.text(
                 u[column],
                 v[row],
-                str(class_names[int(label)]),
+                literal(class_names[int(label)]),
                 ha="center",
                 va="center",
                 fontsize=8,

@@ -30,11 +30,19 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def literal(text: object) -> str:
+    """For Matplotlib: text in which ``$`` is a dollar sign, and begins no formula.
+
+    For all that is drawn of names that a user chose: of classes, models, data.
+    """
+    return str(text).replace("$", r"\$")
+
+
 def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> Axes:
     """Titles, labels with units, a quiet frame."""
-    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
-    axes.set_xlabel(x, fontsize=9, color=INK)
-    axes.set_ylabel(y, fontsize=9, color=INK)
+    axes.set_title(literal(title), loc="left", fontsize=10, color=INK, fontweight="bold")
+    axes.set_xlabel(literal(x), fontsize=9, color=INK)
+    axes.set_ylabel(literal(y), fontsize=9, color=INK)
     axes.tick_params(labelsize=8, colors=INK, length=0)
     axes.grid(True, color=FAINT, linewidth=0.5)
     axes.set_axisbelow(True)
@@ -47,7 +55,9 @@ def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> Axes:
 
 def legend(axes: Axes, **options: Any) -> None:
     """A frameless legend in small type."""
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, **options)
+    handles, labels = axes.get_legend_handles_labels()
+    names = [literal(label) for label in labels]
+    axes.legend(handles, names, frameon=False, fontsize=8, labelcolor=INK, **options)
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from bcgan_tf.report.style import FAINT, INK, ORANGE
+from bcgan_tf.report.style import FAINT, INK, ORANGE, literal
 
 
 def picture(axes: Axes, image: np.ndarray) -> None:
@@ -25,7 +25,7 @@ def picture(axes: Axes, image: np.ndarray) -> None:
 def judge(axes: Axes, caption: str, *, wrong: bool, fontsize: float = 8) -> None:
     """Writes a caption below an image; starred and framed where the answer is wrong."""
     axes.set_xlabel(
-        f"{caption} *" if wrong else caption,
+        literal(f"{caption} *" if wrong else caption),
         fontsize=fontsize,
         color=ORANGE if wrong else INK,
         labelpad=2,
@@ -37,4 +37,6 @@ def judge(axes: Axes, caption: str, *, wrong: bool, fontsize: float = 8) -> None
 
 def name_row(first: Axes, name: str) -> None:
     """Writes a row's name left of its first image."""
-    first.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, color=INK, labelpad=8)
+    first.set_ylabel(
+        literal(name), rotation=0, ha="right", va="center", fontsize=8, color=INK, labelpad=8
+    )

@@ -9,9 +9,10 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 
-from bcgan_tf.report import figures, planes
+from bcgan_tf.report import evaluation_figures, figures, planes
 from bcgan_tf.report.style import BLUE, ORANGE, SERIES, YELLOW
 
 
@@ -172,3 +173,71 @@ def test_toy_panels_show_data_fakes_and_no_more(tmp_path: Path) -> None:
         planes.toy_panels(points, labels, made, tmp_path / "a.png", captions={5.0: "distance 0.1"})
     )
     assert has_colour(png, YELLOW, 0.1) and png.shape[1] == 2 * 3.1 * 150
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of text that reach the picture, a formula as such."""
+    found: list[str] = []
+    draw = RendererAgg.draw_text
+    draw_formula = RendererAgg.draw_mathtext
+
+    def noted(self, gc, x, y, s, *others, **options) -> None:
+        found.append(s)
+        draw(self, gc, x, y, s, *others, **options)
+
+    def formula(self, gc, x, y, s, *others, **options) -> None:
+        found.append(f"formula {s}")
+        draw_formula(self, gc, x, y, s, *others, **options)
+
+    monkeypatch.setattr(RendererAgg, "draw_text", noted)
+    monkeypatch.setattr(RendererAgg, "draw_mathtext", formula)
+    return found
+
+
+MONEY, DOLLAR, BROKEN = "$5_$10", "$", r"$\frac$"  # the last is no formula that can be drawn
+
+
+def test_dollars_in_names_are_dollars_in_grids(tmp_path: Path, drawn: list[str]) -> None:
+    images = np.full((2, 6, 6, 1), 0.5, np.float32)
+    names = {"labels": [MONEY, DOLLAR], "title": f"of {BROKEN}"}
+    guesses = [MONEY, BROKEN]
+    figures.adversarial_grid(
+        images, {MONEY: images}, tmp_path / "a.png", predictions={MONEY: guesses}, **names
+    )
+    assert sorted(drawn) == sorted(
+        ["test image", MONEY, DOLLAR, f"of {BROKEN}", MONEY, MONEY, f"{BROKEN} *"]
+    )
+    drawn.clear()
+    evaluation_figures.example_images(
+        images, images, tmp_path / "b.png", predictions=guesses, attacks=[MONEY, ""], **names
+    )
+    assert {MONEY, DOLLAR, f"of {BROKEN}", f"{BROKEN} *"} < set(drawn) and drawn.count(MONEY) == 3
+    drawn.clear()
+    labels = [MONEY, DOLLAR]
+    figures.image_grid(images, tmp_path / "c.png", columns=1, row_labels=labels, title=BROKEN)
+    assert sorted(drawn) == sorted([BROKEN, *labels])
+    assert not any(text.startswith("formula") for text in drawn)
+
+
+def test_dollars_in_names_are_dollars_beside_axes(
+    tmp_path: Path, drawn: list[str], metrics: dict[str, Any]
+) -> None:
+    planes.boundary_planes(
+        {f"of {MONEY}": {BROKEN: plane(0.0)}},
+        tmp_path / "a.png",
+        class_names=[MONEY, DOLLAR],
+        title=f"image of {MONEY}",
+        axes_names={f"of {MONEY}": (MONEY, BROKEN)},
+    )
+    told = {MONEY, DOLLAR, f"image of {MONEY}", f"{BROKEN} (of {MONEY})"}
+    assert told | {f"{MONEY} (L2)", f"{BROKEN} (L2)"} <= set(drawn)
+    models = metrics["models"]
+    metrics["models"] = {MONEY: models["original"], BROKEN: models["hardened"]}
+    models["original"]["attacks"][0]["attack"] = MONEY
+    figures.robust_accuracy_bars(metrics, tmp_path / "b.png", title=f"bars of {MONEY}")
+    assert drawn.count(MONEY) == 2 and {BROKEN, f"bars of {MONEY}"} <= set(drawn)
+    assert any(text.startswith(f"{MONEY}, eps") for text in drawn)
+    evaluation_figures.robust_accuracy_curves({BROKEN: [[0.0, 0.9], [0.3, 0.1]]}, tmp_path / "c")
+    assert f"{BROKEN}: smallest perturbation found" in drawn
+    assert not any(text.startswith("formula") for text in drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import sys
@@ -100,6 +101,39 @@ def test_a_model_that_keras_cannot_read_back_has_no_keras_file(tmp_path):
     assert not (path / "assets.extra" / "classifier.keras").exists()
     assert json.loads((path / "export.json").read_text())["keras_file"] is None
     assert verify(path) == 0.0
+
+
+def test_a_full_disk_is_no_reason_for_a_version_without_its_keras_file(
+    classifier, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(classifier), "save", full)
+    with pytest.raises(UserError, match="m is full; make room on it"):
+        export(classifier, tmp_path / "m", class_names=NAMES, card={})
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "is_disk"),
+    [
+        ("variables/variables.data-00000-of-00001; No space left on device", True),
+        ("variables/variables.index; Disk quota exceeded", True),
+        ("OOM when allocating tensor with shape[4096,4096]", False),
+    ],
+)
+def test_a_full_disk_is_not_taken_for_a_full_memory(
+    classifier, tmp_path, monkeypatch, told, is_disk
+):
+    def exhausted(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, told)
+
+    monkeypatch.setattr(type(keras.export.ExportArchive()), "write_out", exhausted)
+    expected = UserError if is_disk else tf.errors.ResourceExhaustedError
+    with pytest.raises(expected, match="m is full; make room on it" if is_disk else "OOM"):
+        export(classifier, tmp_path / "m", class_names=NAMES, card={})
+    assert list((tmp_path / "m").iterdir()) == []
 
 
 def visible(directory: Path) -> list[str]:
