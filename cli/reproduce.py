@@ -15,6 +15,13 @@ from .command import Command
 
 TABLES, FIGURES = ("table1", "table2"), ("figure2", "figure4")
 AUDIT, ABLATION = "audit", "ablation"
+# The settings of the protocol that the audit goes by; its numbers of images are its own.
+AUDIT_SETTINGS = {
+    "pgd_steps": "int",
+    "cw_steps": "int",
+    "cw_search_steps": "int",
+    "cw_learning_rate": "float",
+}
 
 
 @click.command(cls=Command)
@@ -44,7 +51,7 @@ AUDIT, ABLATION = "audit", "ablation"
     help="Folder that the tables and figures are written to.",
 )
 @options.devices_option()
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all draws.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of all draws.")
 @options.common_options()
 def command(
     target: str,
@@ -126,9 +133,11 @@ def _checked_sizes(
 
         check_defenses(named)
         return ablation_settings(changes)
-    from bcgan_tf.reproduction.protocol import check_rows, protocol
+    from bcgan_tf.reproduction.protocol import check_rows, named_numbers, protocol
 
     check_rows(named)
+    if target == AUDIT:
+        changes = named_numbers("the audit", AUDIT_SETTINGS, changes)
     return protocol(dataset, preset, changes)
 
 

@@ -20,7 +20,7 @@ from bcgan_tf.defenses.boundary_adversarial import (
 )
 from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import PARTIAL_SUFFIX, as_json, file_digest, read_json, replace_file, write_json
+from bcgan_tf.files import PARTIAL_SUFFIX, as_json, file_digest, replace_file, write_json
 from bcgan_tf.hardening import chosen_defense, harden
 from bcgan_tf.recipes import recipe
 from bcgan_tf.reproduction import measures
@@ -90,24 +90,32 @@ def ablation(
                 measured = _measured(workspace, settings, defense, arm, seed)
                 found = document["runs"].setdefault(defense, {}).setdefault(arm, {})
                 found[str(seed)] = as_json(measured)
-                _publish(document, page)
+                _publish(workspace, document, (defense, arm, str(seed)), page)
     return page
 
 
-def _publish(document: dict[str, Any], page: Path) -> None:
-    """Writes both files, with the runs of the same settings that are there, in a fixed order."""
-    file = page.with_suffix(".json")
-    before = read_json(file) if file.exists() else {}
-    same = all(before.get(key) == document[key] for key in _IDENTITY)
-    published, ours = before["runs"] if same else {}, document["runs"]
-    runs: dict[str, Any] = {}
-    for defense, arm in itertools.product(DEFENSES, ARMS):
-        seeds = {**published.get(defense, {}).get(arm, {}), **ours.get(defense, {}).get(arm, {})}
-        if seeds:
-            runs.setdefault(defense, {})[arm] = dict(sorted(seeds.items()))
-    document["runs"] = runs
-    write_json(file, document)
-    replace_file(page, ablation_page(document).encode())
+def _publish(
+    workspace: Workspace, document: dict[str, Any], newest: tuple[str, str, str], page: Path
+) -> None:
+    """Writes both files, with the runs of the same settings that are there, in a fixed order.
+
+    Of ``document``, which has the runs of this process alone, ``newest`` (defence, arm, seed) is
+    new; what is published of the others is the same, or a later figure of another process.
+    """
+    file, ours = page.with_suffix(".json"), document["runs"]
+    with workspace.published(file, {key: document[key] for key in _IDENTITY}) as before:
+        theirs = before.get("runs", {})
+        runs: dict[str, Any] = {}
+        for defense, arm in itertools.product(DEFENSES, ARMS):
+            own = ours.get(defense, {}).get(arm, {})
+            seeds = {**own, **theirs.get(defense, {}).get(arm, {})}
+            if (defense, arm) == newest[:2]:
+                seeds[newest[2]] = own[newest[2]]
+            if seeds:
+                runs.setdefault(defense, {})[arm] = dict(sorted(seeds.items()))
+        content = {**document, "runs": runs}
+        write_json(file, content)
+        replace_file(page, ablation_page(content).encode())
 
 
 def _measured(

@@ -43,6 +43,10 @@ SEARCH, SMALL, LARGE, TOWARDS = (
     "c = 1 alone",
     "towards the true class",
 )
+# What tells one audit from another: rows of another are not put beside these.
+_IDENTITY = ("dataset", "preset", "seed", "samples", "cw_samples", "protocol")
+# Of the runs that were made when it was no part of their names.
+_FORMER_CW_SEARCH_STEPS = 9
 _BATCH = 250
 _RHO_STEP = 0.01
 
@@ -59,7 +63,8 @@ def audit(
 ) -> Path:
     """Evaluates rows of Table 1 in each way that could have given the paper's figures.
 
-    What is finished is kept in the cache, and the pages are written after every row.
+    What is finished is kept in the cache, and the pages are written after every row. Rows that
+    another call published with the same settings, before or meanwhile, stay on them.
 
     Args:
         workspace: the data, preset, seed and cache.
@@ -90,10 +95,7 @@ def audit(
         "samples": samples,
         "cw_samples": cw_samples,
         "protocol": as_json(protocol.to_dict()),
-        "paper": {
-            row: list(paper.TABLE_1.get(workspace.data.name, {}).get(row, ())) for row in chosen
-        },
-        "paper_rho": {row: paper.TABLE_2.get(workspace.data.name, {}).get(row) for row in chosen},
+        **_paper(workspace.data.name, chosen),
         "rows": {},
     }
     results.mkdir(parents=True, exist_ok=True)
@@ -103,9 +105,35 @@ def audit(
         subject = Subject(workspace, protocol, row, file, None if row == ORIGINAL else original)
         found = _audited(subject, samples, cw_samples)
         document["rows"][row] = as_json({**found, "environments": subject.environments})
-        write_json(page.with_suffix(".json"), document)
-        replace_file(page, audit_page(document).encode())
+        _publish(workspace, document, row, page)
     return page
+
+
+def _publish(workspace: Workspace, document: dict[str, Any], newest: str, page: Path) -> None:
+    """Writes both files, with the rows of the same settings that are there.
+
+    Of ``document``, which has the rows of this process alone, the row ``newest`` is new; what is
+    published of the others is the same, or a later figure of another process.
+    """
+    file, ours = page.with_suffix(".json"), document["rows"]
+    with workspace.published(file, {key: document[key] for key in _IDENTITY}) as before:
+        rows = {**ours, **before.get("rows", {}), newest: ours[newest]}
+        named = check_rows([*document["paper"], *rows])
+        whole = {
+            **document,
+            **_paper(workspace.data.name, named),
+            "rows": {row: rows[row] for row in named if row in rows},
+        }
+        write_json(file, whole)
+        replace_file(page, audit_page(whole).encode())
+
+
+def _paper(dataset: str, rows: Sequence[str]) -> dict[str, Any]:
+    """The paper's figures of these rows, as far as it has any."""
+    return {
+        "paper": {row: list(paper.TABLE_1.get(dataset, {}).get(row, ())) for row in rows},
+        "paper_rho": {row: paper.TABLE_2.get(dataset, {}).get(row) for row in rows},
+    }
 
 
 def _audited(subject: Subject, samples: int, cw_samples: int) -> dict[str, Any]:
@@ -113,12 +141,16 @@ def _audited(subject: Subject, samples: int, cw_samples: int) -> dict[str, Any]:
 
     ``rho`` is in [0, 1] pixels, the others are accuracies in [0, 1].
     """
+    protocol = subject.protocol
+    wagner_settings: list[float] = [protocol.cw_steps, protocol.cw_learning_rate]
+    if protocol.cw_search_steps != _FORMER_CW_SEARCH_STEPS:
+        wagner_settings.append(protocol.cw_search_steps)
     settings = {
         "n": samples,
         "cw_n": cw_samples,
-        "radii": subject.protocol.radii(),
-        "pgd_steps": subject.protocol.pgd_steps,
-        "cw": [subject.protocol.cw_steps, subject.protocol.cw_learning_rate],
+        "radii": protocol.radii(),
+        "pgd_steps": protocol.pgd_steps,
+        "cw": wagner_settings,
         "original": file_digest(subject.original_file) if subject.original_file else None,
     }
     part = subject.workspace.data.test.take(samples, seed=0)
@@ -131,7 +163,7 @@ def _audited(subject: Subject, samples: int, cw_samples: int) -> dict[str, Any]:
 
         known = stage(run, "logits", measure)
         bounded: dict[str, Any] = {}
-        for unit, attacks in bounded_attacks(subject.protocol, subject.workspace.seed).items():
+        for unit, attacks in bounded_attacks(protocol, subject.workspace.seed).items():
             bounded[unit] = {}
             for column, attack in attacks.items():
                 ways = _bounded_ways(subject, attack, images, labels, known["temperature"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import as_json, file_digest, read_json, replace_file, write_json
+from bcgan_tf.files import as_json, file_digest, replace_file, write_json
 from bcgan_tf.reproduction import defended, measures, paper
 from bcgan_tf.reproduction.markdown import share, with_interval
 from bcgan_tf.reproduction.measures import Subject
@@ -70,7 +70,7 @@ def reproduce_table(
         **_paper(table, workspace.data.name),
         "rows": {},
     }
-    failed = []
+    failed, whole = [], document
     for number, row in enumerate(rows, start=1):
         print(f"{table}, row {number} of {len(rows)}: {row}", file=sys.stderr, flush=True)
         try:
@@ -89,10 +89,10 @@ def reproduce_table(
                 "command": command,
             }
         )
-        document = _publish(document, results)
+        whole = _publish(workspace, document, row, results)
     if failed:
         raise UserError(f"rows that failed: {'; '.join(failed)}")
-    return document
+    return whole
 
 
 def overview(document: Document) -> list[dict[str, Any]]:
@@ -138,22 +138,25 @@ def file_stem(document: Document) -> str:
     return f"{document['table']}-{document['dataset']}{preset}"
 
 
-def _publish(document: Document, results: Path) -> Document:
-    """Writes both files, with the rows of this table that were there before."""
+def _publish(workspace: Workspace, document: Document, newest: str, results: Path) -> Document:
+    """Writes both files, with the rows of this table that are there, and returns all of it.
+
+    Of ``document``, which has the rows of this process alone, the row ``newest`` is new; what is
+    published of the others is the same, or a later figure of another process.
+    """
     results.mkdir(parents=True, exist_ok=True)
-    file = results / f"{file_stem(document)}.json"
-    before = read_json(file) if file.exists() else {}
-    if all(before.get(key) == document[key] for key in _IDENTITY):
-        document = {**document, "rows": {**before.get("rows", {}), **document["rows"]}}
-    document["rows"] = {
-        row: document["rows"][row] for row in check_rows(()) if row in document["rows"]
-    }
-    try:
-        write_json(file, document)
-        replace_file(file.with_suffix(".md"), page(document).encode())
-    except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror}); make room for it") from error
-    return document
+    file, ours = results / f"{file_stem(document)}.json", document["rows"]
+    with workspace.published(file, {key: document[key] for key in _IDENTITY}) as before:
+        rows = {**ours, **before.get("rows", {}), newest: ours[newest]}
+        whole = {**document, "rows": {row: rows[row] for row in check_rows(()) if row in rows}}
+        try:
+            write_json(file, whole)
+            replace_file(file.with_suffix(".md"), page(whole).encode())
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be written ({error.strerror}); make room for it"
+            ) from error
+    return whole
 
 
 def _paper(table: str, dataset: str) -> Document:

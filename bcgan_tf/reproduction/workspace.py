@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bcgan_tf.data import Dataset
-from bcgan_tf.files import FolderInUse, as_json
+from bcgan_tf.files import FolderInUse, FolderLock, as_json, read_json
 from bcgan_tf.runs import RunDirectory
 
+_Taken = TypeVar("_Taken")
+
 _DIGITS = 12
-# Seconds between two looks at a run that another process works on.
+# Seconds between two looks at a run that another process works on, and at what it publishes.
 _PATIENCE = 5.0
+_SHORT_PATIENCE = 0.1
+# In the cache: a lock file stays behind, and must not stand among the results.
+_LOCK = ".publish-lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +63,48 @@ class Workspace:
             **as_json(settings),
         }
         name = f"{self.data.name}-{self.preset}-{what}-{digest(config)}"
-        told = False
-        while True:
-            try:
-                return RunDirectory.create(self.cache / name, command, config, resume=True)
-            except FolderInUse:
-                if not told:
-                    print(f"waiting for the process that works on {name}", file=sys.stderr)
-                    told = True
-                time.sleep(_PATIENCE)
+        return _awaited(
+            lambda: RunDirectory.create(self.cache / name, command, config, resume=True),
+            name,
+            _PATIENCE,
+        )
+
+    @contextlib.contextmanager
+    def published(self, file: Path, identity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """What a JSON file of results holds, which no other process with this cache changes now.
+
+        Rows may be run side by side: read here what the others published, and write the file while
+        the ``with`` lasts.
+
+        Args:
+            file: it need not exist.
+            identity: keys and values, in JSON types, without which its content is of something
+                else.
+
+        Yields:
+            The content; empty, where there is none of this identity.
+        """
+        self.cache.mkdir(parents=True, exist_ok=True)
+        lock = _awaited(lambda: FolderLock(self.cache / _LOCK), file.name, _SHORT_PATIENCE)
+        try:
+            found = read_json(file) if file.exists() else {}
+            same = all(found.get(key) == value for key, value in identity.items())
+            yield found if same else {}
+        finally:
+            lock.release()
+
+
+def _awaited(take: Callable[[], _Taken], name: str, seconds: float) -> _Taken:
+    """What ``take`` returns once no other process holds it; looks again after so many seconds."""
+    told = False
+    while True:
+        try:
+            return take()
+        except FolderInUse:
+            if not told:
+                print(f"waiting for the process that works on {name}", file=sys.stderr)
+                told = True
+            time.sleep(seconds)
 
 
 def digest(settings: Mapping[str, Any]) -> str:

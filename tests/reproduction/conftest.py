@@ -12,7 +12,9 @@ import pytest
 
 import bcgan_tf
 from bcgan_tf.data import Dataset
+from bcgan_tf.files import FolderLock
 from bcgan_tf.reproduction import tables
+from bcgan_tf.reproduction import workspace as workspaces
 from bcgan_tf.reproduction.workspace import Workspace
 
 
@@ -77,3 +79,29 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[Any]]:
         return calls
 
     return count
+
+
+@pytest.fixture
+def publishing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], Any]], list[Any]]:
+    """``publishing(write)``: from now another process is at it; it writes at the second look.
+
+    Returns the list of the looks.
+    """
+
+    def begin(write: Callable[[], Any]) -> list[Any]:
+        workspace.cache.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(workspace.cache / ".publish-lock")
+        looks: list[Any] = []
+
+        def look(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 2:
+                write()
+                lock.release()
+
+        monkeypatch.setattr(workspaces.time, "sleep", look)
+        return looks
+
+    return begin

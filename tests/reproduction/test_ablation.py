@@ -216,6 +216,45 @@ def test_rows_side_by_side_keep_each_others_figures(asked, monkeypatch):
     assert "## bcgan-trades" in page.read_text()
 
 
+def test_runs_that_another_process_published_meanwhile_are_not_put_back(
+    asked, publishing, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "arms_of", lambda defense: ("none", "boundary"))
+    monkeypatch.setattr(module, "_measured", lambda *_: figures(0.1))
+    asked(("bcgan-at",))
+    file = tmp_path / "results/ablation-digits.json"
+
+    def other():
+        document = json.loads(file.read_text())
+        runs = document["runs"]
+        runs["bcgan-at"]["boundary"]["0"] = figures(0.2)
+        runs["bcgan-ibp"]["none"]["0"] = figures(0.3)
+        file.write_text(json.dumps(document))
+
+    looks = []
+
+    def measured(workspace, settings, defense, arm, seed):
+        if (arm, seed) == ("boundary", 1):
+            looks.append(publishing(other))
+        return figures(0.1)
+
+    monkeypatch.setattr(module, "_measured", measured)
+    runs = asked(("bcgan-ibp",))[0]["runs"]
+    found = {
+        (defense, arm, seed): each["certified"]["accuracy"]
+        for defense, arms in runs.items()
+        for arm, seeds in arms.items()
+        for seed, each in seeds.items()
+    }
+    assert len(found) == 8 and [len(each) for each in looks] == [2]
+    assert {key: value for key, value in found.items() if value != 0.1} == {
+        ("bcgan-at", "boundary", "0"): 0.2,
+        ("bcgan-ibp", "none", "0"): 0.3,
+    }
+    names = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert names == ["ablation-digits.json", "ablation-digits.md"]
+
+
 def test_a_folder_that_another_process_copied_first_is_kept(tmp_path, monkeypatch):
     source, target = tmp_path / "mine", tmp_path / "shared"
     for folder in (source, target):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from bcgan_tf.cli import main
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import audit as module
 from bcgan_tf.reproduction import tables
@@ -23,16 +25,9 @@ def audited(workspace, trained, monkeypatch, tmp_path):
     del trained
     monkeypatch.setattr(module, "trained", tables.trained)
 
-    def run():
-        page = audit(
-            workspace,
-            SMALL,
-            ("original", "bcgan"),
-            results=tmp_path,
-            command=COMMAND,
-            samples=60,
-            cw_samples=8,
-        )
+    def run(rows=("original", "bcgan"), chosen=SMALL, **changes):
+        sizes = {"samples": 60, "cw_samples": 8, **changes}
+        page = audit(workspace, chosen, rows, results=tmp_path, command=COMMAND, **sizes)
         return json.loads(page.with_suffix(".json").read_text())["rows"], page
 
     return run
@@ -65,6 +60,105 @@ def test_a_repeat_measures_nothing(audited, counted):
     attacks = counted(module, "bounded_attacks")
     again, _ = audited()
     assert again == first and not calls and len(attacks) == 2
+
+
+@pytest.fixture
+def settings(audited, monkeypatch):
+    """What an audit with options, which is not run, calls its run by."""
+
+    class Asked(Exception):
+        pass
+
+    def named(**options):
+        def opened(subject, what, settings):
+            raise Asked(settings)
+
+        monkeypatch.setattr(module.Subject, "open", opened)
+        with pytest.raises(Asked) as found:
+            audited(chosen=protocol("digits", options=options))
+        return found.value.args[0]
+
+    return named
+
+
+def test_all_that_carlini_wagner_depends_on_is_in_the_name_of_its_run(settings):
+    # As it was when the constants were no part of it, so that what is cached is found.
+    assert settings()["cw"] == [200, 0.05]
+    assert settings(cw_search_steps=9) == settings()
+    assert settings(cw_search_steps=3)["cw"] == [200, 0.05, 3]
+    assert settings(cw_steps=3)["cw"] == [3, 0.05]
+
+
+@pytest.fixture
+def without_attacks(monkeypatch):
+    """In place of the audit figures that are told apart by their accuracy."""
+    found = {"fgsm-1": {"a": 0.5}, "fgsm-2": {"a": 0.5}, "pgd": {"a": 0.5}}
+    bounded = {"[0, 1]": found, "[-1, 1]": found}
+    figures = {"temperature": 1.0, "bounded": bounded, "cw": {"a": 0.0}, "rho": {"a": 0.1}}
+
+    def measured(subject, samples, cw_samples):
+        return {**figures, "clean": 0.9}
+
+    monkeypatch.setattr(module, "_audited", measured)
+
+
+def test_rows_of_earlier_calls_stay_and_those_of_other_settings_do_not(audited, without_attacks):
+    del without_attacks
+    audited()
+    rows, page = audited(("pgd-at",))
+    assert list(rows) == ["original", "pgd-at", "bcgan"]
+    text = page.read_text()
+    assert all(f"## {name}" in text for name in ("Original", "BCGAN"))
+    document = json.loads(page.with_suffix(".json").read_text())
+    assert list(document["paper"]) == list(document["paper_rho"]) == list(rows)
+    assert list(audited(("pgd-at",), cw_samples=9)[0]) == ["pgd-at"]
+    assert list(audited(("original",), protocol("digits"), cw_samples=9)[0]) == ["original"]
+
+
+def test_rows_that_another_process_audited_meanwhile_stay(
+    audited, without_attacks, publishing, tmp_path
+):
+    del without_attacks
+    _, page = audited()
+    file = page.with_suffix(".json")
+
+    def other():
+        document = json.loads(file.read_text())
+        document["rows"]["bcgan"]["clean"] = 0.8
+        file.write_text(json.dumps(document))
+
+    looks = publishing(other)
+    rows, _ = audited(("original",))
+    assert {row: found["clean"] for row, found in rows.items()} == {"original": 0.9, "bcgan": 0.8}
+    assert len(looks) == 2
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "audit-digits.json",
+        "audit-digits.md",
+    ]
+
+
+@pytest.mark.parametrize("name", ["n", "cw_n", "standard_n", "rho_n", "eps", "answers"])
+def test_settings_that_an_audit_does_not_go_by_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "audit", pytest.fail)
+    line = f"reproduce audit --dataset digits --cache {tmp_path} --results {tmp_path} -o {name}=1"
+    result = CliRunner().invoke(main, line.split())
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert f"the audit has no setting '{name}'; it has pgd_steps, cw_steps, " in result.stderr
+
+
+def test_settings_that_an_audit_goes_by_reach_it(tmp_path, monkeypatch):
+    asked = []
+
+    def noted(workspace, chosen, rows, **others):
+        asked.append(chosen)
+        return tmp_path / "page.md"
+
+    monkeypatch.setattr(module, "audit", noted)
+    line = f"reproduce audit --dataset digits --cache {tmp_path} --results {tmp_path}"
+    options = "-o cw_search_steps=3 -o cw_learning_rate=1/100"
+    result = CliRunner().invoke(main, [*line.split(), *options.split()])
+    assert result.exit_code == 0, result.stderr
+    assert asked == [protocol("digits", options={"cw_search_steps": 3, "cw_learning_rate": 0.01})]
 
 
 def test_the_nearest_way_is_named_and_a_far_one_is_not_bold():

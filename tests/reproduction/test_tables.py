@@ -149,6 +149,65 @@ def test_rows_of_earlier_calls_stay(reproduce, workspace, tmp_path):
     assert list(reproduce(["original"])["rows"]) == ["original", "trades"]  # in the table's order
 
 
+@pytest.fixture
+def others(tmp_path):
+    """What another process with the same settings does: gives published rows another figure."""
+    file = tmp_path / "results/table1-digits.json"
+
+    def publish(*rows, **changes):
+        document = json.loads(file.read_text())
+        for row in rows:
+            found = document["rows"].get(row, document["rows"]["original"])
+            document["rows"][row] = {**found, "clean": {**found["clean"], "n": 7}}
+        file.write_text(json.dumps(document | changes))
+
+    return publish
+
+
+def test_what_another_process_published_meanwhile_is_not_put_back(reproduce, others, monkeypatch):
+    """The third row finds those of an earlier call and of this one measured anew elsewhere."""
+    reproduce(["trades", "original"])
+    measure = tables._MEASURES["table1"]
+
+    def meanwhile(subject):
+        if subject.row == "distillation":
+            others("trades", "pgd-at")
+        return measure(subject)
+
+    monkeypatch.setitem(tables._MEASURES, "table1", meanwhile)
+    rows = reproduce(["original", "pgd-at", "distillation"])["rows"]
+    assert list(rows) == ["original", "pgd-at", "distillation", "trades"]
+    assert [row for row in rows if rows[row]["clean"]["n"] == 7] == ["pgd-at", "trades"]
+    # Measured again by this process: its figure is the later one.
+    rows = reproduce(["trades"])["rows"]
+    assert [row for row in rows if rows[row]["clean"]["n"] == 7] == ["pgd-at"]
+
+
+def test_own_rows_return_where_another_table_took_their_place(reproduce, others, monkeypatch):
+    measure = tables._MEASURES["table1"]
+
+    def meanwhile(subject):
+        if subject.row == "pgd-at":
+            others("trades", seed=8)
+        return measure(subject)
+
+    monkeypatch.setitem(tables._MEASURES, "table1", meanwhile)
+    assert list(reproduce(["original", "pgd-at"])["rows"]) == ["original", "pgd-at"]
+
+
+def test_a_table_is_written_by_one_process_at_a_time(
+    reproduce, others, publishing, tmp_path, capsys
+):
+    reproduce(["original"])
+    looks = publishing(lambda: others("trades"))
+    rows = reproduce(["pgd-at"])["rows"]
+    assert list(rows) == ["original", "pgd-at", "trades"] and len(looks) == 2
+    assert rows["trades"]["clean"]["n"] == 7
+    assert "waiting for the process that works on table1-digits.json" in capsys.readouterr().err
+    names = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert names == ["table1-digits.json", "table1-digits.md"]
+
+
 def test_rows_of_another_protocol_or_seed_do_not(reproduce, digits, tmp_path):
     reproduce(["trades"])
     other = protocol("digits", options={**_sizes(), "cw_n": 6})
