@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,9 @@ def _measure_generated(
     recipe: Recipe,
     defense: BCGANDefense,
 ) -> dict[str, Any]:
-    oracle_path = train_oracle(run, data, recipe, seed=defense.seed, devices=defense.devices)
+    # In batches of the size that was found possible before the GAN was trained.
+    sized = dataclasses.replace(recipe, classifier_batch_size=defense.batch_size)
+    oracle_path = train_oracle(run, data, sized, seed=defense.seed, devices=defense.devices)
     labels = np.arange(recipe.generated_samples) % data.num_classes
     measures = measure_generated_set(
         gan.generate(labels, seed=1),

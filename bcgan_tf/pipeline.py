@@ -20,13 +20,14 @@ from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.recipes import Recipe
 from bcgan_tf.report import figures, page
 from bcgan_tf.runs import RunDirectory
-from bcgan_tf.training import CLASSIFIER, train
+from bcgan_tf.training import CLASSIFIER, check_training, train
 
 __all__ = [
     "CLASSIFIER",
     "HARDENED",
     "assess_models",
     "attack",
+    "check_training",
     "chosen_defense",
     "export",
     "harden",
@@ -193,7 +194,8 @@ def run(
         The metrics, with ``"exported"``: the version's folder.
     """
     # Before the hours of training that come first, not after them.
-    chosen_defense(recipe, defense, options=options, seed=seed, devices=devices)
+    chosen = chosen_defense(recipe, defense, options=options, seed=seed, devices=devices)
+    chosen.check_data(data)
     if classifier is None:
         classifier = load_classifier(train(run, data, recipe, seed=seed, devices=devices))
     path = harden(

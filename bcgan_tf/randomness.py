@@ -25,8 +25,12 @@ def fold_replica(seed: tf.Tensor) -> tf.Tensor:
 
 
 def step_seed(seed: int, purpose: int, step: tf.Tensor) -> tf.Tensor:
-    """Seed, int32 ``[2]``, of the draw for one ``purpose`` at one training ``step``."""
-    return fold_in(tf.constant([seed, purpose], tf.int32), tf.cast(step, tf.int32))
+    """Seed, int32 ``[2]``, of the draw for one ``purpose`` at one training ``step``.
+
+    Seeds are those of NumPy, up to 2 ** 32 - 1: the upper half is wrapped to the negative numbers.
+    """
+    wrapped = (seed + 2**31) % 2**32 - 2**31
+    return fold_in(tf.constant([wrapped, purpose], tf.int32), tf.cast(step, tf.int32))
 
 
 def _replica_rows(rows: int | tf.Tensor) -> tuple[tf.Tensor, int | tf.Tensor]:

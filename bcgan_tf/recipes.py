@@ -25,6 +25,15 @@ DEFENSES = (
 DEFAULT_DEFENSE = "pgd-at"
 
 
+# Of the numbers that no defence looks at: those of training and of attacks.
+_LEAST = {
+    **dict.fromkeys(("classifier_epochs", "classifier_batch_size", "oracle_epochs"), 1),
+    **dict.fromkeys(("generated_samples", "pgd_steps", "pgd_restarts"), 1),
+    **dict.fromkeys(("cw_steps", "cw_binary_search_steps"), 1),
+    **dict.fromkeys(("attack_samples", "cw_samples"), 0),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The settings of training, hardening and attacking; the defaults are MNIST's ``quick``.
@@ -75,6 +84,16 @@ class Recipe:
     cw_steps: int = 200
     cw_learning_rate: float = 5e-2  # 1e-2 is too slow for 200 steps to leave saturated pixels
     cw_binary_search_steps: int = 9
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}; choose at least {least}")
+        if self.classifier_learning_rate <= 0 or self.cw_learning_rate <= 0:
+            raise UserError("a learning rate is 0 or less; choose more than 0")
+        if not all(0 <= eps <= 1 for eps in self.attack_eps):
+            told = ",".join(f"{eps:g}" for eps in self.attack_eps)
+            raise UserError(f"attack_eps is {told}; pixels lie in [0, 1], so choose within")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, for JSON."""

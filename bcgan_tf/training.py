@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from bcgan_tf import progress
-from bcgan_tf.data import Dataset
+from bcgan_tf.data import Dataset, steps_per_epoch
+from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.models.augmentation import noisy_shifted_batch
 from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.supervised import trained_from
@@ -19,6 +20,16 @@ from bcgan_tf.runs import RunDirectory
 
 CLASSIFIER = "classifier.keras"
 _ORACLE = "oracle.keras"
+
+
+def check_training(data: Dataset, recipe: Recipe, devices: int | None = None) -> None:
+    """Refuses, before there is a run, a batch that :func:`train` could not use.
+
+    Raises:
+        UserError: it does not divide over the devices, or is larger than the training split.
+    """
+    check_batch_size(recipe.classifier_batch_size, strategy(devices))
+    steps_per_epoch(data.train, recipe.classifier_batch_size)
 
 
 def train(

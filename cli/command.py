@@ -46,7 +46,8 @@ class Command(click.Command):
         kwargs["context_settings"]["show_default"] = True
         super().__init__(*args, **kwargs)
         for option in self._settings():
-            option.envvar = f"BCGAN_TF_{(option.name or '').upper()}"
+            names = dict.fromkeys((_flag(option), option.name or ""))
+            option.envvar = [f"BCGAN_TF_{name.upper()}" for name in names]
 
     def _settings(self) -> list[click.Option]:
         return [
@@ -63,7 +64,9 @@ class Command(click.Command):
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise click.UsageError(f"{path} is no readable TOML file: {error}", ctx) from error
-        found = {key.replace("-", "_"): value for key, value in values.items()}
+        flags = {_flag(option): option.name for option in self._settings()}
+        keys = {key: key.replace("-", "_") for key in values}
+        found = {flags.get(keys[key]) or keys[key]: value for key, value in values.items()}
         known = {option.name: option for option in self._settings()}
         unknown = sorted(set(found) - set(known))
         if unknown:
@@ -133,6 +136,11 @@ class Command(click.Command):
                 raise
             hint = "choose a smaller batch size or fewer samples"
             raise click.ClickException(f"the device has not enough memory; {hint}") from error
+
+
+def _flag(option: click.Option) -> str:
+    """An option's name as the user knows it, without dashes: ``json`` of ``--json``."""
+    return max(option.opts, key=len).lstrip("-").replace("-", "_")
 
 
 def _how_to_go_on(ctx: click.Context) -> str:

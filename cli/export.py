@@ -95,11 +95,12 @@ def _of_run(folder: Path, data_dir: Path | None):
     run = RunDirectory.open(folder)
     file = folder / pipeline.HARDENED
     model = "hardened"
-    if not file.exists():
+    if not file.exists() and run.command == "train":
         file, model = folder / pipeline.CLASSIFIER, "original"
     if not file.exists():
         raise UserError(
-            f"{folder} holds no classifier; finish the run first, or give a .keras file"
+            f"{folder} holds no {'classifier' if run.command == 'train' else 'hardened classifier'}"
+            "; finish the run first, or give a .keras file"
         )
     dataset = data.load(run.config["dataset"], data_dir=data_dir)
     card = model_card.of_training(run, model)

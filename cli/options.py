@@ -199,7 +199,9 @@ def run_options() -> Decorator:
     return stack(
         [
             run_dir_options(),
-            click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all draws."),
+            click.option(
+                "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of all draws."
+            ),
             click.option(
                 "--deterministic", is_flag=True, help="Bit-equal repeats, somewhat slower."
             ),

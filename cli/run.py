@@ -82,6 +82,9 @@ def command(
     chosen = pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
     if model is not None:
         chosen.check(model, data)
+    else:
+        chosen.check_data(data)
+        pipeline.check_training(data, recipe, devices)
     with session.open_run("run", config, run_dir=run_dir, resume=resume) as run:
         metrics = pipeline.run(
             run,

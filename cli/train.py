@@ -35,6 +35,7 @@ def command(
     from bcgan_tf.classifier_io import load_classifier
     from bcgan_tf.evaluation.first_look import clean_accuracy
 
+    pipeline.check_training(data, recipe, devices)
     config = {**recipe.to_dict(), "seed": seed, "deterministic": deterministic, "devices": devices}
     with session.open_run("train", config, run_dir=run_dir, resume=resume) as run:
         path = pipeline.train(run, data, recipe, seed=seed, devices=devices)

@@ -89,3 +89,9 @@ def test_a_folded_replica_changes_the_seed(two_replicas):
     first, second = on_replicas(two_replicas, lambda: randomness.fold_replica(key))
     assert (first != second).any()
     np.testing.assert_array_equal(first, randomness.fold_replica(key))  # no replicas: the first
+
+
+def test_seeds_reach_as_far_as_numpys():
+    seeds = [0, 1, 2**31 - 1, 2**31, 3_000_000_000, 2**32 - 1]
+    drawn = [tuple(randomness.step_seed(seed, 5, tf.constant(2)).numpy()) for seed in seeds]
+    assert len(set(drawn)) == len(seeds)

@@ -75,3 +75,24 @@ def test_mistakes_are_one_line(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         recipes.recipe(*arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classifier_epochs": 0},
+        {"classifier_batch_size": -1},
+        {"classifier_learning_rate": 0.0},
+        {"oracle_epochs": 0},
+        {"generated_samples": 0},
+        {"attack_eps": (0.1, 30.0)},
+        {"attack_samples": -1},
+        {"pgd_steps": 0},
+        {"cw_samples": -1},
+        {"cw_learning_rate": -1.0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_trained(changes):
+    with pytest.raises(UserError, match="choose"):
+        dataclasses.replace(recipes.recipe("mnist"), **changes)

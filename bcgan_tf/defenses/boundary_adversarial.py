@@ -67,6 +67,8 @@ class BoundaryTraining(RobustTraining):
             raise UserError(f"fake_weight is {self.fake_weight}; choose more than 0")
         if self.refresh_epochs < 0:
             raise UserError(f"refresh_epochs is {self.refresh_epochs}; choose 0 (never) or more")
+        if self.fakes == "boundary":
+            self.gan.check_boundary()
 
     def run(
         self,

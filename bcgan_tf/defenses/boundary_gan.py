@@ -67,6 +67,7 @@ class BCGANDefense(GANSettings, Defense):
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
         if self.fixed_samples < 0:
             raise UserError(f"fixed_samples is {self.fixed_samples}; choose 0 (fresh) or more")
+        self.check_boundary()
 
     def batch_sizes(self) -> tuple[int, ...]:
         """Of both stages; see :meth:`Defense.batch_sizes`."""

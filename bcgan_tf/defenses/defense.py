@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ import keras
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.distribute import check_batch_size, strategy
+from bcgan_tf.errors import UserError
 
 # Keras callbacks for a stage of a defence, by the stage's name.
 StageCallbacks = Callable[[str], Sequence[keras.callbacks.Callback]]
@@ -24,7 +25,29 @@ def copy_classifier(classifier: keras.Model) -> keras.Model:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "classifier.keras"
         classifier.save(file)
-        return keras.models.load_model(file, compile=False)
+        # The caller's own object: what was safe to run is safe to copy, and its classes are known.
+        with keras.saving.custom_object_scope(dict(_classes(classifier))):
+            return keras.models.load_model(file, compile=False, safe_mode=False)
+
+
+def _classes(layer: Any) -> Iterator[tuple[str, type]]:
+    """Those of a model's layers that Keras does not know by itself, by their names."""
+    kind = type(layer)
+    registered = ">" in keras.saving.get_registered_name(kind)
+    if not registered and not kind.__module__.startswith("keras."):
+        yield kind.__name__, kind
+    for inner in getattr(layer, "layers", ()):
+        yield from _classes(inner)
+
+
+def _refuse_float16(classifier: keras.Model) -> None:
+    # Its gradients vanish without a scale of the loss, which the trainers do not have.
+    layers: Any = classifier._flatten_layers()
+    if any(layer.compute_dtype == "float16" for layer in layers):
+        raise UserError(
+            "the classifier computes in float16, whose gradients vanish in training; choose "
+            "dtype=mixed_bfloat16 or dtype=float32"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +63,7 @@ class Defense(abc.ABC):
     """
 
     name: ClassVar[str]
+    trains_classifier: ClassVar[bool] = True
 
     seed: int = 0
     devices: int | None = None
@@ -78,16 +102,27 @@ class Defense(abc.ABC):
         """Refuses, before any training, what :meth:`harden` could not train with these two.
 
         Raises:
-            UserError: the classifier does not fit the data, or either of them not this defence; a
-                batch does not divide over the devices, or is larger than the training split.
+            UserError: as of :meth:`check_data`; the classifier does not fit the data or this
+                defence, or computes in float16.
         """
         load_classifier(classifier, image_shape=data.image_shape, num_classes=data.num_classes)
+        if self.trains_classifier and getattr(self, "dtype", None) is None:
+            _refuse_float16(classifier)
+        self.check_data(data)
+
+    def check_data(self, data: Dataset) -> None:
+        """The part of :meth:`check` for which there need not be a classifier yet.
+
+        Raises:
+            UserError: the data do not fit this defence; a batch does not divide over the devices,
+                or is larger than the training split.
+        """
         for size in self.batch_sizes():
             check_batch_size(size, strategy(self.devices))
             steps_per_epoch(data.train, size)
 
     def batch_sizes(self) -> tuple[int, ...]:
-        """The global batches of its trainings, which :meth:`check` looks at."""
+        """The global batches of its trainings, which :meth:`check_data` looks at."""
         return ()
 
     @abc.abstractmethod

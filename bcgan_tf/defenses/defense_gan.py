@@ -53,6 +53,7 @@ class DefenseGAN(Defense):
     """
 
     name: ClassVar[str] = "defense-gan"
+    trains_classifier: ClassVar[bool] = False
 
     steps: int = 200
     restarts: int = 10

@@ -85,6 +85,22 @@ class GANSettings:
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
         check_dtype(self.dtype)
 
+    def check_boundary(self) -> None:
+        """Refuses a boundary term that is still off, or on its way, when the training ends.
+
+        Not on construction: settings that are changed one after the other may pass through it.
+
+        Raises:
+            UserError: beta is more than 0 and its rise takes longer than the training.
+        """
+        risen = self.delay_epochs + self.warmup_epochs
+        if self.beta and risen > self.gan_epochs:
+            raise UserError(
+                f"the boundary term is at full strength after delay_epochs + warmup_epochs = "
+                f"{risen:g} epochs, and gan_epochs is {self.gan_epochs}; choose fewer of the two, "
+                "or more gan_epochs"
+            )
+
 
 def build_gan(
     settings: GANSettings,

@@ -62,12 +62,6 @@ class IBPTraining(RobustTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        risen = self.warmup_epochs + self.ramp_epochs
-        if risen > self.epochs:
-            raise UserError(
-                f"eps rises until epoch {risen:g} of {self.epochs}; "
-                "choose a smaller ramp_epochs, or more epochs"
-            )
         if self.dtype not in (None, "float32"):
             raise UserError(f"dtype is {self.dtype}; bounds are computed in float32: leave it out")
         if self.attack_steps < 0:
@@ -76,6 +70,10 @@ class IBPTraining(RobustTraining):
             raise UserError(f"kappa is {self.kappa}; choose 0 or more, less than 1")
         if self.start not in STARTS:
             raise UserError(f"start is {self.start!r}; choose {' or '.join(STARTS)}")
+
+    def risen_after(self) -> float:
+        """See :meth:`RobustTraining.risen_after`."""
+        return self.warmup_epochs + self.ramp_epochs
 
     def check(self, classifier: keras.Model, data: Dataset) -> None:
         """See :meth:`RobustTraining.check`; refuses a classifier that cannot be bounded too."""

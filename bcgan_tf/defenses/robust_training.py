@@ -85,7 +85,18 @@ class RobustTraining(Defense):
         for field in ("epochs", "batch_size", "validation_samples"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
+        if self.ramp_epochs < 0:
+            raise UserError(f"ramp_epochs is {self.ramp_epochs}; choose 0 (no rise) or more")
+        if self.risen_after() > self.epochs:
+            raise UserError(
+                f"eps rises until epoch {self.risen_after():g} of {self.epochs}; "
+                "choose a smaller ramp_epochs, or more epochs"
+            )
         check_dtype(self.dtype)
+
+    def risen_after(self) -> float:
+        """Epochs until eps is at its full size."""
+        return self.ramp_epochs
 
     @abc.abstractmethod
     def make_trainer(
@@ -99,13 +110,20 @@ class RobustTraining(Defense):
             return keras.optimizers.Adam(Cyclic(self.learning_rate, round(_PEAK * steps), steps))
         return keras.optimizers.Adam(ConstantThenLinear(self.learning_rate, steps // 2, steps))
 
-    def check(self, classifier: keras.Model, data: Dataset) -> None:
-        """See :meth:`Defense.check`.
+    def check_data(self, data: Dataset) -> None:
+        """See :meth:`Defense.check_data`.
 
         Raises:
-            UserError: too where vectors are to be shifted.
+            UserError: too where vectors are to be shifted, or lie outside [0, 1].
         """
-        super().check(classifier, data)
+        super().check_data(data)
+        examples = data.train.scaled()
+        low, high = float(examples.min()), float(examples.max())
+        if low < 0 or high > 1:
+            raise UserError(
+                f"{self.name} defends within [0, 1], and the examples lie in [{low:.3g}, "
+                f"{high:.3g}]; rescale them, and let the model do its own normalisation inside"
+            )
         if self.augment != "none" and len(data.image_shape) != 3:
             raise UserError(f"augment={self.augment} moves images; choose augment=none for vectors")
 

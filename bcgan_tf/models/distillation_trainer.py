@@ -38,12 +38,12 @@ class DistillationTrainer(ClassifierTrainer):
         if temperature < 1:
             raise UserError(f"temperature is {temperature}; choose at least 1")
         self.temperature = temperature
-        # In a tuple: neither trained nor saved with this trainer's checkpoints.
-        self._teacher = (teacher,)
+        # In a function, where Keras does not look: neither trained nor in the checkpoints.
+        self._teacher = lambda: teacher
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = data[:2]
-        (teacher,) = self._teacher
+        teacher = self._teacher()
         if teacher is not None:
             answers = teacher(images, training=False) / self.temperature
             soft = tf.stop_gradient(tf.nn.softmax(tf.cast(answers, tf.float32)))

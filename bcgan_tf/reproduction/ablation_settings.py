@@ -25,6 +25,8 @@ ARMS: dict[str, dict[str, Any]] = {
 _ONLY_OF = {"refreshed": ("bcgan-at",)}
 CONTROLS = ("none", "duplicates", "plain")
 MOST_SEEDS = 10
+# Parts of a GAN's epochs, where those are not its preset's: until beta rises, and its rise.
+_DELAY, _WARMUP = 0.4, 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,13 @@ class AblationSettings:
         changes = {**ARMS[arm], "epochs": epochs, "ramp_epochs": self.ramp_share * epochs}
         if defense != "bcgan-ibp":  # whose bounds need float32
             changes["dtype"] = "mixed_bfloat16"
-        return changes | ({"gan.gan_epochs": self.gan_epochs} if self.gan_epochs else {})
+        if self.gan_epochs:
+            changes |= {
+                "gan.gan_epochs": self.gan_epochs,
+                "gan.delay_epochs": _DELAY * self.gan_epochs,
+                "gan.warmup_epochs": _WARMUP * self.gan_epochs,
+            }
+        return changes
 
 
 def arms_of(defense: str) -> tuple[str, ...]:

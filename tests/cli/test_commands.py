@@ -31,13 +31,13 @@ def test_run_prints_the_table_and_the_paths(cli, pipeline_calls: Calls) -> None:
 
 
 def test_run_hands_over_the_defence(cli, pipeline_calls: Calls) -> None:
-    flags = ["--defense", "pgd-at", "-o", "eps=0.1", "-o", "epochs=2"]
+    flags = ["--defense", "pgd-at", "-o", "eps=0.1", "-o", "epochs=9"]
     result = cli("run", "--dataset", "digits", "--run-dir", "a", *flags)
     assert result.exit_code == 0, result.stderr
     (call,) = pipeline_calls
-    assert call.defense == "pgd-at" and call.options == {"eps": "0.1", "epochs": "2"}
+    assert call.defense == "pgd-at" and call.options == {"eps": "0.1", "epochs": "9"}
     saved = RunDirectory.saved_config("a")
-    assert saved is not None and saved["config"]["defense_options"] == ["eps=0.1", "epochs=2"]
+    assert saved is not None and saved["config"]["defense_options"] == ["eps=0.1", "epochs=9"]
     assert "gan_epochs" not in saved["config"] and "pgd_steps" in saved["config"]
 
 
@@ -84,6 +84,38 @@ def test_a_setting_that_cannot_be_leaves_no_folder(
     assert cli(command, *flags).exit_code == 0
 
 
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_a_training_that_cannot_be_leaves_no_folder(
+    cli, pipeline_calls: Calls, command: str
+) -> None:
+    flags = ["--dataset", "digits", "--run-dir", "a"]
+    for given, message in (
+        (["--classifier-batch-size", "5000"], "batch size 5000 is larger than"),
+        (["--classifier-epochs", "0"], "classifier_epochs is 0; choose at least 1"),
+        (["--devices", "64"], "64 devices were asked for"),
+    ):
+        result = cli(command, *flags, *given)
+        assert result.exit_code == 1 and message in result.stderr, result.stderr
+        assert not pipeline_calls and not Path("a").exists()
+    assert cli(command, *flags).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--attack-eps", "0.1,30"], "attack_eps is 0.1,30"),
+        (["--defense", "bcgan", "--harden-batch-size", "5000"], "batch size 5000 is larger than"),
+        (["-o", "batch_size=5000"], "batch size 5000 is larger than"),
+    ],
+)
+def test_run_looks_at_its_last_stages_before_its_first(
+    cli, pipeline_calls: Calls, given: list[str], message: str
+) -> None:
+    result = cli("run", "--dataset", "digits", "--run-dir", "a", *given)
+    assert result.exit_code == 1 and message in result.stderr, result.stderr
+    assert not pipeline_calls and not Path("a").exists()
+
+
 def test_run_does_not_attack_a_search_without_limits(cli, pipeline_calls: Calls) -> None:
     result = cli("run", "--dataset", "digits", "--defense", "defense-gan", "--run-dir", "a")
     assert result.exit_code == 2 and "harden --defense defense-gan" in result.stderr
@@ -116,6 +148,7 @@ def test_train_measures_what_it_saved(cli, pipeline_calls: Calls) -> None:
 
 def test_harden_hands_over_the_users_model(cli, pipeline_calls: Calls, model_file: Path) -> None:
     flags = ["--dataset", "digits", "--defense", "bcgan", "--gan-epochs", "7", "--run-dir", "a"]
+    flags += ["--delay-epochs", "3", "--warmup-epochs", "1"]
     result = cli("harden", "--classifier", str(model_file), *flags)
     assert result.exit_code == 0, result.stderr
     (call,) = pipeline_calls
@@ -155,6 +188,19 @@ def test_export_takes_a_run_with_its_card(cli, pipeline_calls: Calls) -> None:
     assert call.name == "export" and len(call.class_names) == 10
     assert call.card["clean_accuracy"] == 0.88 and call.card["run"] == "a"
     assert call.card["defense"]["beta"] == 0.7
+
+
+def test_export_does_not_take_the_undefended_model_of_an_unfinished_run(
+    cli, pipeline_calls: Calls
+) -> None:
+    cli("run", "--dataset", "digits", "--run-dir", "a")
+    cli("train", "--dataset", "digits", "--run-dir", "b")
+    Path("a", "classifier.keras").write_bytes(Path("b", "classifier.keras").read_bytes())
+    refused = cli("export", "a")
+    assert refused.exit_code == 1
+    assert "a holds no hardened classifier; finish the run first" in refused.stderr
+    assert pipeline_calls[-1].name != "export"
+    assert cli("export", "b").exit_code == 0  # a run of train is asked for its classifier
 
 
 def test_export_takes_a_file(cli, pipeline_calls: Calls, model_file: Path) -> None:

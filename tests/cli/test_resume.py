@@ -31,14 +31,14 @@ def test_a_run_is_resumed_with_its_own_settings(cli, pipeline_calls: Calls) -> N
 def test_a_defence_is_resumed_with_its_own_options(
     cli, pipeline_calls: Calls, model_file: Path, command
 ) -> None:
-    defense = ["--defense", "pgd-at", "-o", "eps=0.1", "-o", "epochs=2"]
+    defense = ["--defense", "pgd-at", "-o", "eps=0.1", "-o", "epochs=9"]
     first = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
     assert cli(command, *first, *defense).exit_code == 0
     result = cli(command, "--run-dir", "a", "--resume")
     assert result.exit_code == 0, result.stderr
     before, after = pipeline_calls
     assert after.defense == before.defense == "pgd-at"
-    assert after.options == before.options == {"eps": "0.1", "epochs": "2"}
+    assert after.options == before.options == {"eps": "0.1", "epochs": "9"}
 
 
 def test_the_same_flags_again_are_no_difference(cli, pipeline_calls: Calls) -> None:
@@ -51,7 +51,7 @@ def test_the_same_flags_again_are_no_difference(cli, pipeline_calls: Calls) -> N
     ("flags", "words"),
     [
         (["--seed", "4"], "seed (3 there, 4 now)"),
-        (["--gan-epochs", "2"], "gan_epochs ("),
+        (["--gan-epochs", "200"], "gan_epochs ("),
         (["--no-spectral-norm", "--beta", "1"], "beta (0.7 there, 1.0 now)"),
         (["--preset", "paper"], 'preset ("quick" there, "paper" now)'),
         (["--deterministic"], "deterministic (false there, true now)"),

@@ -124,3 +124,17 @@ def test_wrong_usage_exits_with_2(cli, pipeline_calls: Calls, arguments: list[st
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("Usage: ") and result.stdout == ""
     assert not pipeline_calls
+
+
+def test_files_and_variables_know_the_names_of_the_flags(cli, pipeline_calls: Calls, file) -> None:
+    """``--option`` and ``--json`` too, whose values are called otherwise within."""
+    flags = ["--dataset", "digits"]
+    text = 'json = true\noption = ["eps=0.1", "epochs=9"]'
+    for settings, env in (
+        (["--config", file(text)], {}),
+        ([], {"BCGAN_TF_JSON": "1", "BCGAN_TF_OPTION": "eps=0.1 epochs=9"}),
+    ):
+        result = cli("run", *flags, *settings, **env)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.startswith("{")
+        assert pipeline_calls[-1].options == {"eps": "0.1", "epochs": "9"}

@@ -194,7 +194,7 @@ def test_replicas_learn_from_different_fakes(two_replicas, classifier, digits):
 
 def test_the_gan_has_the_defences_settings(classifier, digits):
     defense = BCGANDefense(
-        **{**TINY, "delay_epochs": 1.5, "warmup_epochs": 0.5},
+        **{**TINY, "delay_epochs": 1.5, "warmup_epochs": 0.5, "gan_epochs": 2},
         beta=0.4,
         seed=9,
         real_target=0.8,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
+import numpy as np
 import pytest
 
 from bcgan_tf.data import Dataset, load
+from bcgan_tf.data.dataset import Split
 from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining
 from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining
 from bcgan_tf.defenses.boundary_gan import BCGANDefense
-from bcgan_tf.defenses.defense import Defense
+from bcgan_tf.defenses.defense import Defense, copy_classifier
 from bcgan_tf.defenses.defense_gan import DefenseGAN
 from bcgan_tf.defenses.distillation import DefensiveDistillation
 from bcgan_tf.defenses.gan_settings import GANSettings
@@ -81,9 +84,78 @@ def test_the_gan_inside_a_robust_training(classifier: keras.Model, digits: Datas
         BoundaryPGDTraining(gan=large, batch_size=32, fakes=fakes).check(classifier, digits)
 
 
-def test_vectors_cannot_be_shifted() -> None:
+@pytest.fixture(scope="module")
+def points() -> Dataset:
+    """Vectors in [0, 1]."""
+    draws = np.random.default_rng(0)
+    split = Split(draws.uniform(size=(64, 2)).astype(np.float32), np.arange(64) % 2)
+    return Dataset("points", split, split, split, ("a", "b"))
+
+
+def test_vectors_cannot_be_shifted(points: Dataset) -> None:
+    PGDTraining(batch_size=32).check(mlp(2, 2), points)
     with pytest.raises(UserError, match="augment=shift moves images"):
-        PGDTraining(augment="shift", batch_size=32).check(mlp(2, 2), load("gaussians"))
+        PGDTraining(augment="shift", batch_size=32).check(mlp(2, 2), points)
+
+
+@pytest.mark.parametrize("kind", [PGDTraining, IBPTraining])
+def test_a_radius_is_defended_within_0_and_1(kind: type[Defense]) -> None:
+    """Outside, the ball cut off to [0, 1] is empty: its least point is above its largest."""
+    with pytest.raises(UserError, match=r"defends within \[0, 1\], and the examples lie in \[-"):
+        kind(batch_size=32).check(mlp(2, 2), load("gaussians"))
+
+
+@pytest.mark.parametrize("kind", [PGDTraining, BCGANDefense, DefensiveDistillation])
+def test_float16_is_not_trained(kind: type[Defense], digits: Dataset) -> None:
+    image = keras.Input((8, 8, 1))
+    hidden = keras.layers.Dense(5, dtype="mixed_float16")(keras.layers.Flatten()(image))
+    half = keras.Model(image, keras.layers.Dense(10, dtype="float32")(hidden))
+    with pytest.raises(UserError, match="float16, whose gradients vanish"):
+        kind(batch_size=32).check(half, digits)
+    sizes = {"gan_batch_size": 32} if kind is BCGANDefense else {}
+    kind(batch_size=32, dtype="mixed_bfloat16", **sizes).check(half, digits)
+    DefenseGAN(gan_batch_size=8).check(half, digits)  # the classifier is not trained there
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: BCGANDefense(gan_epochs=2),
+        lambda: BoundaryPGDTraining(gan=GANSettings(gan_epochs=5, delay_epochs=20.0)),
+    ],
+)
+def test_a_boundary_term_that_never_comes_is_refused(build: Callable[[], Defense]) -> None:
+    with pytest.raises(UserError, match="the boundary term is at full strength after"):
+        build()
+
+
+def test_a_plain_gan_has_no_boundary_term_to_wait_for() -> None:
+    BCGANDefense(gan_epochs=2, beta=0.0)
+    for fakes in ("plain", "duplicates", "none"):
+        BoundaryPGDTraining(gan=GANSettings(gan_epochs=2), fakes=fakes)
+
+
+def test_eps_is_reached() -> None:
+    PGDTraining(epochs=4, ramp_epochs=4)
+    with pytest.raises(UserError, match="eps rises until epoch 4 of 3"):
+        PGDTraining(epochs=3, ramp_epochs=4)
+    with pytest.raises(UserError, match="ramp_epochs is -1"):
+        PGDTraining(ramp_epochs=-1)
+
+
+class Mine(keras.layers.Layer):
+    """Registered nowhere."""
+
+    def call(self, inputs):
+        return inputs + 1.0
+
+
+def test_layers_of_ones_own_are_copied() -> None:
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda pixels: 2.0 * pixels)(Mine()(image))
+    model = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    images = np.ones((2, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(copy_classifier(model)(images), model(images))
 
 
 def test_harden_checks_first(classifier: keras.Model, digits: Dataset) -> None:

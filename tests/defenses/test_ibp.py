@@ -153,7 +153,12 @@ def test_the_log_shows_clean_certified_and_attacked_accuracy_in_order(digits):
 
 def test_boundary_samples_count_in_the_robust_term_alone(digits):
     gan = GANSettings(
-        gan_epochs=1, gan_batch_size=32, generator_width=0.05, discriminator_width=0.05
+        gan_epochs=1,
+        gan_batch_size=32,
+        generator_width=0.05,
+        discriminator_width=0.05,
+        delay_epochs=0,
+        warmup_epochs=0,
     )
     small = dataclasses.replace(digits, train=digits.train.take(64))
     defense = BoundaryIBPTraining(

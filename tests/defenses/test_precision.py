@@ -17,6 +17,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 
 ONE_EPOCH = {"epochs": 1, "batch_size": 32, "dtype": "mixed_bfloat16"}
+AT_ONCE = {**ONE_EPOCH, "ramp_epochs": 0}
 GAN = {
     "gan_epochs": 1,
     "gan_batch_size": 32,
@@ -27,9 +28,9 @@ GAN = {
     "warmup_epochs": 0.0,
 }
 DEFENSES = [
-    PGDTraining(eps=0.1, steps=2, **ONE_EPOCH),
-    FGSMTraining(eps=0.1, **ONE_EPOCH),
-    TRADES(eps=0.1, steps=2, **ONE_EPOCH),
+    PGDTraining(eps=0.1, steps=2, **AT_ONCE),
+    FGSMTraining(eps=0.1, **AT_ONCE),
+    TRADES(eps=0.1, steps=2, **AT_ONCE),
     DefensiveDistillation(initial_epochs=1, **ONE_EPOCH),
     BCGANDefense(**GAN, **ONE_EPOCH),
     DefenseGAN(

@@ -90,3 +90,12 @@ def test_mistakes_are_one_line(arguments, options, message):
 
 def test_a_folder_of_images_takes_the_radius_from_its_owner():
     assert defense("trades", "folder:pictures", options={"eps": "0.1"}).eps == 0.1
+
+
+@pytest.mark.parametrize("name", ["pgd-at", "trades", "ibp", "distillation", "defense-gan"])
+def test_no_preset_is_shorter_than_quick(name):
+    """The defaults are those of a set forty times as large as digits."""
+    quick, paper = (defense(name, "digits", preset).config() for preset in ("quick", "paper"))
+    epochs = "gan_epochs" if name == "defense-gan" else "epochs"
+    batch = "gan_batch_size" if name == "defense-gan" else "batch_size"
+    assert paper[epochs] / paper[batch] >= quick[epochs] / quick[batch]
