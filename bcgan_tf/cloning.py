@@ -11,7 +11,9 @@ from bcgan_tf.leading_layers import leading_layers
 
 
 def fresh_copy(model: keras.Model) -> keras.Model:
-    """The same architecture with new initial weights, drawn with Keras' global seed.
+    """The same architecture with initial weights, drawn with Keras' global seed.
+
+    An initialiser with a seed of its own draws what it drew for ``model``.
 
     What was set rather than trained stays: the mean and variance of an adapted ``Normalization``
     layer, without which the network would see other images.

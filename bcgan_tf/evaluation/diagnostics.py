@@ -101,8 +101,9 @@ def diagnose(
         evaluation: finished attacks on the same images; Square's part is then read from it.
         control: an undefended model of the same task, which the attacks must break.
         surrogate: another model of the same task, whose adversarial examples are tried.
-        samples: the checks use the first ``samples`` images; an eighth of them (at least 10) for
-            a model that answers differently at every call, which is averaged over 20 calls.
+        samples: the checks use the first ``samples`` images, which should be of all classes; an
+            eighth of them (at least 10) for a model that answers differently at every call, which
+            is averaged over 20 calls.
         seed: of all draws.
         batch_size: most images at once.
         progress: called with (checks done, checks to do, the next check) before every check.
