@@ -130,6 +130,14 @@ def test_the_gan_is_refreshed_inside_adversarial_training():
 
 
 @pytest.fixture
+def workspace(workspace):
+    """A few images: what is looked at here is what is trained, not how well."""
+    data = workspace.data
+    few = {"train": data.train.take(128), "validation": data.validation.take(32)}
+    return dataclasses.replace(workspace, data=dataclasses.replace(data, **few))
+
+
+@pytest.fixture
 def asked(workspace, tmp_path):
     def run(defenses, **changes):
         page = ablation(
