@@ -225,7 +225,7 @@ def hardened(digits, tmp_path_factory):
     defense = DefenseGAN(
         steps=80,
         restarts=3,
-        gan_epochs=70,
+        gan_epochs=50,
         gan_batch_size=16,
         critic_steps=3,
         gan_learning_rate=1e-3,
@@ -238,7 +238,7 @@ def hardened(digits, tmp_path_factory):
     defended = defense.harden(
         undefended, digits, directory=folder, callbacks=lambda stage: stages.append(stage) or []
     )
-    assert stages == ["defense-gan"] and (folder / "defense-gan" / "epoch-0070").is_dir()
+    assert stages == ["defense-gan"] and (folder / "defense-gan" / "epoch-0050").is_dir()
     for mine, other in zip(before, defended.classifier.weights, strict=True):
         np.testing.assert_array_equal(mine, other)
     assert defended.classifier is not undefended
