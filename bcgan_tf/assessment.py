@@ -27,7 +27,7 @@ from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.causes import measure_causes
 from bcgan_tf.evaluation.certificate import certificate
 from bcgan_tf.evaluation.diagnostics import diagnose
-from bcgan_tf.evaluation.fingerprints import digest, fingerprint
+from bcgan_tf.evaluation.fingerprints import identity_of
 from bcgan_tf.evaluation.loss_curves import loss_curves
 from bcgan_tf.evaluation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -192,9 +192,8 @@ class _Assessment:
                 )
             keep(self.run, label, evaluation)
         found = archive.load(evaluation_file(self.run, label))
-        now = {"model": fingerprint(self.model), "data": digest(images, labels)}
-        for what, same in now.items():
-            if found.identity.get(what, same) != same:
+        for what, now in identity_of(self.model, images, labels).items():
+            if found.identity.get(what, now) != now:
                 raise UserError(
                     f"{self.run.path}: the {_IDENTIFIED[what]} are others than those of its "
                     "finished evaluation; give those again, or begin another run"

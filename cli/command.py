@@ -64,9 +64,11 @@ class Command(click.Command):
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise click.UsageError(f"{path} is no readable TOML file: {error}", ctx) from error
-        flags = {_flag(option): option.name for option in self._settings()}
-        keys = {key: key.replace("-", "_") for key in values}
-        found = {flags.get(keys[key]) or keys[key]: value for key, value in values.items()}
+        flags = {_flag(option): option.name or "" for option in self._settings()}
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            name = key.replace("-", "_")
+            found[flags.get(name, name)] = value
         known = {option.name: option for option in self._settings()}
         unknown = sorted(set(found) - set(known))
         if unknown:

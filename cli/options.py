@@ -199,14 +199,19 @@ def run_options() -> Decorator:
     return stack(
         [
             run_dir_options(),
-            click.option(
-                "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of all draws."
-            ),
+            seed_option(),
             click.option(
                 "--deterministic", is_flag=True, help="Bit-equal repeats, somewhat slower."
             ),
             common_options(),
         ]
+    )
+
+
+def seed_option() -> Any:
+    """``--seed``, as far as NumPy's seeds go."""
+    return click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of all draws."
     )
 
 

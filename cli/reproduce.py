@@ -51,7 +51,7 @@ AUDIT_SETTINGS = {
     help="Folder that the tables and figures are written to.",
 )
 @options.devices_option()
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of all draws.")
+@options.seed_option()
 @options.common_options()
 def command(
     target: str,

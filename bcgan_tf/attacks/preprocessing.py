@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import keras
@@ -95,10 +96,7 @@ def _parts(model: keras.Model, steps: list[LeadingStep]) -> tuple[keras.Model, k
 
 
 def _calls(steps: list[LeadingStep]) -> list[Any]:
-    def of(step: keras.Model) -> Any:
-        return lambda images: step(images, training=False)
-
-    return [of(step.model()) for step in steps]
+    return [functools.partial(step.model(), training=False) for step in steps]
 
 
 def _flats(model: keras.Model, steps: list[LeadingStep]) -> list[bool]:

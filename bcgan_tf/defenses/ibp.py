@@ -76,7 +76,7 @@ class IBPTraining(RobustTraining):
         return self.warmup_epochs + self.ramp_epochs
 
     def check(self, classifier: keras.Model, data: Dataset) -> None:
-        """See :meth:`RobustTraining.check`; refuses a classifier that cannot be bounded too."""
+        """See :meth:`Defense.check`; refuses a classifier that cannot be bounded too."""
         super().check(classifier, data)
         require_bounds(classifier)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import keras
+import numpy as np
 
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
@@ -117,13 +118,14 @@ class RobustTraining(Defense):
             UserError: too where vectors are to be shifted, or lie outside [0, 1].
         """
         super().check_data(data)
-        examples = data.train.scaled()
-        low, high = float(examples.min()), float(examples.max())
-        if low < 0 or high > 1:
-            raise UserError(
-                f"{self.name} defends within [0, 1], and the examples lie in [{low:.3g}, "
-                f"{high:.3g}]; rescale them, and let the model do its own normalisation inside"
-            )
+        examples = data.train.images
+        if examples.dtype != np.uint8:  # those are scaled to [0, 1]
+            low, high = float(examples.min()), float(examples.max())
+            if low < 0 or high > 1:
+                raise UserError(
+                    f"{self.name} defends within [0, 1], and the examples lie in [{low:.3g}, "
+                    f"{high:.3g}]; rescale them, and let the model do its own normalisation inside"
+                )
         if self.augment != "none" and len(data.image_shape) != 3:
             raise UserError(f"augment={self.augment} moves images; choose augment=none for vectors")
 

@@ -18,12 +18,17 @@ def fingerprint(model: Any) -> str:
     """
     if isinstance(model, keras.Model):
         weights = [np.asarray(weight) for weight in model.weights]
-        return digest(*weights, np.frombuffer(_architecture(model).encode(), np.uint8))
+        return _digest(*weights, np.frombuffer(_architecture(model).encode(), np.uint8))
     name = getattr(model, "__qualname__", type(model).__qualname__)
     return str(getattr(model, "fingerprint", f"{getattr(model, '__module__', '')}:{name}"))
 
 
-def digest(*arrays: np.ndarray) -> str:
+def identity_of(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, str]:
+    """Digests of the ``model`` and of all the ``data`` that an evaluation is of."""
+    return {"model": fingerprint(model), "data": _digest(images, labels)}
+
+
+def _digest(*arrays: np.ndarray) -> str:
     """The SHA-256 of the arrays' bytes, hexadecimal."""
     found = hashlib.sha256()
     for array in arrays:

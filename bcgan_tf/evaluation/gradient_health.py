@@ -101,13 +101,11 @@ def usable(
     images = checks.check_images(images)
     health = gradient_health(model, images, labels, batch_size=batch_size)
     attacked = checks.as_logits_fn(model)
-    if health.backward:
-        # What the attacks follow is the stand-in's gradient; it may be as bad.
-        health_attacked = _measure(attacked, images, labels, batch_size, np.float32)
-        missing = health_attacked.missing
-    else:
-        missing = health.missing
-    guarded = with_zero_gradient if missing else with_finite_gradient
+    # What the attacks follow is the stand-in's gradient, where there is one; it may be as bad.
+    followed = (
+        _measure(attacked, images, labels, batch_size, np.float32) if health.backward else health
+    )
+    guarded = with_zero_gradient if followed.missing else with_finite_gradient
     return guarded(attacked), health
 
 

@@ -25,7 +25,7 @@ from bcgan_tf.data.dataset import Split
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.certificate import proved
 from bcgan_tf.evaluation.chunks import Chunks, Progress
-from bcgan_tf.evaluation.fingerprints import digest, fingerprint
+from bcgan_tf.evaluation.fingerprints import identity_of
 from bcgan_tf.evaluation.gradient_health import usable
 from bcgan_tf.evaluation.pieces import Pieces
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -100,7 +100,7 @@ def evaluate(
     _check_request(attacks, suite, eps)
     if skip_certified and (eps is None or norm != "linf"):
         raise UserError("skip_certified needs eps and the norm linf, for which bounds are proved")
-    total, identity = len(images), {"model": fingerprint(model), "data": digest(images, labels)}
+    total, identity = len(images), identity_of(model, images, labels)
     indices = _shard_indices(total, shard)
     images, labels = images[indices], labels[indices]
 

@@ -19,6 +19,7 @@ from bcgan_tf.report.style import (
     ORANGE,
     SERIES,
     dress,
+    headline,
     legend,
     literal,
     new_figure,
@@ -246,8 +247,7 @@ def example_images(
          [_length(distances[i], attacks[i] if attacks else "") for i in range(count)], labels),
     )  # fmt: skip
     figure = new_figure(1.02 * count + 1.1, 3.7 + (0.35 if title else 0.0))
-    if title:
-        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=10, color=INK)
+    headline(figure, title)
     grid = figure.subplots(3, count, squeeze=False)
     for line, (name, pictures, captions, guesses) in zip(grid, rows, strict=True):
         for number, axes in enumerate(line):

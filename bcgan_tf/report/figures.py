@@ -17,6 +17,7 @@ from bcgan_tf.report.style import (
     MARKERS,
     SERIES,
     dress,
+    headline,
     legend,
     literal,
     new_figure,
@@ -48,8 +49,7 @@ def curves(stage: Mapping[str, Curve], path: Path, *, title: str = "") -> Path:
     }
     groups = {label: names for label, names in groups.items() if names}
     figure = new_figure(4.6 * max(len(groups), 1), 2.6)
-    if title:
-        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=11, color=INK)
+    headline(figure, title, fontsize=11)
     for position, (label, names) in enumerate(groups.items()):
         axes = figure.add_subplot(1, len(groups), position + 1)
         for number, name in enumerate(names):
@@ -103,8 +103,7 @@ def image_grid(
     label = 0.9 if row_labels else 0.0
     top = 0.35 if title else 0.05
     figure = new_figure(columns * cell + label + 0.1, rows * cell + top)
-    if title:
-        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=10, color=INK)
+    headline(figure, title)
     _mosaic(figure, images, rows, columns, row_labels)
     return save(figure, path)
 
@@ -162,8 +161,7 @@ def adversarial_grid(
     rows: dict[str, np.ndarray] = {"test image": originals, **adversarials}
     count = len(originals)
     figure = new_figure(0.95 * count + 1.3, 1.15 * len(rows) + (0.35 if title else 0.05))
-    if title:
-        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=10, color=INK)
+    headline(figure, title)
     grid = figure.subplots(len(rows), count, squeeze=False)
     for row, (name, images) in zip(grid, rows.items(), strict=True):
         for number, axes in enumerate(row):

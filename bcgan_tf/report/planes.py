@@ -10,7 +10,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from bcgan_tf.report.style import BLUE, INK, ORANGE, YELLOW, dress, literal, new_figure, save
+from bcgan_tf.report.style import (
+    BLUE,
+    INK,
+    ORANGE,
+    YELLOW,
+    dress,
+    headline,
+    literal,
+    new_figure,
+    save,
+)
 
 # Light enough for dark letters on top; classes past the last begin anew and are told apart by name.
 _TINTS = (
@@ -57,8 +67,7 @@ def boundary_planes(
     """
     models = list(dict.fromkeys(model for row in planes.values() for model in row))
     figure = new_figure(3.5 * len(models), 3.5 * len(planes) + (0.35 if title else 0.05))
-    if title:
-        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=11, color=INK)
+    headline(figure, title, fontsize=11)
     grid = figure.subplots(len(planes), len(models), squeeze=False)
     for row, (kind, of_models) in zip(grid, planes.items(), strict=True):
         u_name, v_name = (axes_names or {}).get(kind, ("u", "v"))

@@ -38,6 +38,12 @@ def literal(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
+def headline(figure: Figure, title: str, *, fontsize: float = 10) -> None:
+    """A title over the whole figure; none where it is empty."""
+    if title:
+        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=fontsize, color=INK)
+
+
 def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> Axes:
     """Titles, labels with units, a quiet frame."""
     axes.set_title(literal(title), loc="left", fontsize=10, color=INK, fontweight="bold")
