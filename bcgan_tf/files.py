@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,42 @@ import numpy as np
 from bcgan_tf.errors import UserError
 
 PARTIAL_SUFFIX = ".partial"
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def check_name(name: str, what: str) -> str:
+    """Returns a name that files and folders may carry.
+
+    Args:
+        name: ASCII letters, digits, dots, dashes and underscores; not digits or dots alone.
+        what: it names, such as ``"the served model"``; for the message.
+
+    Raises:
+        UserError: it is no such name.
+    """
+    if not _NAME.fullmatch(name) or name.isdigit() or not name.strip("."):
+        raise UserError(
+            f"{name!r} cannot name {what}; use letters, digits, dots, dashes and underscores, "
+            "not digits or dots alone"
+        )
+    return name
+
+
+def path_within(root: str | os.PathLike[str], relative: str | os.PathLike[str]) -> Path:
+    """The path that a file under ``root`` names, links followed; it must not lead out of ``root``.
+
+    Args:
+        root: a folder.
+        relative: what was read from a file in it, such as ``"checkpoints/harden"``.
+
+    Raises:
+        UserError: an absolute path, or one that ends outside ``root``.
+    """
+    folder = Path(root).resolve()
+    target = Path(root, relative)
+    if Path(relative).is_absolute() or not target.resolve().is_relative_to(folder):
+        raise UserError(f"{root} names {relative}, which lies outside it; do not trust that folder")
+    return target
 
 
 def write_json(path: Path, content: Any) -> Path:
