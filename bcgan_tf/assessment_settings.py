@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import Checked, OneOf, Range
+from bcgan_tf.settings.kinds import AttackEps, Images, Norm, Repeats, Seed
 
 # The names of bcgan_tf.attacks.suites.SUITES, for those who do not load TensorFlow.
 SUITES = ("standard", "plus", "rand", "paper")
 # [0, 1] pixels, or the paper's [-1, 1] ones, of which an eps is worth half as much.
 UNITS = ("01", "11")
-NORMS = ("linf", "l2")
+MOST_SHARDS = 1_000_000
 # The Linf radii that published results are at, [0, 1] pixel units; digits has none of its own.
 DEFAULT_EPS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.1}
 
@@ -36,7 +38,7 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AssessmentSettings:
+class AssessmentSettings(Checked):
     """A suite, a threat model, and what else is to be measured.
 
     Args:
@@ -58,46 +60,34 @@ class AssessmentSettings:
         UserError: a setting is out of range.
     """
 
-    eps: float
-    suite: str = "standard"
-    eps_unit: str = "01"
-    norm: str = "linf"
-    n: int = 1000
-    samples: int | None = None
-    shard: tuple[int, int] = (1, 1)
+    eps: AttackEps
+    suite: Annotated[str, OneOf(*SUITES)] = "standard"
+    eps_unit: Annotated[str, OneOf(*UNITS)] = "01"
+    norm: Norm = "linf"
+    n: Images = 1000
+    samples: Repeats | None = None
+    shard: tuple[Annotated[int, Range(1, MOST_SHARDS)], ...] = (1, 1)
     diagnose: bool = True
     minimum_perturbation: bool = False
     skip_certified: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
-    def __post_init__(self) -> None:
-        for name, choices in (("suite", SUITES), ("eps_unit", UNITS), ("norm", NORMS)):
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}"
-                )
-        if not (math.isfinite(self.eps) and self.eps >= 0):
-            raise UserError(f"eps is {self.eps!r}; it must be a number of at least 0")
-        largest = max(reading.eps for reading in self.readings(""))
-        if self.norm == "linf" and largest > 1:
-            raise UserError(
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        if self.norm == "linf" and max(reading.eps for reading in self.readings("")) > 1:
+            yield (
                 f"eps is {self.eps:g}, more than the whole range of the pixels; for 0 ... 255 "
                 "write a fraction such as 8/255"
             )
         if self.eps == 0 and (self.diagnose and self.whole):
-            raise UserError(
+            yield (
                 "eps is 0, at which there is nothing to diagnose; choose a larger one, or measure "
                 "without a diagnosis (--no-diagnose)"
             )
         if self.skip_certified and self.norm != "linf":
-            raise UserError(
-                "interval bounds are proved for the norm linf; leave out skip_certified"
-            )
-        if self.n < 0:
-            raise UserError(f"n is {self.n}; give the number of images, or 0 for all")
-        number, shards = self.shard
-        if not 1 <= number <= shards:
-            raise UserError(f"there is no shard {number}/{shards}; count from 1/{shards}")
+            yield "interval bounds are proved for the norm linf; leave out skip_certified"
+        if len(self.shard) != 2 or self.shard[0] > self.shard[1]:
+            yield _no_shard("/".join(map(str, self.shard)))
 
     @property
     def whole(self) -> bool:
@@ -136,11 +126,19 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     """``"2/3"`` as ``(2, 3)``; None is ``(1, 1)``.
 
     Raises:
-        ValueError: it is something else.
+        UserError: it is something else, or there is no such shard.
     """
     if text is None:
         return 1, 1
-    number, slash, shards = text.partition("/")
-    if not slash:
-        raise ValueError(text)
-    return int(number), int(shards)
+    number, _, shards = str(text).partition("/")
+    try:
+        found = int(number), int(shards)
+    except ValueError:
+        found = 0, 0
+    if not 1 <= found[0] <= found[1] <= MOST_SHARDS:
+        raise UserError(_no_shard(text))
+    return found
+
+
+def _no_shard(text: str) -> str:
+    return f"there is no shard {text[:30]!r}; choose i/n, i from 1 to n, such as 2/8"

@@ -21,46 +21,9 @@ from bcgan_tf.evaluation.boundary_plane import (
 )
 from bcgan_tf.report import planes
 from bcgan_tf.runs import RunDirectory
+from bcgan_tf.settings.figures import BoundarySettings
 
 _SEARCHED_AT_ONCE = 500
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundarySettings:
-    """How the planes are chosen and drawn.
-
-    Args:
-        index: of the test image; None takes the first one that all models classify right.
-        extent: the planes reach from -extent to extent, L2 norm, images in [0, 1].
-        resolution: points a side, odd.
-        samples: noisy copies that eq. 11 averages over, the paper's m.
-        sigma: of that noise, in [0, 1] units.
-        eps: Linf radius of the PGD attack that gives a plane its direction, in [0, 1] units.
-        pgd_steps: its steps.
-        seed: of the noise, of PGD's start and of the random orthogonal direction.
-
-    Raises:
-        UserError: ``index`` is negative, or ``eps`` not positive; the planes check the rest.
-    """
-
-    index: int | None = None
-    extent: float = 8.0
-    resolution: int = 101
-    samples: int = 1000
-    sigma: float = 1 / 255
-    eps: float = 0.3
-    pgd_steps: int = 40
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.index is not None and self.index < 0:
-            raise UserError(f"index is {self.index}; count the test images from 0")
-        if not self.eps > 0:
-            raise UserError(f"eps is {self.eps}; PGD needs more than 0 to give a direction")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings, for JSON."""
-        return dataclasses.asdict(self)
 
 
 def boundary(

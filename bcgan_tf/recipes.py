@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import Checked, OneOf, settings_of
+from bcgan_tf.settings.kinds import (
+    Batch,
+    BelowOne,
+    BoundaryLoss,
+    CleanRatio,
+    Dtype,
+    Epochs,
+    EpochShare,
+    Images,
+    LatentDim,
+    LearningRate,
+    LinfEps,
+    Repeats,
+    Share,
+    SomeImages,
+    Steps,
+    Threshold,
+    Weight,
+    Width,
+)
 
 PRESETS = ("quick", "paper", "robust")
 # The names of bcgan_tf.defenses.presets.DEFENSES, for those who do not load TensorFlow.
@@ -23,19 +45,18 @@ DEFENSES = (
 )
 # The most robust of them under the suite `standard`, on every data set: docs/results/table1-*.md.
 DEFAULT_DEFENSE = "pgd-at"
-
-
-# Of the numbers that no defence looks at: those of training and of attacks.
-_LEAST = {
-    **dict.fromkeys(("classifier_epochs", "classifier_batch_size", "oracle_epochs"), 1),
-    **dict.fromkeys(("generated_samples", "pgd_steps", "pgd_restarts"), 1),
-    **dict.fromkeys(("cw_steps", "cw_binary_search_steps"), 1),
-    **dict.fromkeys(("attack_samples", "cw_samples"), 0),
+# The networks for images, and which of a recipe's settings each has.
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "small_cnn": (),
+    "strided_cnn": ("architecture_width", "threshold"),
+    "deep_cnn": ("architecture_width", "threshold"),
+    "resnet18": ("architecture_width",),
 }
+_NETWORK_OPTIONS = ("architecture_width", "threshold")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Checked):
     """The settings of training, hardening and attacking; the defaults are MNIST's ``quick``.
 
     Fields named like :class:`bcgan_tf.defenses.BCGANDefense`'s (``harden_*`` for its refinement)
@@ -46,58 +67,72 @@ class Recipe:
 
     dataset: str
     preset: str
-    architecture: str = "small_cnn"
-    architecture_width: float = 1.0
-    threshold: float = 0.0
-    classifier_epochs: int = 4
-    classifier_batch_size: int = 128
-    classifier_learning_rate: float = 2e-3
-    oracle_epochs: int = 2
-    gan_epochs: int = 5
-    gan_batch_size: int = 128
-    gan_learning_rate: float = 8e-4
-    generator_width: float = 0.75
-    discriminator_width: float = 0.5
-    dropout: float = 0.2
-    latent_dim: int = 100
-    real_target: float = 0.9
-    instance_noise: float = 0.0
+    architecture: Annotated[str, OneOf(*NETWORKS)] = "small_cnn"
+    architecture_width: Width = 1.0
+    threshold: Threshold = 0.0
+    classifier_epochs: Epochs = 4
+    classifier_batch_size: Batch = 128
+    classifier_learning_rate: LearningRate = 2e-3
+    oracle_epochs: Epochs = 2
+    gan_epochs: Epochs = 5
+    gan_batch_size: Batch = 128
+    gan_learning_rate: LearningRate = 8e-4
+    generator_width: Width = 0.75
+    discriminator_width: Width = 0.5
+    dropout: BelowOne = 0.2
+    latent_dim: LatentDim = 100
+    real_target: Share = 0.9
+    instance_noise: Share = 0.0
     spectral_norm: bool = False
-    ema: float = 0.0
-    dtype: str | None = None
-    beta: float = 0.1
-    delay_epochs: float = 2.0
-    warmup_epochs: float = 1.0
-    boundary_loss: str = "uniform"
-    pull_away: float = 0.0
-    harden_epochs: int = 3
-    harden_batch_size: int = 128
-    harden_learning_rate: float = 5e-4
-    clean_ratio: float = 0.5
-    fixed_samples: int = 0
-    generated_samples: int = 2000
-    attack_eps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
-    attack_samples: int = 1000
-    pgd_steps: int = 40
-    pgd_restarts: int = 1
-    cw_samples: int = 100
-    cw_steps: int = 200
-    cw_learning_rate: float = 5e-2  # 1e-2 is too slow for 200 steps to leave saturated pixels
-    cw_binary_search_steps: int = 9
+    ema: BelowOne = 0.0
+    dtype: Dtype | None = None
+    beta: Weight = 0.1
+    delay_epochs: EpochShare = 2.0
+    warmup_epochs: EpochShare = 1.0
+    boundary_loss: BoundaryLoss = "uniform"
+    pull_away: Weight = 0.0
+    harden_epochs: Epochs = 3
+    harden_batch_size: Batch = 128
+    harden_learning_rate: LearningRate = 5e-4
+    clean_ratio: CleanRatio = 0.5
+    fixed_samples: Images = 0
+    generated_samples: SomeImages = 2000
+    attack_eps: tuple[LinfEps, ...] = (0.05, 0.1, 0.2, 0.3)
+    attack_samples: Images = 1000
+    pgd_steps: Steps = 40
+    pgd_restarts: Repeats = 1
+    cw_samples: Images = 100
+    cw_steps: Steps = 200
+    cw_learning_rate: LearningRate = 5e-2  # 1e-2 is too slow for 200 steps to leave saturated pixels
+    cw_binary_search_steps: Repeats = 9
 
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}; choose at least {least}")
-        if self.classifier_learning_rate <= 0 or self.cw_learning_rate <= 0:
-            raise UserError("a learning rate is 0 or less; choose more than 0")
-        if not all(0 <= eps <= 1 for eps in self.attack_eps):
-            told = ",".join(f"{eps:g}" for eps in self.attack_eps)
-            raise UserError(f"attack_eps is {told}; pixels lie in [0, 1], so choose within")
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        for name in _NETWORK_OPTIONS:
+            if name not in NETWORKS[self.architecture] and getattr(self, name) != _default(name):
+                having = [network for network, options in NETWORKS.items() if name in options]
+                yield f"{self.architecture} has no {name}; {', '.join(having)} have"
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """A recipe with other values for some settings.
+
+        What the preset says of its network goes back to the default where another network is
+        chosen that has no such option; what is among ``changes`` does not.
+
+        Raises:
+            UserError: values out of range, or an option that the network does not have.
+        """
+        network = changes.get("architecture", self.architecture)
+        left = set(_NETWORK_OPTIONS) - set(NETWORKS.get(network, _NETWORK_OPTIONS))
+        return dataclasses.replace(self, **{**{name: _default(name) for name in left}, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, for JSON."""
         return dataclasses.asdict(self)
+
+
+def _default(name: str) -> Any:
+    return settings_of(Recipe)[name].default
 
 
 # What differs from MNIST's "quick". "paper" trains as long as the paper's sources do and attacks

@@ -32,53 +32,10 @@ from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.networks.classifiers import mlp
 from bcgan_tf.report import planes
 from bcgan_tf.runs import RunDirectory
+from bcgan_tf.settings.figures import ToySettings
 
 # Graph steps between two visits to Python: these networks take less time than the visit.
 _STEPS_PER_EXECUTION = 50
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ToySettings:
-    """The numbers of Figure 2; what the paper leaves open has a default.
-
-    Args:
-        betas: weights of the boundary term, a panel each.
-        steps: of each GAN.
-        batch_size: of the GANs and of the classifier.
-        learning_rate: of both Adams of each GAN (``beta_1`` 0.5); Odena's.
-        latent_dim: size of the generator's noise.
-        classifier_steps: of the classifier, Adam from 3e-3 down a cosine.
-        samples: generated points that are measured, of both classes alike.
-        seed: of weights, order and noise. The GANs share them, so that only beta differs.
-
-    Raises:
-        UserError: a setting is out of range.
-    """
-
-    betas: tuple[float, ...] = (0.0, 0.2, 1.0, 5.0)
-    steps: int = 5000
-    batch_size: int = 256
-    learning_rate: float = 2e-4
-    latent_dim: int = 4
-    classifier_steps: int = 600
-    samples: int = 4000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        betas = self.betas
-        if not betas or len(set(betas)) < len(betas):
-            raise UserError(f"betas are {list(betas)}; give one or more, each once")
-        if not all(math.isfinite(beta) and beta >= 0 for beta in betas):
-            raise UserError(f"betas are {list(betas)}; each is a number of at least 0")
-        for name in ("steps", "batch_size", "latent_dim", "classifier_steps", "samples"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; choose at least 1")
-        if not self.learning_rate > 0:
-            raise UserError(f"learning_rate is {self.learning_rate}; choose more than 0")
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings, for JSON."""
-        return dataclasses.asdict(self)
 
 
 def toy(run: RunDirectory, settings: ToySettings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.supervised import trained_from
 from bcgan_tf.networks.classifiers import classifier as build_classifier
 from bcgan_tf.networks.oracle import oracle as build_oracle
-from bcgan_tf.recipes import Recipe
+from bcgan_tf.recipes import NETWORKS, Recipe
 from bcgan_tf.runs import RunDirectory
 
 CLASSIFIER = "classifier.keras"
@@ -23,13 +23,15 @@ _ORACLE = "oracle.keras"
 
 
 def check_training(data: Dataset, recipe: Recipe, devices: int | None = None) -> None:
-    """Refuses, before there is a run, a batch that :func:`train` could not use.
+    """Refuses, before there is a run, what :func:`train` could not use.
 
     Raises:
-        UserError: it does not divide over the devices, or is larger than the training split.
+        UserError: a batch that does not divide over the devices or is larger than the training
+            split, or a network that cannot be built for these images.
     """
     check_batch_size(recipe.classifier_batch_size, strategy(devices))
     steps_per_epoch(data.train, recipe.classifier_batch_size)
+    untrained(data, recipe)
 
 
 def train(
@@ -55,13 +57,12 @@ def train(
 
 def untrained(data: Dataset, recipe: Recipe, *, seed: int = 0) -> keras.Model:
     """The recipe's classifier with its initial weights."""
-    options: dict[str, Any] = (
-        {} if recipe.architecture == "small_cnn" else {"width": recipe.architecture_width}
-    )
+    options: dict[str, Any] = {
+        name.removeprefix("architecture_"): getattr(recipe, name)
+        for name in NETWORKS[recipe.architecture]
+    }
     if recipe.dtype and recipe.architecture == "resnet18":
         options["dtype"] = recipe.dtype
-    if recipe.architecture in ("strided_cnn", "deep_cnn"):
-        options["threshold"] = recipe.threshold
     return build_classifier(
         recipe.architecture, data.image_shape, data.num_classes, seed=seed, **options
     )

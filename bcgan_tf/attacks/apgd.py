@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.objectives import LOSSES, loss_gradient, objective, ranked_wrong_class
 from bcgan_tf.attacks.primitives import fooled, outside_loop, per_example
 from bcgan_tf.attacks.shrinking import shrinking_loop
-from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import OneOf
+from bcgan_tf.settings.kinds import Repeats, Steps
 
 # Weight of the new step; the rest is the momentum of the step before.
 _STEP_WEIGHT = 0.75
@@ -85,19 +85,11 @@ class APGD(BoundedAttack):
     of Diverse Parameter-free Attacks", algorithm 1.
     """
 
-    loss: str = "ce"
+    loss: Annotated[str, OneOf(*LOSSES)] = "ce"
     targeted: bool = False
-    steps: int = 100
-    restarts: int = 1
-    target_classes: int = 9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in LOSSES:
-            raise UserError(f"loss is {self.loss!r}; it must be {' or '.join(map(repr, LOSSES))}")
-        checks.check_positive_int("steps", self.steps)
-        checks.check_positive_int("restarts", self.restarts)
-        checks.check_positive_int("target_classes", self.target_classes)
+    steps: Steps = 100
+    restarts: Repeats = 1
+    target_classes: Repeats = 9
 
     @property
     def name(self) -> str:

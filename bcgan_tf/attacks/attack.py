@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,8 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import Checked, Range
+from bcgan_tf.settings.kinds import Batch
 
 Progress = Callable[[int, int], None]
 
@@ -107,7 +109,7 @@ def deciding_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Attack(abc.ABC):
+class Attack(Checked, abc.ABC):
     """A frozen configuration; calling it attacks a model.
 
     A new attack subclasses this and writes ``name`` and ``run``; an attack within a ball is a
@@ -118,13 +120,8 @@ class Attack(abc.ABC):
         seed: of whatever the attack draws; each draw depends on (seed, example, round) alone.
     """
 
-    batch_size: int = 250
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks.check_positive_int("batch_size", self.batch_size)
-        if isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
-            raise UserError(f"seed is {self.seed!r}; it must be an integer from 0 to 2**63 - 1")
+    batch_size: Batch = 250
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
 
     @property
     @abc.abstractmethod

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 import tensorflow as tf
 from cleverhans.tf2 import utils as cleverhans
 
-from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Attack
-from bcgan_tf.errors import UserError
+from bcgan_tf.settings.kinds import AttackEps, Norm
 
 _ORDERS = {"linf": np.inf, "l2": 2}
 
@@ -28,18 +28,13 @@ class BoundedAttack(Attack):
         UserError: if a setting is out of range.
     """
 
-    eps: float
-    norm: str = dataclasses.field(default="linf", kw_only=True)
+    eps: AttackEps
+    norm: Norm = dataclasses.field(default="linf", kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.check_number("eps", self.eps)
-        if self.norm not in _ORDERS:
-            raise UserError(f"norm is {self.norm!r}; it must be 'linf' or 'l2'")
-        if self.norm == "linf" and self.eps > 1:
-            raise UserError(
-                f"eps is {self.eps:g}, but pixels lie in [0, 1]; for 0 ... 255 write eps / 255"
-            )
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.norm == "linf" and self.eps is not None and self.eps > 1:
+            yield f"eps is {self.eps:g}, but pixels lie in [0, 1]; for 0 ... 255 write eps / 255"
 
     def suffix(self) -> str:
         """What the name adds for a norm other than the usual one."""

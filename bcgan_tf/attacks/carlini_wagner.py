@@ -9,7 +9,6 @@ from typing import NamedTuple
 import tensorflow as tf
 from cleverhans.tf2.attacks.carlini_wagner_l2 import clip_tanh
 
-from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import (
@@ -20,6 +19,7 @@ from bcgan_tf.attacks.primitives import (
     require_gradient,
 )
 from bcgan_tf.attacks.shrinking import shrinking_loop
+from bcgan_tf.settings.kinds import LearningRate, PositiveWeight, Repeats, Steps, Weight
 
 # Pixels of exactly 0 or 1 lie at infinity in tanh space; the reference draws them in by this.
 _TANH_SHRINK = 0.999999
@@ -89,20 +89,12 @@ class CarliniWagnerL2(Attack):
     Reference: Carlini and Wagner 2017, "Towards Evaluating the Robustness of Neural Networks".
     """
 
-    steps: int = 1000
-    binary_search_steps: int = 9
-    learning_rate: float = 1e-2
-    initial_const: float = 1e-3
-    confidence: float = 0.0
+    steps: Steps = 1000
+    binary_search_steps: Repeats = 9
+    learning_rate: LearningRate = 1e-2
+    initial_const: PositiveWeight = 1e-3
+    confidence: Weight = 0.0
     abort_early: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.check_positive_int("steps", self.steps)
-        checks.check_positive_int("binary_search_steps", self.binary_search_steps)
-        checks.check_number("learning_rate", self.learning_rate, above=0)
-        checks.check_number("initial_const", self.initial_const, above=0)
-        checks.check_number("confidence", self.confidence)
 
     @property
     def name(self) -> str:

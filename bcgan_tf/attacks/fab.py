@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
 
-from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.box_projection import box_projection
@@ -19,7 +18,8 @@ from bcgan_tf.attacks.linearised_boundary import Hyperplanes, towards_nearest, t
 from bcgan_tf.attacks.objectives import ranked_wrong_class
 from bcgan_tf.attacks.primitives import fooled, margins, outside_loop, per_example
 from bcgan_tf.attacks.shrinking import shrinking_loop
-from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import Range
+from bcgan_tf.settings.kinds import AttackEps, Repeats, Share, Steps
 
 # Radius of the random starts of an attack that has no eps of its own.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0}
@@ -79,30 +79,14 @@ class FAB(BoundedAttack):
     """
 
     # Optional here alone: the other attacks of this base need a ball.
-    eps: float | None = dataclasses.field(kw_only=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+    eps: AttackEps | None = dataclasses.field(kw_only=False)  # pyright: ignore[reportIncompatibleVariableOverride]
     targeted: bool = True
-    steps: int = 100
-    restarts: int = 1
-    target_classes: int = 9
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
-
-    def __post_init__(self) -> None:
-        if self.eps is None:
-            dataclasses.replace(self, eps=0.0)  # checks all but the radius
-            return
-        super().__post_init__()
-        for name in ("steps", "restarts", "target_classes"):
-            checks.check_positive_int(name, getattr(self, name))
-        for name in ("alpha_max", "eta", "beta"):
-            checks.check_number(name, getattr(self, name))
-        if self.alpha_max > 1:
-            raise UserError(f"alpha_max is {self.alpha_max:g}; it must lie in [0, 1]")
-        if self.eta < 1:
-            raise UserError(f"eta is {self.eta:g}; it must be at least 1")
-        if not 0 < self.beta < 1:
-            raise UserError(f"beta is {self.beta:g}; it must lie between 0 and 1")
+    steps: Steps = 100
+    restarts: Repeats = 1
+    target_classes: Repeats = 9
+    alpha_max: Share = 0.1
+    eta: Annotated[float, Range(1, 1000)] = 1.05
+    beta: Annotated[float, Range(0, 1, above=True, below=True)] = 0.9
 
     @property
     def name(self) -> str:

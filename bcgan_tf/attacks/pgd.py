@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import (
@@ -18,7 +18,7 @@ from bcgan_tf.attacks.primitives import (
     per_example,
 )
 from bcgan_tf.attacks.shrinking import shrinking_loop
-from bcgan_tf.errors import UserError
+from bcgan_tf.settings.kinds import Repeats, Steps, StepSize
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,19 +54,15 @@ class PGD(BoundedAttack):
     Reference: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
 
-    step_size: float | None = None
-    steps: int = 40
-    restarts: int = 1
+    step_size: StepSize | None = None
+    steps: Steps = 40
+    restarts: Repeats = 1
     random_start: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.check_positive_int("steps", self.steps)
-        checks.check_positive_int("restarts", self.restarts)
-        if self.step_size is not None:
-            checks.check_number("step_size", self.step_size, above=0)
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
         if self.restarts > 1 and not self.random_start:
-            raise UserError("restarts without random_start repeat one attack; leave one of them")
+            yield "restarts without random_start repeat one attack; leave one of them"
 
     @property
     def name(self) -> str:

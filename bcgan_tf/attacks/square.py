@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
 
-from bcgan_tf.attacks import checks, square_l2
+from bcgan_tf.attacks import square_l2
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import fooled, margins
 from bcgan_tf.attacks.shrinking import shrinking_loop
 from bcgan_tf.attacks.square_windows import Draws, Plan
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import Range
+from bcgan_tf.settings.kinds import Repeats, Steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,17 +59,9 @@ class Square(BoundedAttack):
     black-box adversarial attack via random search"; budget and margin loss as in AutoAttack.
     """
 
-    queries: int = 5000
-    restarts: int = 1
-    p_init: float = 0.8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.check_positive_int("queries", self.queries)
-        checks.check_positive_int("restarts", self.restarts)
-        checks.check_number("p_init", self.p_init, above=0)
-        if self.p_init > 1:
-            raise UserError(f"p_init is {self.p_init:g}; it is a share of the image: at most 1")
+    queries: Steps = 5000
+    restarts: Repeats = 1
+    p_init: Annotated[float, Range(0, 1, above=True)] = 0.8
 
     @property
     def name(self) -> str:

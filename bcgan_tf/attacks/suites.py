@@ -56,7 +56,6 @@ def suite(
     """
     if name not in SUITES:
         raise UserError(f"there is no suite {name!r}; choose one of {', '.join(SUITES)}")
-    checks.check_number("eps", eps)
     shared: dict[str, Any] = {"norm": norm, "seed": seed, "batch_size": batch_size}
     targets = max(1, min(_TARGETS, num_classes - 1))
     return tuple(SUITES[name](eps, targets, shared))

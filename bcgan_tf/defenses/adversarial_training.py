@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import keras
 
 from bcgan_tf.defenses.robust_training import RobustTraining
-from bcgan_tf.errors import UserError
 from bcgan_tf.models.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.inner_maximisation import InnerMaximisation
+from bcgan_tf.settings.kinds import BelowOne, PositiveWeight, StepRatio, Steps
 
 # From here on, as a share of the steps of training, the attack has its final length.
 _FINAL = 0.75
@@ -44,19 +45,10 @@ class PGDTraining(RobustTraining):
 
     name: ClassVar[str] = "pgd-at"
 
-    steps: int = 7
-    step_ratio: float | None = None
-    final_steps: int | None = None
-    clean_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.clean_weight < 1:
-            raise UserError(f"clean_weight is {self.clean_weight}; choose 0 or more, less than 1")
-        if self.steps < 1:
-            raise UserError(f"steps is {self.steps}; choose at least 1")
-        if self.final_steps is not None and self.final_steps < 1:
-            raise UserError(f"final_steps is {self.final_steps}; choose at least 1, or none")
+    steps: Steps = 7
+    step_ratio: StepRatio | None = None
+    final_steps: Steps | None = None
+    clean_weight: BelowOne = 0.0
 
     @property
     def attack(self) -> InnerMaximisation:
@@ -100,9 +92,9 @@ class FGSMTraining(PGDTraining):
 
     name: ClassVar[str] = "fgsm-at"
 
-    steps: int = 1
-    step_ratio: float | None = 1.0
-    clean_weight: float = 0.5
+    steps: Steps = 1
+    step_ratio: StepRatio | None = 1.0
+    clean_weight: BelowOne = 0.5
 
     @property
     def attack(self) -> InnerMaximisation:
@@ -123,16 +115,13 @@ class TRADES(PGDTraining):
 
     name: ClassVar[str] = "trades"
 
-    beta: float = 1.0
+    beta: PositiveWeight = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beta <= 0:
-            raise UserError(
-                f"beta is {self.beta}; choose more than 0 (0 is training on clean data)"
-            )
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        yield from super().conflicts()
         if self.clean_weight:
-            raise UserError("TRADES has no clean_weight: its first term is the clean loss already")
+            yield "TRADES has no clean_weight: its first term is the clean loss already"
 
     @property
     def attack(self) -> InnerMaximisation:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import keras
 import numpy as np
@@ -20,9 +20,10 @@ from bcgan_tf.defenses.extra_rows import NOTHING, Added, generated_rows, repeate
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, fit_gan
 from bcgan_tf.defenses.oracle_training import trained_oracle
 from bcgan_tf.defenses.robust_training import RobustTraining
-from bcgan_tf.errors import UserError
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.robust_trainer import RobustTrainer
+from bcgan_tf.settings.fields import OneOf, Range
+from bcgan_tf.settings.kinds import OptionalEpochs, PositiveWeight
 
 FAKES = ("boundary", "plain", "duplicates", "none")
 GENERATED = ("boundary", "plain")
@@ -51,24 +52,28 @@ class BoundaryTraining(RobustTraining):
         gan: how the GAN is built and trained. Of generated fakes only.
     """
 
-    fakes: str = "boundary"
-    fake_ratio: float = 1.0
-    fake_weight: float = 0.5
-    refresh_epochs: int = 0
+    fakes: Annotated[str, OneOf(*FAKES)] = "boundary"
+    fake_ratio: Annotated[float, Range(0.001, 100)] = 1.0
+    fake_weight: PositiveWeight = 0.5
+    refresh_epochs: OptionalEpochs = 0
     gan: GANSettings = dataclasses.field(default_factory=GANSettings)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.fakes not in FAKES:
-            raise UserError(f"fakes is {self.fakes!r}; choose one of {', '.join(FAKES)}")
-        if self.fake_ratio <= 0:
-            raise UserError(f"fake_ratio is {self.fake_ratio}; choose more than 0, or fakes=none")
-        if self.fake_weight <= 0:
-            raise UserError(f"fake_weight is {self.fake_weight}; choose more than 0")
-        if self.refresh_epochs < 0:
-            raise UserError(f"refresh_epochs is {self.refresh_epochs}; choose 0 (never) or more")
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        yield from super().conflicts()
         if self.fakes == "boundary":
-            self.gan.check_boundary()
+            yield from self.gan.boundary_conflicts()
+
+    def ignored(self) -> tuple[str, ...]:
+        """See :meth:`Defense.ignored`."""
+        boundary = ("beta", "delay_epochs", "warmup_epochs", "boundary_loss")
+        unread = {
+            "boundary": (),
+            "plain": tuple(f"gan.{name}" for name in boundary),
+            "duplicates": ("gan", "oracle_epochs", "refresh_epochs"),
+            "none": ("gan", "oracle_epochs", "refresh_epochs", "fake_ratio", "fake_weight"),
+        }
+        return (*super().ignored(), *unread[self.fakes])
 
     def run(
         self,
@@ -158,12 +163,7 @@ class JudgedBoundaryTraining(BoundaryTraining):
             that it puts into another class have weight 0. 0: none is dropped.
     """
 
-    oracle_epochs: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.oracle_epochs < 0:
-            raise UserError(f"oracle_epochs is {self.oracle_epochs}; choose 0 (none) or more")
+    oracle_epochs: OptionalEpochs = 2
 
     def train_judge(
         self, data: Dataset, directory: Path | None, resume: bool, callbacks: StageCallbacks

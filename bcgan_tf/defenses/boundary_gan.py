@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,10 +17,10 @@ from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, fit_gan
 from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import scope, strategy
-from bcgan_tf.errors import UserError
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.models.fitting import fit
+from bcgan_tf.settings.kinds import Batch, CleanRatio, Epochs, Images, LearningRate
 
 # Beside the two draws of bcgan_tf.defenses.gan_settings.
 _ROWS = 2
@@ -50,24 +50,16 @@ class BCGANDefense(GANSettings, Defense):
 
     name: ClassVar[str] = "bcgan"
 
-    epochs: int = 3
-    batch_size: int = 128
-    learning_rate: float = 5e-4
-    clean_ratio: float = 0.5
-    fixed_samples: int = 0
+    epochs: Epochs = 3
+    batch_size: Batch = 128
+    learning_rate: LearningRate = 5e-4
+    clean_ratio: CleanRatio = 0.5
+    fixed_samples: Images = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.clean_ratio <= 1:
-            raise UserError(
-                f"clean_ratio is {self.clean_ratio}; choose more than 0 and at most 1 (no fakes)"
-            )
-        for field in ("epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
-        if self.fixed_samples < 0:
-            raise UserError(f"fixed_samples is {self.fixed_samples}; choose 0 (fresh) or more")
-        self.check_boundary()
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        yield from super().conflicts()
+        yield from self.boundary_conflicts()
 
     def batch_sizes(self) -> tuple[int, ...]:
         """Of both stages; see :meth:`Defense.batch_sizes`."""

@@ -15,6 +15,8 @@ from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import Checked
+from bcgan_tf.settings.kinds import Devices, Seed
 
 # Keras callbacks for a stage of a defence, by the stage's name.
 StageCallbacks = Callable[[str], Sequence[keras.callbacks.Callback]]
@@ -51,7 +53,7 @@ def _refuse_float16(classifier: keras.Model) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Defense(abc.ABC):
+class Defense(Checked, abc.ABC):
     """A way to make a classifier more robust.
 
     A new defence subclasses this and writes ``name`` and ``run``, and ``batch_sizes`` where it
@@ -65,8 +67,8 @@ class Defense(abc.ABC):
     name: ClassVar[str]
     trains_classifier: ClassVar[bool] = True
 
-    seed: int = 0
-    devices: int | None = None
+    seed: Seed = 0
+    devices: Devices | None = None
 
     def harden(
         self,
@@ -120,6 +122,10 @@ class Defense(abc.ABC):
         for size in self.batch_sizes():
             check_batch_size(size, strategy(self.devices))
             steps_per_epoch(data.train, size)
+
+    def ignored(self) -> tuple[str, ...]:
+        """Settings that the others leave without effect; ``"gan"`` stands for all of its own."""
+        return ()
 
     def batch_sizes(self) -> tuple[int, ...]:
         """The global batches of its trainings, which :meth:`check_data` looks at."""

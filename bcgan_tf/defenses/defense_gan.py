@@ -11,14 +11,25 @@ import keras
 from bcgan_tf.cloning import copy_in
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
-from bcgan_tf.defenses.precision import check_dtype
 from bcgan_tf.distribute import check_batch_size, scope, strategy
-from bcgan_tf.errors import UserError
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.fitting import fit
-from bcgan_tf.models.reconstruction import Reconstruction, check_search
+from bcgan_tf.models.reconstruction import Reconstruction
 from bcgan_tf.models.wgan_gp import WGANGP
 from bcgan_tf.networks.wgan import wgan_critic, wgan_generator
+from bcgan_tf.settings.kinds import (
+    Batch,
+    BelowOne,
+    Dtype,
+    Epochs,
+    LatentDim,
+    LearningRate,
+    Repeats,
+    SearchLearningRate,
+    Steps,
+    Weight,
+    Width,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,33 +66,21 @@ class DefenseGAN(Defense):
     name: ClassVar[str] = "defense-gan"
     trains_classifier: ClassVar[bool] = False
 
-    steps: int = 200
-    restarts: int = 10
-    search_learning_rate: float = 10.0
-    momentum: float = 0.7
+    steps: Steps = 200
+    restarts: Repeats = 10
+    search_learning_rate: SearchLearningRate = 10.0
+    momentum: BelowOne = 0.7
     decay: bool = True
     bpda: bool = True
-    gan_epochs: int = 30
-    gan_batch_size: int = 50
-    gan_learning_rate: float = 1e-4
-    critic_steps: int = 5
-    penalty: float = 10.0
-    latent_dim: int = 128
-    generator_width: float = 1.0
-    critic_width: float = 1.0
-    dtype: str | None = None
-
-    def __post_init__(self) -> None:
-        check_search(self.steps, self.restarts, self.search_learning_rate, self.momentum)
-        for field in ("gan_epochs", "gan_batch_size", "critic_steps", "latent_dim"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
-        for field in ("gan_learning_rate", "generator_width", "critic_width"):
-            if getattr(self, field) <= 0:
-                raise UserError(f"{field} is {getattr(self, field)}; choose more than 0")
-        if self.penalty < 0:
-            raise UserError(f"penalty is {self.penalty}; choose 0 or more (10 is the paper's)")
-        check_dtype(self.dtype)
+    gan_epochs: Epochs = 30
+    gan_batch_size: Batch = 50
+    gan_learning_rate: LearningRate = 1e-4
+    critic_steps: Repeats = 5
+    penalty: Weight = 10.0
+    latent_dim: LatentDim = 128
+    generator_width: Width = 1.0
+    critic_width: Width = 1.0
+    dtype: Dtype | None = None
 
     def batch_sizes(self) -> tuple[int, ...]:
         """Of a critic's update, and of all that one step reads; see :meth:`Defense.batch_sizes`."""

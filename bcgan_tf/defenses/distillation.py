@@ -11,11 +11,11 @@ import keras
 from bcgan_tf.cloning import fresh_copy
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
-from bcgan_tf.defenses.precision import as_given, check_dtype, in_precision
+from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import scope, strategy
-from bcgan_tf.errors import UserError
 from bcgan_tf.models.distillation_trainer import DistillationTrainer
 from bcgan_tf.models.fitting import fit
+from bcgan_tf.settings.kinds import Batch, Dtype, Epochs, LearningRate, Temperature
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,20 +45,12 @@ class DefensiveDistillation(Defense):
 
     name: ClassVar[str] = "distillation"
 
-    temperature: float = 100.0
-    initial_epochs: int = 1
-    epochs: int = 50
-    batch_size: int = 128
-    learning_rate: float = 1e-2
-    dtype: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.temperature < 1:
-            raise UserError(f"temperature is {self.temperature}; choose at least 1 (no effect)")
-        for field in ("initial_epochs", "epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
-        check_dtype(self.dtype)
+    temperature: Temperature = 100.0
+    initial_epochs: Epochs = 1
+    epochs: Epochs = 50
+    batch_size: Batch = 128
+    learning_rate: LearningRate = 1e-2
+    dtype: Dtype | None = None
 
     def batch_sizes(self) -> tuple[int, ...]:
         """Of all stages; see :meth:`Defense.batch_sizes`."""

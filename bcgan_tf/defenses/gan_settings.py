@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -12,18 +12,30 @@ import tensorflow as tf
 from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import copy_classifier
-from bcgan_tf.defenses.precision import check_dtype
 from bcgan_tf.distribute import scope, strategy
-from bcgan_tf.errors import UserError
-from bcgan_tf.models.bcgan import BCGAN, BOUNDARY_LOSSES
+from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.fitting import fit
 from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
+from bcgan_tf.settings.fields import Checked
+from bcgan_tf.settings.kinds import (
+    Batch,
+    BelowOne,
+    BoundaryLoss,
+    Dtype,
+    Epochs,
+    EpochShare,
+    LatentDim,
+    LearningRate,
+    Share,
+    Weight,
+    Width,
+)
 
 _NOISE, _LABELS = range(2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GANSettings:
+class GANSettings(Checked):
     """Settings of a BCGAN and its training.
 
     The paper publishes neither beta nor any other number below; each default's reason is in
@@ -53,49 +65,32 @@ class GANSettings:
         UserError: if a setting is out of range.
     """
 
-    beta: float = 0.1
-    delay_epochs: float = 2.0
-    warmup_epochs: float = 1.0
-    boundary_loss: str = "uniform"
-    pull_away: float = 0.0
-    gan_epochs: int = 5
-    gan_batch_size: int = 128
-    gan_learning_rate: float = 8e-4
-    generator_width: float = 0.75
-    discriminator_width: float = 0.5
-    latent_dim: int = 100
-    dropout: float = 0.2
-    real_target: float = 0.9
-    instance_noise: float = 0.0
+    beta: Weight = 0.1
+    delay_epochs: EpochShare = 2.0
+    warmup_epochs: EpochShare = 1.0
+    boundary_loss: BoundaryLoss = "uniform"
+    pull_away: Weight = 0.0
+    gan_epochs: Epochs = 5
+    gan_batch_size: Batch = 128
+    gan_learning_rate: LearningRate = 8e-4
+    generator_width: Width = 0.75
+    discriminator_width: Width = 0.5
+    latent_dim: LatentDim = 100
+    dropout: BelowOne = 0.2
+    real_target: Share = 0.9
+    instance_noise: Share = 0.0
     spectral_norm: bool = False
-    ema: float = 0.0
-    dtype: str | None = None
+    ema: BelowOne = 0.0
+    dtype: Dtype | None = None
 
-    def __post_init__(self) -> None:
-        if self.beta < 0:
-            raise UserError(f"beta is {self.beta}; choose 0 (a plain ACGAN) or more")
-        if self.boundary_loss not in BOUNDARY_LOSSES:
-            raise UserError(
-                f"boundary_loss is {self.boundary_loss!r}; choose {', '.join(BOUNDARY_LOSSES)}"
-            )
-        if self.pull_away < 0:
-            raise UserError(f"pull_away is {self.pull_away}; choose 0 (off) or more")
-        for field in ("gan_epochs", "gan_batch_size", "latent_dim"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
-        check_dtype(self.dtype)
+    def boundary_conflicts(self) -> Iterator[str]:
+        """A boundary term that is still off, or on its way, when the training ends.
 
-    def check_boundary(self) -> None:
-        """Refuses a boundary term that is still off, or on its way, when the training ends.
-
-        Not on construction: settings that are changed one after the other may pass through it.
-
-        Raises:
-            UserError: beta is more than 0 and its rise takes longer than the training.
+        No conflict of these settings themselves: some defences train such a GAN at beta 0.
         """
         risen = self.delay_epochs + self.warmup_epochs
         if self.beta and risen > self.gan_epochs:
-            raise UserError(
+            yield (
                 f"the boundary term is at full strength after delay_epochs + warmup_epochs = "
                 f"{risen:g} epochs, and gan_epochs is {self.gan_epochs}; choose fewer of the two, "
                 "or more gan_epochs"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
 
 import keras
 
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.boundary_adversarial import JudgedBoundaryTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
-from bcgan_tf.errors import UserError
 from bcgan_tf.interval_bounds import require_bounds
 from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.ibp_trainer import IBPTrainer
 from bcgan_tf.models.inner_maximisation import InnerMaximisation
 from bcgan_tf.networks.ibp_initialisation import reset_for_ibp
+from bcgan_tf.settings.fields import OneOf
+from bcgan_tf.settings.kinds import BelowOne, Epochs, EpochShare, OptionalSteps
 
 STARTS = ("ibp", "given")
 
@@ -53,23 +55,18 @@ class IBPTraining(RobustTraining):
     name: ClassVar[str] = "ibp"
     monitor: ClassVar[str] = "val_certified_accuracy"
 
-    ramp_epochs: float = 12.0
-    epochs: int = 30
-    kappa: float = 0.5
-    attack_steps: int = 0
-    warmup_epochs: float = 1.0
-    start: str = "ibp"
+    ramp_epochs: EpochShare = 12.0
+    epochs: Epochs = 30
+    kappa: BelowOne = 0.5
+    attack_steps: OptionalSteps = 0
+    warmup_epochs: EpochShare = 1.0
+    start: Annotated[str, OneOf(*STARTS)] = "ibp"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        yield from super().conflicts()
         if self.dtype not in (None, "float32"):
-            raise UserError(f"dtype is {self.dtype}; bounds are computed in float32: leave it out")
-        if self.attack_steps < 0:
-            raise UserError(f"attack_steps is {self.attack_steps}; choose 0 (none) or more")
-        if not 0 <= self.kappa < 1:
-            raise UserError(f"kappa is {self.kappa}; choose 0 or more, less than 1")
-        if self.start not in STARTS:
-            raise UserError(f"start is {self.start!r}; choose {' or '.join(STARTS)}")
+            yield f"dtype is {self.dtype}; bounds are computed in float32: leave it out"
 
     def risen_after(self) -> float:
         """See :meth:`RobustTraining.risen_after`."""

@@ -8,18 +8,6 @@ from bcgan_tf.cloning import copy_in
 from bcgan_tf.defenses.defense import copy_classifier
 from bcgan_tf.errors import UserError
 
-DTYPES = ("float32", "mixed_bfloat16")
-
-
-def check_dtype(dtype: str | None) -> None:
-    """Refuses what no training here is made for.
-
-    Raises:
-        UserError: neither None nor one of :data:`DTYPES`.
-    """
-    if dtype not in (None, *DTYPES):
-        raise UserError(f"dtype is {dtype!r}; choose {' or '.join(DTYPES)}, or none")
-
 
 def in_precision(classifier: keras.Model, dtype: str | None) -> keras.Model:
     """A copy that computes in ``dtype``, its images and logits in float32; None: itself.

@@ -20,6 +20,7 @@ from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import Setting, parsed, settings_of
 
 DEFENSES: dict[str, type[Defense]] = {
     defense.name: defense
@@ -179,9 +180,19 @@ def defense(
                 f"{name} needs the radius to defend against: for images of your own pass "
                 "-o eps=... (in [0, 1] pixel units, such as 8/255)"
             )
-    for option, value in given.items():
-        _set(settings, kind, option, _value(kind, option, value))
-    return kind(**settings, seed=seed, devices=devices)
+    chosen = parsed(name, options_of(kind), given)
+    settings |= {option: value for option, value in chosen.items() if "." not in option}
+    for outer in {option.partition(".")[0] for option in chosen} - set(chosen):
+        inner = {o.partition(".")[2]: v for o, v in chosen.items() if o.startswith(f"{outer}.")}
+        default = settings.get(outer, settings_of(kind)[outer].default)
+        settings[outer] = dataclasses.replace(default, **inner)
+    found = kind(**settings, seed=seed, devices=devices)
+    unread = {*found.ignored()}
+    if useless := [option for option in given if unread & {option, option.partition(".")[0]}]:
+        raise UserError(
+            f"{name} does not read {', '.join(useless)} beside its other settings; leave it out"
+        )
+    return found
 
 
 def _preset(name: str, dataset: str, preset: str) -> dict[str, Any]:
@@ -203,61 +214,13 @@ def _gan(name: str, dataset: str, preset: str) -> dict[str, Any]:
     return {"gan": gan}
 
 
-def settings_of(kind: type) -> dict[str, tuple[str, Any]]:
-    """Each option of a defence with its type and default; those of its GAN are ``gan.beta`` etc."""
-    found: dict[str, tuple[str, Any]] = {}
-    for field in dataclasses.fields(kind):
-        if field.name in _NOT_OPTIONS:
-            continue
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        if dataclasses.is_dataclass(default):
-            inner = settings_of(type(default))
-            found |= {f"{field.name}.{name}": entry for name, entry in inner.items()}
-        else:
-            found[field.name] = (str(field.type), default)
+def options_of(kind: type[Defense]) -> dict[str, Setting]:
+    """The options of a defence; those of its GAN are ``gan.beta`` etc."""
+    found: dict[str, Setting] = {}
+    for name, setting in settings_of(kind).items():
+        if dataclasses.is_dataclass(setting.default):
+            inner = settings_of(type(setting.default))
+            found |= {f"{name}.{part}": entry for part, entry in inner.items()}
+        elif name not in _NOT_OPTIONS:
+            found[name] = setting
     return found
-
-
-def _set(settings: dict[str, Any], kind: type[Defense], option: str, value: Any) -> None:
-    """Puts a value under its name, or into the settings that the name's first part stands for."""
-    outer, dot, inner = option.partition(".")
-    if not dot:
-        settings[option] = value
-        return
-    if outer not in settings:
-        (field,) = (field for field in dataclasses.fields(kind) if field.name == outer)
-        assert field.default_factory is not dataclasses.MISSING
-        settings[outer] = field.default_factory()
-    settings[outer] = dataclasses.replace(settings[outer], **{inner: value})
-
-
-def _value(kind: type[Defense], option: str, value: Any) -> Any:
-    known = settings_of(kind)
-    if option not in known:
-        raise UserError(f"{kind.name} has no option {option!r}; it has {', '.join(known)}")
-    if not isinstance(value, str):
-        return value
-    wanted = known[option][0]
-    if "None" in wanted and value.lower() == "none":
-        return None
-    try:
-        return _parsed(wanted, value)
-    except (KeyError, ValueError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{option}={value} is no {wanted}; give one such as {known[option][1]}"
-        ) from error
-
-
-def _parsed(wanted: str, text: str) -> Any:
-    if wanted.startswith("bool"):
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
-            text.lower()
-        ]
-    if wanted.startswith("int"):
-        return int(text)
-    if wanted.startswith("float"):
-        above, slash, below = text.partition("/")
-        return float(above) / float(below) if slash else float(text)
-    return text

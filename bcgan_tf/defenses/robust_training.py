@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches
-from bcgan_tf.defenses.precision import as_given, check_dtype, in_precision
+from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.augmentation import AUGMENTATIONS
@@ -22,6 +23,17 @@ from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.fitting import fit
 from bcgan_tf.models.robust_trainer import RobustTrainer
 from bcgan_tf.models.schedules import ConstantThenLinear, Cyclic
+from bcgan_tf.settings.fields import OneOf, Range
+from bcgan_tf.settings.kinds import (
+    Batch,
+    BelowOne,
+    Dtype,
+    Epochs,
+    EpochShare,
+    LearningRate,
+    SomeImages,
+    TrainingEps,
+)
 
 SCHEDULES = ("linear", "cyclic")
 # Where the cycle of the learning rate has its peak.
@@ -58,42 +70,31 @@ class RobustTraining(Defense):
     # Whether extra rows count in the first term of a loss of two.
     extra_in_first_term: ClassVar[bool] = True
 
-    eps: float = 0.3
-    eps_ratio: float = 1.0
-    ramp_epochs: float = 4.0
-    epochs: int = 16
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    schedule: str = "linear"
-    augment: str = "none"
-    average_decay: float = 0.0
-    validation_samples: int = 1000
-    dtype: str | None = None
+    eps: TrainingEps = 0.3
+    eps_ratio: Annotated[float, Range(1, 1_000_000)] = 1.0
+    ramp_epochs: EpochShare = 4.0
+    epochs: Epochs = 16
+    batch_size: Batch = 128
+    learning_rate: LearningRate = 1e-3
+    schedule: Annotated[str, OneOf(*SCHEDULES)] = "linear"
+    augment: Annotated[str, OneOf(*AUGMENTATIONS)] = "none"
+    average_decay: BelowOne = 0.0
+    validation_samples: SomeImages = 1000
+    dtype: Dtype | None = None
 
-    def __post_init__(self) -> None:
-        if not 0 < self.eps <= 1:
-            raise UserError(f"eps is {self.eps}; pixels lie in [0, 1], so choose within (0, 1]")
-        if not 1 <= self.eps_ratio <= 1 / self.eps:
-            raise UserError(
-                f"eps_ratio is {self.eps_ratio}; choose at least 1, and at most {1 / self.eps:g}, "
-                "where the radius of training is all of [0, 1]"
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        yield from super().conflicts()
+        if self.eps_ratio > 1 / self.eps:
+            yield (
+                f"eps_ratio is {self.eps_ratio:g}; choose at most {1 / self.eps:g}, where the "
+                "radius of training is all of [0, 1]"
             )
-        for field, choices in (("schedule", SCHEDULES), ("augment", AUGMENTATIONS)):
-            if getattr(self, field) not in choices:
-                raise UserError(
-                    f"{field} is {getattr(self, field)!r}; choose {' or '.join(choices)}"
-                )
-        for field in ("epochs", "batch_size", "validation_samples"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
-        if self.ramp_epochs < 0:
-            raise UserError(f"ramp_epochs is {self.ramp_epochs}; choose 0 (no rise) or more")
         if self.risen_after() > self.epochs:
-            raise UserError(
+            yield (
                 f"eps rises until epoch {self.risen_after():g} of {self.epochs}; "
                 "choose a smaller ramp_epochs, or more epochs"
             )
-        check_dtype(self.dtype)
 
     def risen_after(self) -> float:
         """Epochs until eps is at its full size."""

@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf import losses, randomness
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import BelowOne, Share
 
 # One constant per kind of draw, so that no two draws of a step share their numbers.
 _NOISE_D, _LABELS_D, _NOISE_G, _LABELS_G, _INSTANCE = range(5)
@@ -49,6 +51,7 @@ class ACGAN(keras.Model):
     GANs".
     """
 
+    @checked
     def __init__(
         self,
         generator: keras.Model,
@@ -56,9 +59,9 @@ class ACGAN(keras.Model):
         *,
         num_classes: int,
         seed: int = 0,
-        real_target: float = 0.9,
-        instance_noise: float = 0.0,
-        ema: float = 0.0,
+        real_target: Share = 0.9,
+        instance_noise: Share = 0.0,
+        ema: BelowOne = 0.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

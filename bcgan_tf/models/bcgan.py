@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from bcgan_tf import losses
 from bcgan_tf.models.acgan import ACGAN
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import BoundaryLoss, Weight
 
 # What the generator may minimise to reach the boundary, and the name of each in the logs.
 BOUNDARY_LOSSES = {
@@ -43,27 +45,20 @@ class BCGAN(ACGAN):
     Reference: the paper's eq. 8; Lee et al. 2018, "Training Confidence-calibrated Classifiers".
     """
 
+    @checked
     def __init__(
         self,
         generator: keras.Model,
         discriminator: keras.Model,
         *,
         classifier: keras.Model,
-        beta: float,
+        beta: Weight,
         warmup_steps: int = 0,
         delay_steps: int = 0,
-        boundary_loss: str = "uniform",
-        pull_away: float = 0.0,
+        boundary_loss: BoundaryLoss = "uniform",
+        pull_away: Weight = 0.0,
         **kwargs: Any,
     ):
-        if beta < 0:
-            raise ValueError(f"beta must be at least 0, got {beta}")
-        if boundary_loss not in BOUNDARY_LOSSES:
-            raise ValueError(
-                f"boundary_loss must be one of {', '.join(BOUNDARY_LOSSES)}, got {boundary_loss!r}"
-            )
-        if pull_away < 0:
-            raise ValueError(f"pull_away must be at least 0, got {pull_away}")
         # Before the base class asks for the names of the metrics.
         self.boundary_loss = boundary_loss
         self.pull_away = pull_away

@@ -8,8 +8,9 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf import losses
-from bcgan_tf.errors import UserError
 from bcgan_tf.models.classifier_trainer import ClassifierTrainer
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import Temperature
 
 
 class DistillationTrainer(ClassifierTrainer):
@@ -25,18 +26,17 @@ class DistillationTrainer(ClassifierTrainer):
         seed: of the trainer's draws; there are none here.
     """
 
+    @checked
     def __init__(
         self,
         classifier: keras.Model,
         *,
-        temperature: float,
+        temperature: Temperature,
         teacher: keras.Model | None = None,
         seed: int = 0,
         **kwargs: Any,
     ):
         super().__init__(classifier, seed=seed, **kwargs)
-        if temperature < 1:
-            raise UserError(f"temperature is {temperature}; choose at least 1")
         self.temperature = temperature
         # In a function, where Keras does not look: neither trained nor in the checkpoints.
         self._teacher = lambda: teacher

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import tensorflow as tf
 
 from bcgan_tf import randomness
 from bcgan_tf.attacks.primitives import outside_loop, require_gradient
-from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import Checked, OneOf
+from bcgan_tf.settings.kinds import StepRatio, Steps
 
 # Logits to a per-example loss [B] that the attack raises.
 Objective = Callable[[tf.Tensor], tf.Tensor]
@@ -19,7 +20,7 @@ _NORMAL_START = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InnerMaximisation:
+class InnerMaximisation(Checked):
     """Projected gradient ascent within the Linf ball, for training.
 
     It differs from the attack :class:`bcgan_tf.attacks.PGD` in what training needs: every example
@@ -38,17 +39,9 @@ class InnerMaximisation:
     Reference: Madry et al. 2018, eq. 2.1 and section 2.1.
     """
 
-    steps: int = 7
-    step_ratio: float | None = None
-    start: str = "uniform"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps is {self.steps}; an attack takes at least 1")
-        if self.start not in STARTS:
-            raise UserError(f"start is {self.start!r}; choose one of {', '.join(STARTS)}")
-        if self.step_ratio is not None and self.step_ratio <= 0:
-            raise UserError(f"step_ratio is {self.step_ratio}; choose more than 0")
+    steps: Steps = 7
+    step_ratio: StepRatio | None = None
+    start: Annotated[str, OneOf(*STARTS)] = "uniform"
 
     def __call__(
         self,

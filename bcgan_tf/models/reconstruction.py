@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.bpda import bpda as with_identity_gradient
 from bcgan_tf.attacks.primitives import outside_loop
-from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import BelowOne, Repeats, SearchLearningRate, Steps
 
 # The reference lowers its step once, after this share of the steps, by this factor.
 _DECAY_AT, _DECAY = 0.8, 0.1
@@ -120,21 +121,21 @@ class Reconstruction(keras.layers.Layer):
     Adversarial Attacks Using Generative Models", eq. 7.
     """
 
+    @checked
     def __init__(
         self,
         generator: keras.Model,
         *,
-        steps: int = 200,
-        restarts: int = 10,
-        learning_rate: float = 10.0,
-        momentum: float = 0.7,
+        steps: Steps = 200,
+        restarts: Repeats = 10,
+        learning_rate: SearchLearningRate = 10.0,
+        momentum: BelowOne = 0.7,
         decay: bool = True,
         bpda: bool = True,
         seed: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_search(steps, restarts, learning_rate, momentum)
         self.generator = generator
         self.steps = steps
         self.restarts = restarts
@@ -205,14 +206,3 @@ class Reconstruction(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Reconstruction:
         generator = keras.saving.deserialize_keras_object(config["generator"])
         return cls(**{**config, "generator": generator})
-
-
-def check_search(steps: int, restarts: int, learning_rate: float, momentum: float) -> None:
-    """Raises a UserError if a setting of the search is out of range."""
-    for name, value in (("steps", steps), ("restarts", restarts)):
-        if value < 1:
-            raise UserError(f"{name} is {value}; choose at least 1")
-    if learning_rate <= 0:
-        raise UserError(f"the search's learning rate is {learning_rate}; choose more than 0")
-    if not 0 <= momentum < 1:
-        raise UserError(f"momentum is {momentum}; choose 0 or more, less than 1")

@@ -10,9 +10,10 @@ import tensorflow as tf
 from bcgan_tf import losses, randomness
 from bcgan_tf.attacks.preprocessing import as_attacked, monotone_preprocessing
 from bcgan_tf.cloning import equal_copy
-from bcgan_tf.errors import UserError
 from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.models.inner_maximisation import InnerMaximisation, Objective
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import BelowOne, TrainingEps
 
 _VALIDATION_START = 18
 # What each epoch's robust accuracy is measured with: stronger than the attacks of training.
@@ -38,21 +39,20 @@ class RobustTrainer(ClassifierTrainer):
             and of the second term of a loss that has two.
     """
 
+    @checked
     def __init__(
         self,
         classifier: keras.Model,
         *,
-        eps: float,
-        training_eps: float | None = None,
+        eps: TrainingEps,
+        training_eps: TrainingEps | None = None,
         ramp_steps: int = 0,
-        average_decay: float = 0.0,
+        average_decay: BelowOne = 0.0,
         seed: int = 0,
         build_batch: BatchBuilder | None = None,
         **kwargs: Any,
     ):
         super().__init__(classifier, seed=seed, build_batch=build_batch, **kwargs)
-        if not 0 <= average_decay < 1:
-            raise UserError(f"average_decay is {average_decay}; choose 0 (off) or less than 1")
         self.eps = eps
         self.training_eps = eps if training_eps is None else training_eps
         self.ramp_steps = ramp_steps

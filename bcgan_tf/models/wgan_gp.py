@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from bcgan_tf import losses, randomness
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import Repeats, Weight
 
 # One constant per kind of draw, so that no two draws of a step share their numbers.
 _NOISE_C, _MIXTURE, _NOISE_G = range(32, 35)
@@ -56,21 +58,18 @@ class WGANGP(keras.Model):
     Reference: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs".
     """
 
+    @checked
     def __init__(
         self,
         generator: keras.Model,
         critic: keras.Model,
         *,
-        penalty: float = 10.0,
-        critic_steps: int = 5,
+        penalty: Weight = 10.0,
+        critic_steps: Repeats = 5,
         seed: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if penalty < 0:
-            raise UserError(f"penalty is {penalty}; choose 0 or more (10 is the paper's)")
-        if critic_steps < 1:
-            raise UserError(f"critic_steps is {critic_steps}; choose at least 1")
         self.generator = generator
         self.critic = critic
         self.penalty = penalty

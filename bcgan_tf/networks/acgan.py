@@ -14,18 +14,21 @@ from typing import Any
 import keras
 
 from bcgan_tf.networks.layers import ResumableDropout, SpectralConv2D, SpectralDense
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import BelowOne, LatentDim, Width
 
 _VECTOR_UNITS = (128, 128, 128)
 _DISCRIMINATOR_CHANNELS = (16, 32, 64, 128, 256, 512)
 _DISCRIMINATOR_STRIDES = (2, 1, 2, 1, 2, 1)
 
 
+@checked
 def acgan_generator(
     shape: Sequence[int],
     num_classes: int,
     *,
-    latent_dim: int = 100,
-    width: float = 1.0,
+    latent_dim: LatentDim = 100,
+    width: Width = 1.0,
     seed: int = 0,
     dtype: str | None = None,
 ) -> keras.Model:
@@ -123,12 +126,13 @@ def _upsamplings(size: int) -> int:
     return stages
 
 
+@checked
 def acgan_discriminator(
     shape: Sequence[int],
     num_classes: int,
     *,
-    width: float = 1.0,
-    dropout: float = 0.5,
+    width: Width = 1.0,
+    dropout: BelowOne = 0.5,
     spectral_norm: bool = False,
     batch_norm: bool = False,
     seed: int = 0,

@@ -92,9 +92,3 @@ def image_shape(name: str, input_shape: Sequence[int], *, smallest: int) -> tupl
             f"not shape {shape}"
         )
     return shape
-
-
-def check_classes(num_classes: int) -> None:
-    """A UserError for fewer than two classes."""
-    if num_classes < 2:
-        raise UserError(f"a classifier needs at least 2 classes, not {num_classes}")

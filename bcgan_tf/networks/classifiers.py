@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.building import (
     Seeds,
-    check_classes,
+    check_width,
     image_shape,
     logits_layer,
     relu_dense,
 )
 from bcgan_tf.networks.deep_cnn import deep_cnn
 from bcgan_tf.networks.strided_cnn import strided_cnn
+from bcgan_tf.settings.fields import Range, checked
+from bcgan_tf.settings.kinds import Classes, Width
 
 # Convolutions of the paper's small network, each followed by a 2x2 maximum pooling.
 _SMALL_CNN_FILTERS = (32, 64)
@@ -30,9 +32,10 @@ _RESNET_CHANNELS = (64, 128, 256, 512)
 _RESNET_BLOCKS_PER_STAGE = 2
 
 
+@checked
 def small_cnn(
     input_shape: Sequence[int],
-    num_classes: int,
+    num_classes: Classes,
     *,
     seed: int | None = None,
     dtype: str | None = None,
@@ -55,7 +58,6 @@ def small_cnn(
         UserError: when the shape is no image of at least 4x4 pixels, or K < 2.
     """
     shape = image_shape("small_cnn", input_shape, smallest=4)
-    check_classes(num_classes)
     seeds = Seeds(seed)
     images = x = keras.Input(shape, name="images")
     for i, filters in enumerate(_SMALL_CNN_FILTERS, start=1):
@@ -73,11 +75,12 @@ def small_cnn(
     return keras.Model(images, logits_layer(x, num_classes, seeds), name="small_cnn")
 
 
+@checked
 def resnet18(
     input_shape: Sequence[int],
-    num_classes: int,
+    num_classes: Classes,
     *,
-    width: float = 1.0,
+    width: Width = 1.0,
     seed: int | None = None,
     dtype: str | None = None,
 ) -> keras.Model:
@@ -102,10 +105,8 @@ def resnet18(
         UserError: when the shape is no image, K < 2, or the width leaves a stage no channels.
     """
     shape = image_shape("resnet18", input_shape, smallest=1)
-    check_classes(num_classes)
+    check_width(width, _RESNET_CHANNELS[0])
     channels = [round(c * width) for c in _RESNET_CHANNELS]
-    if channels[0] < 1:
-        raise UserError(f"resnet18 with width {width} has no channels; use at least 1/64")
     seeds = Seeds(seed)
 
     def conv(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
@@ -147,9 +148,10 @@ def resnet18(
     return keras.Model(images, logits_layer(x, num_classes, seeds), name="resnet18")
 
 
+@checked
 def mlp(
-    input_dim: int,
-    num_classes: int,
+    input_dim: Annotated[int, Range(1, 10_000_000)],
+    num_classes: Classes,
     *,
     hidden: Sequence[int] = (64, 64),
     seed: int | None = None,
@@ -170,11 +172,8 @@ def mlp(
     Raises:
         UserError: when a size is not positive, or K < 2.
     """
-    check_classes(num_classes)
-    if input_dim < 1 or any(units < 1 for units in hidden):
-        raise UserError(
-            f"mlp sizes must be positive, not input_dim={input_dim}, hidden={tuple(hidden)}"
-        )
+    if any(units < 1 for units in hidden):
+        raise UserError(f"hidden is {tuple(hidden)}; choose layers of at least 1 unit")
     seeds = Seeds(seed)
     vectors = keras.Input((input_dim,), name="vectors")
     x = relu_dense(vectors, hidden, seeds=seeds, dtype=dtype)

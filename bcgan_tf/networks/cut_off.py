@@ -6,14 +6,6 @@ from typing import Any
 
 import keras
 
-from bcgan_tf.errors import UserError
-
-
-def check_threshold(threshold: float) -> None:
-    """A UserError for a threshold that leaves no grey."""
-    if not 0 <= threshold < 0.5:
-        raise UserError(f"threshold is {threshold}; choose 0 (none) or more, less than 0.5")
-
 
 def cut_off(images: Any, threshold: float, dtype: str | None) -> Any:
     """``clip((x - t) / (1 - 2 t), 0, 1)``, as two layers; with a threshold of 0 the images."""

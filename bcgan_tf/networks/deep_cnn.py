@@ -8,26 +8,28 @@ import keras
 
 from bcgan_tf.networks.building import (
     Seeds,
-    check_classes,
     check_width,
     image_shape,
     logits_layer,
     relu_convolutions,
     relu_dense,
 )
-from bcgan_tf.networks.cut_off import check_threshold, cut_off
+from bcgan_tf.networks.cut_off import cut_off
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import Classes, Threshold, Width
 
 # Filters, kernel, stride.
 _CONVOLUTIONS = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 4, 2))
 _UNITS = (256, 256)
 
 
+@checked
 def deep_cnn(
     input_shape: Sequence[int],
-    num_classes: int,
+    num_classes: Classes,
     *,
-    width: float = 1.0,
-    threshold: float = 0.0,
+    width: Width = 1.0,
+    threshold: Threshold = 0.0,
     seed: int | None = None,
     dtype: str | None = None,
 ) -> keras.Model:
@@ -58,8 +60,6 @@ def deep_cnn(
     2018, "Scaling provable adversarial defenses"; its dense layers have 512 units.
     """
     shape = image_shape("deep_cnn", input_shape, smallest=4)
-    check_classes(num_classes)
-    check_threshold(threshold)
     check_width(width, _CONVOLUTIONS[0][0])
     seeds = Seeds(seed)
     images = keras.Input(shape, name="images")

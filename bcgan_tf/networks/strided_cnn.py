@@ -8,25 +8,27 @@ import keras
 
 from bcgan_tf.networks.building import (
     Seeds,
-    check_classes,
     check_width,
     image_shape,
     logits_layer,
     relu_convolutions,
 )
-from bcgan_tf.networks.cut_off import check_threshold, cut_off
+from bcgan_tf.networks.cut_off import cut_off
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import Classes, Threshold, Width
 
 # Filters, kernel, stride.
 _CONVOLUTIONS = ((16, 4, 2), (32, 4, 2))
 _UNITS = 100
 
 
+@checked
 def strided_cnn(
     input_shape: Sequence[int],
-    num_classes: int,
+    num_classes: Classes,
     *,
-    width: float = 1.0,
-    threshold: float = 0.0,
+    width: Width = 1.0,
+    threshold: Threshold = 0.0,
     seed: int | None = None,
     dtype: str | None = None,
 ) -> keras.Model:
@@ -59,8 +61,6 @@ def strided_cnn(
     Reference: the layers are those of Wong, Rice, Kolter 2020, "Fast is better than free".
     """
     shape = image_shape("strided_cnn", input_shape, smallest=4)
-    check_classes(num_classes)
-    check_threshold(threshold)
     check_width(width, _CONVOLUTIONS[0][0])
     seeds = Seeds(seed)
     images = keras.Input(shape, name="images")

@@ -13,17 +13,20 @@ from collections.abc import Sequence
 import keras
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import LatentDim, Width
 
 _KERNEL = 5
 _GENERATOR_CHANNELS = (256, 128, 64)
 _CRITIC_CHANNELS = (64, 128, 256)
 
 
+@checked
 def wgan_generator(
     shape: Sequence[int],
     *,
-    latent_dim: int = 128,
-    width: float = 1.0,
+    latent_dim: LatentDim = 128,
+    width: Width = 1.0,
     seed: int = 0,
     dtype: str | None = None,
 ) -> keras.Model:
@@ -81,8 +84,9 @@ def wgan_generator(
     return keras.Model(noise, x, name="generator")
 
 
+@checked
 def wgan_critic(
-    shape: Sequence[int], *, width: float = 1.0, seed: int = 0, dtype: str | None = None
+    shape: Sequence[int], *, width: Width = 1.0, seed: int = 0, dtype: str | None = None
 ) -> keras.Model:
     """Critic ``D(x)``: three convolutions of 5x5, stride 2, LeakyReLU 0.2, then one linear unit.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.reproduction.protocol import named_numbers
+from bcgan_tf.settings.fields import Checked, Range, parsed, settings_of
+from bcgan_tf.settings.kinds import Epochs, OptionalEpochs, SomeImages, Threshold, Width
 
 # The defences with boundary samples inside robust training.
 DEFENSES = ("bcgan-at", "bcgan-trades", "bcgan-ibp")
@@ -30,7 +31,7 @@ _DELAY, _WARMUP = 0.4, 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AblationSettings:
+class AblationSettings(Checked):
     """The sizes of the ablation.
 
     Attributes:
@@ -45,25 +46,14 @@ class AblationSettings:
         n: test images for the suite ``standard``; clean and certified accuracy are of all.
     """
 
-    seeds: int = 3
-    width: float = 1.0
-    threshold: float = 0.0
-    classifier_epochs: int = 2
-    epochs: int = 10
-    gan_epochs: int = 0
-    ramp_share: float = 0.3
-    n: int = 1000
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.seeds <= MOST_SEEDS:
-            raise UserError(f"seeds is {self.seeds}; choose from 2 (an interval) to {MOST_SEEDS}")
-        for field in ("classifier_epochs", "epochs", "n"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; choose at least 1")
-        if self.gan_epochs < 0:
-            raise UserError(f"gan_epochs is {self.gan_epochs}; choose 0 (the preset's) or more")
-        if not 0 <= self.ramp_share <= 0.8:
-            raise UserError(f"ramp_share is {self.ramp_share}; choose from 0 to 0.8")
+    seeds: Annotated[int, Range(2, MOST_SEEDS)] = 3
+    width: Width = 1.0
+    threshold: Threshold = 0.0
+    classifier_epochs: Epochs = 2
+    epochs: Epochs = 10
+    gan_epochs: OptionalEpochs = 0
+    ramp_share: Annotated[float, Range(0, 0.8)] = 0.3
+    n: SomeImages = 1000
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, JSON-able."""
@@ -75,9 +65,10 @@ class AblationSettings:
         changes = {**ARMS[arm], "epochs": epochs, "ramp_epochs": self.ramp_share * epochs}
         if defense != "bcgan-ibp":  # whose bounds need float32
             changes["dtype"] = "mixed_bfloat16"
-        if self.gan_epochs:
+        if self.gan_epochs and ARMS[arm]["fakes"] in ("plain", "boundary"):
+            changes["gan.gan_epochs"] = self.gan_epochs
+        if self.gan_epochs and ARMS[arm]["fakes"] == "boundary":
             changes |= {
-                "gan.gan_epochs": self.gan_epochs,
                 "gan.delay_epochs": _DELAY * self.gan_epochs,
                 "gan.warmup_epochs": _WARMUP * self.gan_epochs,
             }
@@ -95,8 +86,8 @@ def ablation_settings(options: Mapping[str, Any] | None = None) -> AblationSetti
     Raises:
         UserError: no such setting, or a value out of range.
     """
-    types = {field.name: str(field.type) for field in dataclasses.fields(AblationSettings)}
-    return AblationSettings(**named_numbers("the ablation", types, options or {}))
+    known = settings_of(AblationSettings)
+    return AblationSettings(**parsed("the ablation", known, options or {}))
 
 
 def check_defenses(names: Sequence[str]) -> tuple[str, ...]:

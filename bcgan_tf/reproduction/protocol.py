@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from bcgan_tf.assessment_settings import DEFAULT_EPS
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import paper
+from bcgan_tf.settings.fields import Checked, Range, parsed, settings_of
+from bcgan_tf.settings.kinds import Images, LearningRate, Repeats, SomeImages, Steps, TrainingEps
 
 # The names of bcgan_tf.reproduction.rows.ROWS, for those who do not load TensorFlow.
 ROWS = (*paper.ROWS, "trades")
@@ -23,7 +25,7 @@ _PGD_STEPS = {**paper.PGD_STEPS, "digits": 40}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Protocol:
+class Protocol(Checked):
     """The evaluations of a table, and their sizes; 0 images are all of the test set.
 
     Attributes:
@@ -47,34 +49,23 @@ class Protocol:
         defended_rho_n: of these, for Table 2, through a search with fixed starts; 0: not run.
     """
 
-    fgsm_eps: tuple[float, float]
-    pgd_steps: int
-    eps: float
-    n: int = 0
-    cw_n: int = 1000
-    cw_steps: int = 200
-    cw_search_steps: int = 9
-    cw_learning_rate: float = 0.05
-    standard_n: int = 1000
-    rho_n: int = 1000
-    defended_n: int = 200
-    defended_cw_n: int = 100
-    white_box_n: int = 50
-    white_box_steps: int = 20
-    white_box_draws: int = 3
-    answers: int = 3
-    defended_rho_n: int = 10
-
-    def __post_init__(self) -> None:
-        least = {"n": 0, "cw_n": 0, "standard_n": 0, "rho_n": 0, "defended_rho_n": 0, "answers": 2}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and value < least.get(field.name, 1):
-                raise UserError(
-                    f"{field.name} is {value}; it must be at least {least.get(field.name, 1)}"
-                )
-            if field.type == "float" and not 0 < value <= 1:
-                raise UserError(f"{field.name} is {value}; choose a number above 0, at most 1")
+    fgsm_eps: tuple[TrainingEps, TrainingEps]
+    pgd_steps: Steps
+    eps: TrainingEps
+    n: Images = 0
+    cw_n: Images = 1000
+    cw_steps: Steps = 200
+    cw_search_steps: Repeats = 9
+    cw_learning_rate: LearningRate = 0.05
+    standard_n: Images = 1000
+    rho_n: Images = 1000
+    defended_n: SomeImages = 200
+    defended_cw_n: SomeImages = 100
+    white_box_n: SomeImages = 50
+    white_box_steps: Steps = 20
+    white_box_draws: Repeats = 3
+    answers: Annotated[int, Range(2, 10_000)] = 3
+    defended_rho_n: Images = 10
 
     def radii(self) -> dict[str, dict[str, float]]:
         """Pixel unit to column (``"fgsm-1"``, ``"fgsm-2"``, ``"pgd"``) to eps in [0, 1] pixels."""
@@ -126,9 +117,8 @@ def protocol(
         settings = dict(_PAPER)
     elif dataset == "cifar10":
         settings = dict(_CIFAR_QUICK)
-    types = {field.name: str(field.type) for field in dataclasses.fields(Protocol)}
-    del types["fgsm_eps"]
-    settings |= named_numbers("the protocol", types, options or {})
+    known = {name: setting for name, setting in settings_of(Protocol).items() if not setting.many}
+    settings |= parsed("the protocol", known, options or {})
     defaults = {
         "fgsm_eps": _FGSM_EPS[dataset],
         "pgd_steps": _PGD_STEPS[dataset],
@@ -147,34 +137,3 @@ def check_rows(rows: Sequence[str]) -> tuple[str, ...]:
         if row not in ROWS:
             raise UserError(f"there is no row {row!r}; choose from {', '.join(ROWS)}")
     return tuple(row for row in ROWS if row in rows or not rows)
-
-
-def named_numbers(owner: str, types: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by name, as numbers or as text such as ``8/255``.
-
-    Args:
-        owner: whose settings they are, for the message.
-        types: the names there are, to ``"int"`` or ``"float"``.
-        given: the ones to set.
-
-    Raises:
-        UserError: no such setting, or a value that is no number of its type.
-    """
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in types:
-            raise UserError(f"{owner} has no setting {name!r}; it has {', '.join(types)}")
-        try:
-            found[name] = _number(value, whole=types[name] == "int")
-        except (ValueError, ZeroDivisionError):
-            raise UserError(f"{name}={value} is no {types[name]}") from None
-    return found
-
-
-def _number(value: Any, *, whole: bool) -> float:
-    if not isinstance(value, str):
-        return value
-    if whole:
-        return int(value)
-    above, slash, below = value.partition("/")
-    return float(above) / float(below) if slash else float(value)

@@ -1,0 +1,1 @@
+"""Settings: what values they may have, said where they are declared. Loads no TensorFlow."""

@@ -1,0 +1,273 @@
+"""The range of a setting, written in its type, and the one check of it.
+
+A dataclass of settings inherits from :class:`Checked`, a function is decorated with
+:func:`checked`; the command line and named options ask the same :class:`Setting`::
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Training(Checked):
+        epochs: Annotated[int, Range(1, 1000)] = 3
+        schedule: Annotated[str, OneOf("linear", "cyclic")] = "linear"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import numbers
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from bcgan_tf.errors import UserError
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_LONGEST = 60
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Finite numbers between two bounds; ``above`` and ``below`` leave out the bound itself."""
+
+    least: float = -sys.float_info.max
+    most: float = sys.float_info.max
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        low = self.least < value if self.above else self.least <= value
+        return bool(low and (value < self.most if self.below else value <= self.most))
+
+    def __str__(self) -> str:
+        if self == Range():
+            return "that is finite"
+        if not self.above and not self.below:
+            return f"from {_number(self.least)} to {_number(self.most)}"
+        low = f"{'above' if self.above else 'from'} {_number(self.least)}"
+        return f"{low}, {'below' if self.below else 'at most'} {_number(self.most)}"
+
+
+class OneOf(tuple[str, ...]):
+    """Names to choose from."""
+
+    def __new__(cls, *names: str) -> OneOf:
+        return super().__new__(cls, names)
+
+    def __str__(self) -> str:
+        return " or ".join([", ".join(self[:-1]), self[-1]] if len(self) > 1 else self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What one setting may be.
+
+    Attributes:
+        name: the field's or argument's.
+        type: of its value, or of each of its values.
+        allowed: which values of that type.
+        optional: None is allowed too.
+        many: a tuple of values.
+        default: the value where none is given; None too where one must be.
+    """
+
+    name: str
+    type: type
+    allowed: Range | OneOf | None
+    optional: bool = False
+    many: bool = False
+    default: Any = None
+
+    @property
+    def wanted(self) -> str:
+        """The values it may have, in words."""
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        text = words.get(self.type, f"a {self.type.__name__}")
+        if isinstance(self.allowed, OneOf):
+            text = str(self.allowed)
+        elif self.allowed is not None:
+            text += f" {self.allowed}"
+        if self.many:
+            text = f"one or more, each {text}"
+        return f"{text}, or none" if self.optional else text
+
+    def fits(self, value: Any) -> bool:
+        """Whether it is of the type, finite and within the range; NumPy's numbers count."""
+        if value is None:
+            return self.optional
+        if not self.many:
+            return self._fits(value)
+        return isinstance(value, tuple | list) and bool(value) and all(map(self._fits, value))
+
+    def _fits(self, value: Any) -> bool:
+        truth = type(value).__name__ in ("bool", "bool_")
+        if self.type is bool:
+            return truth
+        if self.type in (int, float):
+            kind = numbers.Integral if self.type is int else numbers.Real
+            return isinstance(value, kind) and not truth and self._allows(value)
+        return isinstance(value, self.type) and self._allows(value)
+
+    def _allows(self, value: Any) -> bool:
+        return self.allowed is None or value in self.allowed
+
+    def parse(self, text: str) -> Any:
+        """The value that a text stands for; a number may be a fraction such as ``8/255``.
+
+        Raises:
+            ValueError, ZeroDivisionError: it stands for none.
+        """
+        if self.optional and text.strip().lower() == "none":
+            return None
+        if self.many:
+            return tuple(self._parse(part.strip()) for part in text.split(","))
+        return self._parse(text.strip())
+
+    def _parse(self, text: str) -> Any:
+        if self.type is bool:
+            if text.lower() not in _TRUTH:
+                raise ValueError(text)
+            return _TRUTH[text.lower()]
+        if self.type is int:
+            return int(text)
+        if self.type is float:
+            above, slash, below = text.partition("/")
+            return float(above) / float(below) if slash else float(text)
+        return text
+
+    def fault(self, value: Any, name: str | None = None) -> str:
+        """What is wrong, and what to choose."""
+        return f"{name or self.name} is {_shown(value)}; choose {self.wanted}"
+
+
+class Checked:
+    """A dataclass whose values are checked when it is made.
+
+    Raises:
+        UserError: values of another type or out of range, or values that do not go together; all
+            are named.
+    """
+
+    def __post_init__(self) -> None:
+        values = {name: getattr(self, name) for name in settings_of(type(self))}
+        refuse(_faults(type(self), values) or self.conflicts())
+
+    def conflicts(self) -> Iterator[str]:
+        """What is wrong with values that are in range, each for itself: a sentence each."""
+        return iter(())
+
+
+def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Checks the arguments that have a range in their type before the function is called.
+
+    Raises:
+        UserError: one is of another type or out of range; all such are named.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        refuse(_faults(function, signature.bind(*args, **kwargs).arguments))
+        return function(*args, **kwargs)
+
+    return call
+
+
+@functools.cache
+def settings_of(owner: Any) -> dict[str, Setting]:
+    """The settings of a dataclass, or the arguments of a function that have a range."""
+    hints = typing.get_type_hints(owner, include_extras=True)
+    if not dataclasses.is_dataclass(owner):
+        return {name: _setting(name, hint) for name, hint in hints.items() if _has_range(hint)}
+    found = {}
+    for field in dataclasses.fields(owner):
+        default = None if field.default is dataclasses.MISSING else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        found[field.name] = _setting(field.name, hints[field.name], default)
+    return found
+
+
+def parsed(owner: str, known: Mapping[str, Setting], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by name, some of them as text, as what the settings of those names are.
+
+    Args:
+        owner: whose settings they are, for the message.
+        known: the settings there are.
+        given: values, or texts that stand for them.
+
+    Raises:
+        UserError: names that are none, texts that stand for nothing, values out of range: all
+            are named.
+    """
+    found: dict[str, Any] = {}
+    faults = []
+    if unknown := [name for name in given if name not in known]:
+        names = ", ".join(map(_shown, unknown))
+        faults.append(f"{owner} has no setting {names}; it has {', '.join(known)}")
+    for name, value in given.items():
+        if name in known:
+            try:
+                found[name] = known[name].parse(value) if isinstance(value, str) else value
+                good = known[name].fits(found[name])
+            except (ValueError, ZeroDivisionError):
+                good = False
+            if not good:
+                faults.append(known[name].fault(value, name))
+    refuse(faults)
+    return found
+
+
+def refuse(faults: Iterable[str]) -> None:
+    """Raises a UserError that names all faults, where there is one."""
+    if text := ". ".join(faults):
+        raise UserError(text)
+
+
+def _faults(owner: Any, values: Mapping[str, Any]) -> list[str]:
+    known = settings_of(owner)
+    return [
+        known[name].fault(value)
+        for name, value in values.items()
+        if name in known and not known[name].fits(value)
+    ]
+
+
+def _setting(name: str, hint: Any, default: Any = None) -> Setting:
+    optional = many = False
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+        optional = True
+    if typing.get_origin(hint) is tuple:
+        hint, many = typing.get_args(hint)[0], True
+    kind, allowed = hint, None
+    if typing.get_origin(hint) is typing.Annotated:
+        kind, allowed = typing.get_args(hint)
+    if allowed is None and kind in (int, float):
+        allowed = Range()
+    return Setting(name, kind, allowed, optional, many, default)
+
+
+def _has_range(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Annotated or any(
+        typing.get_origin(part) is typing.Annotated for part in typing.get_args(hint)
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple | list) and value:
+        return ",".join(map(_shown, value))[:_LONGEST]
+    try:
+        text = repr(value if isinstance(value, bool | int | float | str) else str(value))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    if not isinstance(value, bool | int | float | str):
+        text = text[1:-1]
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -1,0 +1,58 @@
+"""The ranges that several settings share.
+
+The upper bounds are far beyond what any training or attack here was ever run with; they are there
+so that a slip of the keyboard is an error at once, not after hours or when the memory ends.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from bcgan_tf.settings.fields import OneOf, Range
+
+Epochs = Annotated[int, Range(1, 100_000)]
+# Parts of epochs, such as a delay; 0: none.
+EpochShare = Annotated[float, Range(0, 100_000)]
+# Epochs of what may be left out; 0: it is.
+OptionalEpochs = Annotated[int, Range(0, 100_000)]
+Batch = Annotated[int, Range(1, 1_000_000)]
+Steps = Annotated[int, Range(1, 1_000_000)]
+OptionalSteps = Annotated[int, Range(0, 1_000_000)]
+Repeats = Annotated[int, Range(1, 10_000)]
+# Below the least, float32 weights no longer change.
+LearningRate = Annotated[float, Range(1e-12, 100)]
+# Linf radius of a training, [0, 1] pixel units; less is within float32's rounding.
+TrainingEps = Annotated[float, Range(1e-6, 1)]
+# Linf or L2 radius of an attack, [0, 1] pixel units; at 0 the images are returned as they are.
+AttackEps = Annotated[float, Range(0, 10_000)]
+# Factor on the channels of a network.
+Width = Annotated[float, Range(0.001, 16)]
+LatentDim = Annotated[int, Range(1, 100_000)]
+# Of a moving average or a momentum, or the rate of dropout.
+BelowOne = Annotated[float, Range(0, 1, below=True)]
+Share = Annotated[float, Range(0, 1)]
+Weight = Annotated[float, Range(0, 1_000_000)]
+PositiveWeight = Annotated[float, Range(0, 1_000_000, above=True)]
+# Pixels this near to 0 or 1 are cut off to it; at 0.5 nothing would be left.
+Threshold = Annotated[float, Range(0, 0.5, below=True)]
+# Images; 0: all there are, or none, as the setting says.
+Images = Annotated[int, Range(0, 100_000_000)]
+SomeImages = Annotated[int, Range(1, 100_000_000)]
+Classes = Annotated[int, Range(2, 1_000_000)]
+# As far as NumPy's seeds go.
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Devices = Annotated[int, Range(1, 1024)]
+Dtype = Annotated[str, OneOf("float32", "mixed_bfloat16")]
+Norm = Annotated[str, OneOf("linf", "l2")]
+BoundaryLoss = Annotated[str, OneOf("uniform", "top2", "margin")]
+# Length of a step of an attack in units of eps.
+StepRatio = Annotated[float, Range(0, 1000, above=True)]
+# Of Defense-GAN's search, which takes steps of 10.
+SearchLearningRate = Annotated[float, Range(1e-12, 100_000)]
+# Beyond it float32 no longer tells the soft answers of classes apart.
+Temperature = Annotated[float, Range(1, 10_000)]
+# Of an attack, [0, 1] pixel units.
+StepSize = Annotated[float, Range(0, 10_000, above=True)]
+# Of the images in a batch of refinement; at 1 there are no others.
+CleanRatio = Annotated[float, Range(0.001, 1)]
+LinfEps = Annotated[float, Range(0, 1)]
