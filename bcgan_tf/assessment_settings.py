@@ -14,7 +14,8 @@ from bcgan_tf.settings.kinds import AttackEps, Images, Norm, Repeats, Seed
 SUITES = ("standard", "plus", "rand", "paper")
 # [0, 1] pixels, or the paper's [-1, 1] ones, of which an eps is worth half as much.
 UNITS = ("01", "11")
-MOST_SHARDS = 1_000_000
+_MOST_SHARDS = 1_000_000
+Shard = Annotated[int, Range(1, _MOST_SHARDS)]
 # The Linf radii that published results are at, [0, 1] pixel units; digits has none of its own.
 DEFAULT_EPS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.1}
 
@@ -66,7 +67,7 @@ class AssessmentSettings(Checked):
     norm: Norm = "linf"
     n: Images = 1000
     samples: Repeats | None = None
-    shard: tuple[Annotated[int, Range(1, MOST_SHARDS)], ...] = (1, 1)
+    shard: tuple[Shard, Shard] = (1, 1)
     diagnose: bool = True
     minimum_perturbation: bool = False
     skip_certified: bool = False
@@ -135,7 +136,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
         found = int(number), int(shards)
     except ValueError:
         found = 0, 0
-    if not 1 <= found[0] <= found[1] <= MOST_SHARDS:
+    if not 1 <= found[0] <= found[1] <= _MOST_SHARDS:
         raise UserError(_no_shard(text))
     return found
 

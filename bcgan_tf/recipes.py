@@ -103,7 +103,9 @@ class Recipe(Checked):
     pgd_restarts: Repeats = 1
     cw_samples: Images = 100
     cw_steps: Steps = 200
-    cw_learning_rate: LearningRate = 5e-2  # 1e-2 is too slow for 200 steps to leave saturated pixels
+    cw_learning_rate: LearningRate = (
+        5e-2  # 1e-2 is too slow for 200 steps to leave saturated pixels
+    )
     cw_binary_search_steps: Repeats = 9
 
     def conflicts(self) -> Iterator[str]:

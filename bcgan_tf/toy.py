@@ -8,7 +8,6 @@ truth of its label are exact.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import math
 import sys
@@ -23,7 +22,6 @@ from bcgan_tf import data as datasets
 from bcgan_tf import losses
 from bcgan_tf.data import Dataset, training_stream
 from bcgan_tf.data.gaussians import BAYES_ERROR
-from bcgan_tf.errors import UserError
 from bcgan_tf.files import replace_file
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.checkpoints import StopOnNonFinite

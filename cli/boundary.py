@@ -7,25 +7,26 @@ from typing import Any
 
 import click
 
+from bcgan_tf.settings.figures import BoundarySettings
+
 from . import options, output, session
 from .command import Command
 
-# The fields of bcgan_tf.boundary.BoundarySettings, written out: importing it would load TensorFlow.
-SETTINGS: dict[str, tuple[Any, Any, str]] = {
-    "index": (int, None, "Of the test image.  [default: the first that all models get right]"),
-    "extent": (float, 8.0, "How far the planes reach, L2 norm, images in [0, 1]."),
-    "resolution": (int, 101, "Points a side, odd."),
-    "samples": (int, 1000, "Noisy copies that the gradient is averaged over."),
-    "sigma": (float, 1 / 255, "Of that noise, in [0, 1] pixel units."),
-    "eps": (float, 0.3, "Linf radius of the PGD attack that gives a plane its direction."),
-    "pgd_steps": (int, 40, "Its steps."),
+SETTINGS = {
+    "index": "Of the test image.  [default: the first that all models get right]",
+    "extent": "How far the planes reach, L2 norm, images in [0, 1].",
+    "resolution": "Points a side, odd.",
+    "samples": "Noisy copies that the gradient is averaged over.",
+    "sigma": "Of that noise, in [0, 1] pixel units.",
+    "eps": "Linf radius of the PGD attack that gives a plane its direction.",
+    "pgd_steps": "Its steps.",
 }
 
 
 @click.command(cls=Command)
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @options.dataset_options()
-@options.settings_options(SETTINGS)
+@options.settings_options(BoundarySettings, SETTINGS)
 @options.run_options()
 def command(
     models: tuple[str, ...],
@@ -47,7 +48,7 @@ def command(
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import pipeline
-    from bcgan_tf.boundary import BoundarySettings, boundary
+    from bcgan_tf.boundary import boundary
 
     chosen = BoundarySettings(**settings, seed=seed)
     loaded = session.load_models(names, data)

@@ -21,17 +21,31 @@ RUN = "bcgan_tf.run"
 DEBUG = "bcgan_tf.debug"
 # And where results go.
 STDOUT = "bcgan_tf.stdout"
+# What is wrong with the values of options, a sentence each.
+FAULTS = "bcgan_tf.faults"
 _NOT_SETTINGS = {"config", "help"}
 # What a TOML value must be for an option that click would otherwise convert without a word.
 _TOML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "integer": ("an integer", (int,)),
-    "integer range": ("an integer", (int,)),
-    "float": ("a number", (int, float)),
-    "float range": ("a number", (int, float)),
     "boolean": ("true or false", (bool,)),
     "number": ("a number, or a fraction as a string", (int, float, str)),
     "numbers": ("a list of numbers, or a string of them", (list, str, int, float)),
 }
+
+
+class FilePath(click.Path):
+    """A path; not an empty text, which would stand for the working directory."""
+
+    def __init__(self, *, file_okay: bool = True) -> None:
+        super().__init__(file_okay=file_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value).strip():
+            self.fail("the path is empty", param, ctx)
+        try:
+            return super().convert(value, param, ctx)
+        except ValueError as error:  # a NUL character, which no path has
+            self.fail(f"{value!r} is no path: {error}", param, ctx)
 
 
 class Command(click.Command):
@@ -62,7 +76,8 @@ class Command(click.Command):
         """
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        # ValueError: no UTF-8, no TOML, or a number of thousands of digits.
+        except (OSError, ValueError, RecursionError) as error:
             raise click.UsageError(f"{path} is no readable TOML file: {error}", ctx) from error
         flags = {_flag(option): option.name or "" for option in self._settings()}
         found: dict[str, Any] = {}
@@ -81,7 +96,8 @@ class Command(click.Command):
             kind, types = _TOML_TYPES.get(known[key].type.name, ("a string", (str,)))
             if known[key].multiple:
                 kind, types = "a list of strings", (list,)
-            if not isinstance(value, types) or isinstance(value, bool) != (bool in types):
+            mixed = isinstance(value, bool) != (bool in types)
+            if not isinstance(value, types) or mixed or (known[key].multiple and not _texts(value)):
                 raise click.UsageError(f"{path}: {key} must be {kind}, not {value!r}", ctx)
         ctx.default_map = {**(ctx.default_map or {}), **self._as_defaults(found)}
 
@@ -109,6 +125,18 @@ class Command(click.Command):
                 value = [f"{name}={path}" for name, path in value.items()]
             defaults[key] = value
         return defaults
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        faults = list(dict.fromkeys(ctx.meta.get(FAULTS, ())))
+        faults += [
+            f"{name} has a NUL character, which no path and no name has; leave it out"
+            for name, value in ctx.params.items()
+            if any("\0" in part for part in _parts(value))
+        ]
+        if faults and not ctx.resilient_parsing:
+            raise click.UsageError(". ".join(faults), ctx)
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         # TensorFlow's notes are not for users; a user who set the level keeps it.
@@ -138,6 +166,14 @@ class Command(click.Command):
                 raise
             hint = "choose a smaller batch size or fewer samples"
             raise click.ClickException(f"the device has not enough memory; {hint}") from error
+
+
+def _parts(value: Any) -> list[str]:
+    return [str(part) for part in (value if isinstance(value, tuple | list) else [value])]
+
+
+def _texts(value: list[Any]) -> bool:
+    return all(isinstance(part, str) for part in value)
 
 
 def _flag(option: click.Option) -> str:
@@ -174,7 +210,7 @@ def take_up_run(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 
 config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     is_eager=True,
     expose_value=False,
     callback=_read_config,

@@ -9,22 +9,22 @@ import click
 from bcgan_tf.errors import UserError
 
 from . import options, output, session
-from .command import Command
+from .command import Command, FilePath
 
 
 @click.command(cls=Command)
-@click.argument("source", type=click.Path(path_type=Path), metavar="RUN_OR_MODEL")
+@click.argument("source", type=FilePath(), metavar="RUN_OR_MODEL")
 @click.option("--name", help="Of the served model.  [default: the data set's, or the file's]")
 @click.option("--class-names", help="Separated by commas, for a .keras file.  [default: 0,1,2,...]")
 @click.option(
     "--saved-models",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default=Path("saved_models"),
     help="Where models are published, one integer version a folder.",
 )
 @click.option(
     "--evaluation",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     help="The run of `bcgan-tf attack` whose worst case goes on the card.",
 )
 @click.option(

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from . import options, output, session
-from .command import Command
+from .command import Command, FilePath
 
 
 @click.command(cls=Command)
 @options.dataset_options()
 @click.option(
     "--classifier",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     required=True,
     help="A trained .keras file, images in [0, 1] to logits.",
 )

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from bcgan_tf.recipes import DEFAULT_DEFENSE, DEFENSES, PRESETS, Recipe, recipe
+from bcgan_tf.settings.fields import OneOf, Setting, setting, settings_of
+from bcgan_tf.settings.kinds import Devices, Seed
 
-from .command import config_option, take_up_run
+from .command import FAULTS, FilePath, config_option, take_up_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # The recipe's fields by stage, with their help; an option that is not given keeps the preset's.
 RECIPE_HELP: dict[str, dict[str, str]] = {
     "train": {
-        "architecture": "Network: small_cnn, strided_cnn, deep_cnn or resnet18.",
+        "architecture": "Network.",
         "architecture_width": "Factor on the channels; small_cnn has none.",
         "threshold": "Of strided_cnn and deep_cnn: pixels this near to 0 or 1 are cut off to it.",
         "classifier_epochs": "Epochs on clean data.",
@@ -65,27 +66,26 @@ RECIPE_HELP: dict[str, dict[str, str]] = {
 }
 
 
-class _Numbers(click.ParamType):
-    """Numbers separated by commas; a fraction such as 8/255 is one."""
+class SettingType(click.ParamType):
+    """The values of a :class:`Setting`; what is wrong is told with all else that is wrong.
 
-    name = "numbers"
+    Such a value becomes None, and the message waits in the context until :class:`Command` has
+    read the whole line.
+    """
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(number(part) for part in str(value).split(","))
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is no list of numbers such as 0.1,0.3 or 8/255", param, ctx)
-        return numbers
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        names = {int: "integer", float: "number", str: "text"}
+        self.name = "numbers" if setting.many else names[setting.type]
 
-
-def number(text: str) -> float:
-    """A number, or a fraction of two."""
-    above, slash, below = text.partition("/")
-    return float(above) / float(below) if slash else float(text)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found, fault = self.setting.read(value, param.opts[-1] if param else None)
+        if fault and ctx is None:
+            self.fail(fault, param, ctx)
+        if fault and ctx is not None:
+            ctx.meta.setdefault(FAULTS, []).append(fault)
+            return None
+        return found
 
 
 def stack(options: list[Any]) -> Decorator:
@@ -99,9 +99,22 @@ def stack(options: list[Any]) -> Decorator:
     return decorate
 
 
+def setting_option(setting: Setting, text: str, **given: Any) -> Any:
+    """The option of a setting, with its range in the help; ``given`` goes to click."""
+    flag = "--" + setting.name.replace("_", "-")
+    if setting.type is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", help=text, **given)
+    kind = (
+        click.Choice(setting.allowed)
+        if isinstance(setting.allowed, OneOf)
+        else SettingType(setting)
+    )
+    return click.option(flag, type=kind, help=text, **given)
+
+
 def recipe_options(*stages: str) -> Decorator:
     """The options of the given stages: ``"train"``, ``"harden"``, ``"attack"``."""
-    types = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
+    known = settings_of(Recipe)
     options: list[Any] = [
         click.option(
             "--preset", type=click.Choice(PRESETS), default="quick", help="Named settings."
@@ -109,38 +122,20 @@ def recipe_options(*stages: str) -> Decorator:
     ]
     for stage in stages:
         for name, text in RECIPE_HELP[stage].items():
-            flag = "--" + name.replace("_", "-")
-            shared: dict[str, Any] = {"default": None, "help": f"{text}  [default: the preset's]"}
-            kind = types[name]
-            if kind == "bool":
-                options.append(click.option(f"{flag}/--no-{flag[2:]}", **shared))
-            else:
-                options.append(click.option(flag, type=_TYPES[kind], **shared))
+            text = f"{text}  [default: the preset's]"
+            options.append(setting_option(known[name], text, default=None))
     return stack(options)
 
 
-_TYPES: dict[str, Any] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "str | None": str,
-    "tuple[float, ...]": _Numbers(),
-}
-
-
-def settings_options(table: Mapping[str, tuple[Any, Any, str]]) -> Decorator:
-    """Options from rows of name, (type, default, help); numbers separated by commas for a tuple."""
-    return stack(
-        [
-            click.option(
-                "--" + name.replace("_", "-"),
-                type=_Numbers() if kind is tuple else kind,
-                default=default,
-                help=text,
-            )
-            for name, (kind, default, text) in table.items()
-        ]
-    )
+def settings_options(kind: type, texts: Mapping[str, str]) -> Decorator:
+    """The options of a dataclass of settings, with its defaults; ``texts`` are their help."""
+    known = settings_of(kind)
+    options = []
+    for name, text in texts.items():
+        default = known[name].default
+        shown = ",".join(f"{value:g}" for value in default) if known[name].many else default
+        options.append(setting_option(known[name], text, default=shown))
+    return stack(options)
 
 
 def chosen_recipe(dataset: str, options: dict[str, Any]) -> Recipe:
@@ -148,7 +143,7 @@ def chosen_recipe(dataset: str, options: dict[str, Any]) -> Recipe:
     base = recipe(dataset, options.pop("preset"))
     names = {field.name for field in dataclasses.fields(Recipe)} - {"dataset", "preset"}
     changes = {name: options.pop(name) for name in list(options) if name in names}
-    return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
+    return base.changed({name: value for name, value in changes.items() if value is not None})
 
 
 def dataset_options() -> Decorator:
@@ -166,7 +161,7 @@ def data_dir_option() -> Any:
     """``--data-dir``."""
     return click.option(
         "--data-dir",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         help="Where tensorflow-datasets keeps prepared data sets.  "
         "[default: TFDS_DATA_DIR, or ~/tensorflow_datasets]",
     )
@@ -178,7 +173,7 @@ def run_dir_options() -> Decorator:
         [
             click.option(
                 "--run-dir",
-                type=click.Path(path_type=Path),
+                type=FilePath(),
                 is_eager=True,
                 callback=take_up_run,
                 help="Folder of the run.  [default: runs/<stamp>-<command>-<dataset>]",
@@ -210,18 +205,13 @@ def run_options() -> Decorator:
 
 def seed_option() -> Any:
     """``--seed``, as far as NumPy's seeds go."""
-    return click.option(
-        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of all draws."
-    )
+    return setting_option(setting("seed", Seed), "Of all draws.", default=0)
 
 
 def devices_option() -> Any:
     """``--devices``."""
-    return click.option(
-        "--devices",
-        type=click.IntRange(min=1),
-        help="GPUs to train on, MirroredStrategy for several.  [default: all]",
-    )
+    text = "GPUs to train on, MirroredStrategy for several.  [default: all]"
+    return setting_option(setting("devices", Devices), text)
 
 
 def common_options() -> Decorator:
@@ -257,44 +247,75 @@ def defense_options() -> Decorator:
     )
 
 
-def settings_that_count(recipe: Recipe, defense: str) -> dict[str, Any]:
-    """The recipe's settings but for those of the paper's defence, where it is another."""
-    left_out = set() if defense == "bcgan" else set(RECIPE_HELP["harden"])
+# What nobody reads where the classifier is given.
+OF_TRAINING = ("architecture", "architecture_width", "threshold", "classifier_epochs")
+
+
+def settings_that_count(recipe: Recipe, defense: str, *, trains: bool) -> dict[str, Any]:
+    """The recipe's settings but for those that nobody reads.
+
+    Args:
+        recipe: of the run.
+        defense: the settings of the paper's are left out where it is another.
+        trains: whether the classifier is trained, not given.
+    """
+    left_out = {
+        *(() if defense == "bcgan" else RECIPE_HELP["harden"]),
+        *(() if trains else OF_TRAINING),
+    }
     return {name: value for name, value in recipe.to_dict().items() if name not in left_out}
 
 
-def check_belongs(defense: str) -> None:
-    """Refuses options of the paper's defence beside another one, which would not read them.
+def check_belongs(defense: str, *, trains: bool = True) -> None:
+    """Refuses options that nobody would read.
+
+    Args:
+        defense: only the paper's reads the options of a GAN.
+        trains: whether there is a classifier to be trained.
 
     Raises:
-        click.UsageError: names the first.
+        click.UsageError: names all that were given.
     """
-    if defense == "bcgan":
-        return
     anywhere = set(ParameterSource) - {ParameterSource.DEFAULT}
-    if flag := first_given(click.get_current_context(), RECIPE_HELP["harden"], anywhere):
+    context = click.get_current_context()
+    if defense != "bcgan" and (flags := given(context, RECIPE_HELP["harden"], anywhere)):
         raise click.UsageError(
-            f"{flag} belongs to the defense bcgan; add --defense bcgan, or give {defense} "
+            f"only the defense bcgan has {flags}; add --defense bcgan, or give {defense} "
             "settings of its own as -o NAME=VALUE"
+        )
+    if not trains and (flags := given(context, OF_TRAINING, anywhere)):
+        raise click.UsageError(
+            f"--classifier gives a trained network, which needs no {flags}; leave out one of them"
         )
 
 
-def first_given(
+def given(
     context: click.Context, names: Iterable[str], sources: Collection[ParameterSource]
-) -> str | None:
-    """The flag of the first of these options whose value is from one of ``sources``."""
-    for name in names:
-        if context.get_parameter_source(name) in sources:
-            return "--" + name.replace("_", "-")
-    return None
+) -> str:
+    """The flags of those options whose value is from one of ``sources``, separated by commas."""
+    return ", ".join(
+        "--" + name.replace("_", "-")
+        for name in names
+        if context.get_parameter_source(name) in sources
+    )
 
 
 def named_values(given: tuple[str, ...]) -> dict[str, str]:
-    """``NAME=VALUE`` options as a dict; dashes in a name are underscores."""
+    """``NAME=VALUE`` options as a dict; dashes in a name are underscores.
+
+    Raises:
+        click.UsageError: some are no such thing, or name a setting twice; all are named.
+    """
     found: dict[str, str] = {}
+    faults = []
     for text in given:
         name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise click.UsageError(f"--option {text!r} is no NAME=VALUE, such as eps=0.3")
-        found[name.strip().replace("-", "_")] = value.strip()
+        name = name.strip().replace("-", "_")
+        if not (equals and name and value.strip()):
+            faults.append(f"--option {text!r} is no NAME=VALUE, such as eps=0.3")
+        elif name in found:
+            faults.append(f"--option {name} is given twice; leave one of them")
+        found[name] = value.strip()
+    if faults:
+        raise click.UsageError(". ".join(faults))
     return found

@@ -10,14 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import options, output
-from .command import Command
+from .command import Command, FilePath
 
 
 @click.command(cls=Command)
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=FilePath())
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Page of the comparison: a name in .html, or a folder.  [default: comparison.html]",
 )
 @options.common_options()

@@ -7,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bcgan_tf.reproduction.protocol import PRESETS
 
 from . import options, output, session
-from .command import Command
+from .command import Command, FilePath
 
 TABLES, FIGURES = ("table1", "table2"), ("figure2", "figure4")
 AUDIT, ABLATION = "audit", "ablation"
 # The settings of the protocol that the audit goes by; its numbers of images are its own.
-AUDIT_SETTINGS = {
-    "pgd_steps": "int",
-    "cw_steps": "int",
-    "cw_search_steps": "int",
-    "cw_learning_rate": "float",
-}
+AUDIT_SETTINGS = ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate")
 
 
 @click.command(cls=Command)
@@ -40,13 +36,13 @@ AUDIT_SETTINGS = {
 )
 @click.option(
     "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default=Path("runs/reproduce"),
     help="Folder of the runs: what is in it is not done again.",
 )
 @click.option(
     "--results",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default=Path("docs/results"),
     help="Folder that the tables and figures are written to.",
 )
@@ -78,6 +74,10 @@ def command(
         raise click.UsageError(f"{target} has no --option; the tables, audit and ablation have")
     line = _command_line(target, dataset, preset, seed, changes)
     if target == "figure2":
+        unread = ("dataset", "data_dir", "preset", "rows", "devices")
+        sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+        if flags := options.given(click.get_current_context(), unread, sources):
+            raise click.UsageError(f"figure2 has no {flags}; it needs no data set")
         session.make_repeatable(seed, False)
         from bcgan_tf.reproduction import pictures
 
@@ -133,11 +133,13 @@ def _checked_sizes(
 
         check_defenses(named)
         return ablation_settings(changes)
-    from bcgan_tf.reproduction.protocol import check_rows, named_numbers, protocol
+    from bcgan_tf.reproduction.protocol import Protocol, check_rows, protocol
+    from bcgan_tf.settings.fields import parsed, settings_of
 
     check_rows(named)
     if target == AUDIT:
-        changes = named_numbers("the audit", AUDIT_SETTINGS, changes)
+        known = settings_of(Protocol)
+        changes = parsed("the audit", {name: known[name] for name in AUDIT_SETTINGS}, changes)
     return protocol(dataset, preset, changes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from . import options, output, session
-from .command import Command
+from .command import Command, FilePath
 
 SEARCHING = "defense-gan"
 
@@ -17,12 +17,12 @@ SEARCHING = "defense-gan"
 @options.dataset_options()
 @click.option(
     "--classifier",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="A trained .keras file, images in [0, 1] to logits, in place of training one.",
 )
 @click.option(
     "--saved-models",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default=Path("saved_models"),
     help="Where the hardened classifier is published.",
 )
@@ -57,7 +57,7 @@ def command(
             f"{SEARCHING} searches for every answer, so attacks on it need limits of their own; "
             f"use `harden --defense {SEARCHING}`, then `attack --suite rand`"
         )
-    options.check_belongs(defense)
+    options.check_belongs(defense, trains=classifier is None)
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
     data = session.load_data(dataset, data_dir, seed)
@@ -68,7 +68,7 @@ def command(
     if classifier is not None:
         model = session.load_models({"original": classifier}, data)["original"]
     config = {
-        **options.settings_that_count(recipe, defense),
+        **options.settings_that_count(recipe, defense, trains=classifier is None),
         "seed": seed,
         "deterministic": deterministic,
         "devices": devices,

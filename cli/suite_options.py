@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from bcgan_tf.assessment_settings import DEFAULT_EPS, NORMS, SUITES, UNITS, parse_shard
+from bcgan_tf.assessment_settings import DEFAULT_EPS, SUITES, AssessmentSettings, parse_shard
+from bcgan_tf.errors import UserError
+from bcgan_tf.settings.fields import setting, settings_of
+from bcgan_tf.settings.kinds import Batch
 
-from .options import RECIPE_HELP, Decorator, first_given, number, stack
-
-
-class _FiniteNumber(click.ParamType):
-    """A number, or a fraction such as 8/255."""
-
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            found = number(str(value))
-        except (ValueError, ZeroDivisionError):
-            found = math.nan
-        if not math.isfinite(found):
-            self.fail(f"{value!r} is no number such as 0.3 or 8/255", param, ctx)
-        return found
+from .command import FAULTS
+from .options import RECIPE_HELP, Decorator, given, setting_option, stack
 
 
 class _Shard(click.ParamType):
@@ -42,8 +28,11 @@ class _Shard(click.ParamType):
             return value
         try:
             return parse_shard(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no shard such as 2/8", param, ctx)
+        except UserError as error:
+            if ctx is None:
+                self.fail(str(error), param, ctx)
+            ctx.meta.setdefault(FAULTS, []).append(str(error))
+            return 1, 1
 
 
 FIRST_LOOK = "first-look"
@@ -57,6 +46,7 @@ _SUITE_OPTIONS = (
 
 def suite_options() -> Decorator:
     """``--suite`` and what a suite of attacks can be told."""
+    known = settings_of(AssessmentSettings)
     defaults = ", ".join(f"{name} {_fraction(eps)}" for name, eps in DEFAULT_EPS.items())
     return stack(
         [
@@ -68,30 +58,22 @@ def suite_options() -> Decorator:
                 "random numbers; paper: FGSM, PGD and CW as in the paper, eps in both units; "
                 "first-look: FGSM and PGD at several eps, and CW, as in `bcgan-tf run`.",
             ),
-            click.option(
-                "--eps",
-                type=_FiniteNumber(),
-                default=None,
-                help=f"Radius, a number or a fraction.  [default, for Linf: {defaults}]",
+            setting_option(
+                known["eps"], f"Radius, a number or a fraction.  [default, for Linf: {defaults}]"
             ),
-            click.option(
-                "--eps-unit",
-                type=click.Choice(UNITS),
+            setting_option(
+                known["eps_unit"],
+                "Of --eps: pixels in [0, 1], or in [-1, 1] as in the paper.",
                 default="01",
-                help="Of --eps: pixels in [0, 1], or in [-1, 1] as in the paper.",
             ),
-            click.option("--norm", type=click.Choice(NORMS), default="linf", help="Of --eps."),
-            click.option(
-                "--n",
-                type=click.IntRange(min=0),
-                default=1000,
-                help="Test images, the same for every model; 0: all.",
+            setting_option(known["norm"], "Of --eps.", default="linf"),
+            setting_option(
+                known["n"], "Test images, the same for every model; 0: all.", default=1000
             ),
             batch_size_option(),
-            click.option(
-                "--samples",
-                type=click.IntRange(min=1),
-                help="Calls of a model to average.  [default: 20 if it draws random numbers]",
+            setting_option(
+                known["samples"],
+                "Calls of a model to average.  [default: 20 if it draws random numbers]",
             ),
             click.option(
                 "--shard",
@@ -143,12 +125,8 @@ def _measuring_options(*, diagnose: bool | None, minimum_perturbation: bool | No
 
 def batch_size_option() -> Any:
     """``--batch-size``."""
-    return click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=250,
-        help="Most images at once: bounds memory, changes no result.",
-    )
+    text = "Most images at once: bounds memory, changes no result."
+    return setting_option(setting("batch_size", Batch), text, default=250)
 
 
 def _fraction(eps: float) -> str:
@@ -163,9 +141,9 @@ def check_suite_options(ctx: click.Context) -> None:
     """
     first_look = ctx.params["suite"] == FIRST_LOOK
     others = _SUITE_OPTIONS if first_look else FIRST_LOOK_OPTIONS
-    if flag := first_given(ctx, others, {ParameterSource.COMMANDLINE}):
+    if flags := given(ctx, others, {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}):
         other = "the other suites have" if first_look else f"--suite {FIRST_LOOK} has"
-        raise click.UsageError(f"--suite {ctx.params['suite']} has no {flag}; {other} it", ctx)
+        raise click.UsageError(f"--suite {ctx.params['suite']} has no {flags}; {other}", ctx)
 
 
 def chosen_eps(dataset: str, eps: float | None, norm: str) -> float:

@@ -7,23 +7,24 @@ from typing import Any
 
 import click
 
+from bcgan_tf.settings.figures import ToySettings
+
 from . import options, output, session
 from .command import Command
 
-# The fields of bcgan_tf.toy.ToySettings, written out: importing it would load TensorFlow.
-SETTINGS: dict[str, tuple[Any, Any, str]] = {
-    "betas": (tuple, "0,0.2,1,5", "Weights of the boundary term, a panel each."),
-    "steps": (int, 5000, "Of each GAN."),
-    "batch_size": (int, 256, "Of the GANs and of the classifier."),
-    "learning_rate": (float, 2e-4, "Of both Adams of each GAN."),
-    "latent_dim": (int, 4, "Size of the noise."),
-    "classifier_steps": (int, 600, "Of the classifier."),
-    "samples": (int, 4000, "Generated points that are measured."),
+SETTINGS = {
+    "betas": "Weights of the boundary term, a panel each.",
+    "steps": "Of each GAN.",
+    "batch_size": "Of the GANs and of the classifier.",
+    "learning_rate": "Of both Adams of each GAN.",
+    "latent_dim": "Size of the noise.",
+    "classifier_steps": "Of the classifier.",
+    "samples": "Generated points that are measured.",
 }
 
 
 @click.command(cls=Command)
-@options.settings_options(SETTINGS)
+@options.settings_options(ToySettings, SETTINGS)
 @options.run_options()
 def command(
     run_dir: Path | None,
@@ -39,7 +40,7 @@ def command(
     """
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import pipeline
-    from bcgan_tf.toy import ToySettings, toy
+    from bcgan_tf.toy import toy
 
     chosen = ToySettings(**settings, seed=seed)
     config = {"dataset": "gaussians", **chosen.to_dict(), "deterministic": deterministic}

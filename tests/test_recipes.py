@@ -11,6 +11,7 @@ from bcgan_tf.defenses import BCGANDefense
 from bcgan_tf.errors import UserError
 from bcgan_tf.hardening import defense_of
 from bcgan_tf.networks.classifiers import CLASSIFIERS
+from bcgan_tf.settings.fields import settings_of
 
 NAMES = ("mnist", "fashion_mnist", "cifar10", "digits", "folder:somewhere/pictures")
 
@@ -49,7 +50,9 @@ def test_the_defence_takes_every_setting_of_the_recipe():
         other = {"dtype": "mixed_bfloat16", "spectral_norm": True, "boundary_loss": "top2"}.get(
             name
         )
-        other = other if other is not None else (1 if name == "clean_ratio" else value + 1)
+        if other is None:
+            allowed = settings_of(BCGANDefense)[field.name]
+            other = next(v for v in (value + 1, value / 2 + 0.1) if allowed.fits(v))
         changed = defense_of(dataclasses.replace(recipe, **{name: other}))
         assert getattr(changed, field.name) == other, name
 

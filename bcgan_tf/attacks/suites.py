@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2

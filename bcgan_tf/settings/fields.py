@@ -138,6 +138,19 @@ class Setting:
             return float(above) / float(below) if slash else float(text)
         return text
 
+    def read(self, given: Any, name: str | None = None) -> tuple[Any, str]:
+        """The value that is given, as it is or as text; and what is wrong with it, or ``""``.
+
+        Args:
+            given: a value, or a text that stands for one.
+            name: what the message calls the setting.
+        """
+        try:
+            value = self.parse(given) if isinstance(given, str) else given
+        except (ValueError, ZeroDivisionError):
+            return None, self.fault(given, name)
+        return value, "" if self.fits(value) else self.fault(value, name)
+
     def fault(self, value: Any, name: str | None = None) -> str:
         """What is wrong, and what to choose."""
         return f"{name or self.name} is {_shown(value)}; choose {self.wanted}"
@@ -181,13 +194,13 @@ def settings_of(owner: Any) -> dict[str, Setting]:
     """The settings of a dataclass, or the arguments of a function that have a range."""
     hints = typing.get_type_hints(owner, include_extras=True)
     if not dataclasses.is_dataclass(owner):
-        return {name: _setting(name, hint) for name, hint in hints.items() if _has_range(hint)}
+        return {name: setting(name, hint) for name, hint in hints.items() if _has_range(hint)}
     found = {}
     for field in dataclasses.fields(owner):
         default = None if field.default is dataclasses.MISSING else field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        found[field.name] = _setting(field.name, hints[field.name], default)
+        found[field.name] = setting(field.name, hints[field.name], default)
     return found
 
 
@@ -210,20 +223,15 @@ def parsed(owner: str, known: Mapping[str, Setting], given: Mapping[str, Any]) -
         faults.append(f"{owner} has no setting {names}; it has {', '.join(known)}")
     for name, value in given.items():
         if name in known:
-            try:
-                found[name] = known[name].parse(value) if isinstance(value, str) else value
-                good = known[name].fits(found[name])
-            except (ValueError, ZeroDivisionError):
-                good = False
-            if not good:
-                faults.append(known[name].fault(value, name))
+            found[name], fault = known[name].read(value, name)
+            faults.append(fault)
     refuse(faults)
     return found
 
 
 def refuse(faults: Iterable[str]) -> None:
     """Raises a UserError that names all faults, where there is one."""
-    if text := ". ".join(faults):
+    if text := ". ".join(filter(None, faults)):
         raise UserError(text)
 
 
@@ -236,7 +244,8 @@ def _faults(owner: Any, values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _setting(name: str, hint: Any, default: Any = None) -> Setting:
+def setting(name: str, hint: Any, default: Any = None) -> Setting:
+    """The setting that a type with a range declares."""
     optional = many = False
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)

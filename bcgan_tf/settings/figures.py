@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from bcgan_tf.settings.fields import Checked, Range
-from bcgan_tf.settings.kinds import Batch, LatentDim, LearningRate, Seed, SomeImages, Steps, TrainingEps, Weight
+from bcgan_tf.settings.kinds import (
+    Batch,
+    LatentDim,
+    LearningRate,
+    Seed,
+    SomeImages,
+    Steps,
+    TrainingEps,
+    Weight,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -232,7 +232,7 @@ def test_names_and_configurations():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"loss": "cw"}, "loss is 'cw'; it must be 'ce' or 'dlr'"),
+        ({"loss": "cw"}, "loss is 'cw'; choose ce or dlr"),
         ({"steps": 0}, "steps is 0"),
         ({"restarts": 0}, "restarts is 0"),
         ({"target_classes": 2.5}, "target_classes is 2.5"),

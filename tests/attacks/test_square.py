@@ -203,7 +203,7 @@ def test_names_settings_and_no_radius():
         ({"queries": 0}, "queries is 0"),
         ({"restarts": 0}, "restarts is 0"),
         ({"p_init": 0.0}, "p_init is 0.0"),
-        ({"p_init": 1.5}, "p_init is 1.5; it is a share"),
+        ({"p_init": 1.5}, "p_init is 1.5; choose a number above 0, at most 1"),
         ({"norm": "l1"}, "norm is 'l1'"),
     ],
 )

@@ -65,7 +65,7 @@ def test_options_of_the_gan_are_not_ignored_in_silence(
         (["--config", "gan.toml"], {}, "--latent-dim"),
     ):
         result = cli(command, *flags, *given, **env)
-        assert result.exit_code == 2 and f"{named} belongs to the defense bcgan" in result.stderr
+        assert result.exit_code == 2 and f"only the defense bcgan has {named};" in result.stderr
     assert not pipeline_calls and not Path("a").exists()
 
 
@@ -75,7 +75,7 @@ def test_a_setting_that_cannot_be_leaves_no_folder(
 ) -> None:
     flags = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
     for given, message in (
-        ("nonsense=1", "pgd-at has no option 'nonsense'"),
+        ("nonsense=1", "pgd-at has no setting 'nonsense'"),
         ("batch_size=100000", "batch size 100000 is larger than"),  # of this data, not of any
     ):
         result = cli(command, *flags, "-o", given)
@@ -91,7 +91,6 @@ def test_a_training_that_cannot_be_leaves_no_folder(
     flags = ["--dataset", "digits", "--run-dir", "a"]
     for given, message in (
         (["--classifier-batch-size", "5000"], "batch size 5000 is larger than"),
-        (["--classifier-epochs", "0"], "classifier_epochs is 0; choose at least 1"),
         (["--devices", "64"], "64 devices were asked for"),
     ):
         result = cli(command, *flags, *given)
@@ -103,7 +102,6 @@ def test_a_training_that_cannot_be_leaves_no_folder(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--attack-eps", "0.1,30"], "attack_eps is 0.1,30"),
         (["--defense", "bcgan", "--harden-batch-size", "5000"], "batch size 5000 is larger than"),
         (["-o", "batch_size=5000"], "batch size 5000 is larger than"),
     ],

@@ -75,7 +75,6 @@ def test_ctrl_c_says_how_to_go_on(cli, monkeypatch) -> None:
         (["export", "nowhere"], "nowhere does not exist"),
         (["export", "."], "holds no run"),
         (["toy", "--betas", "1,1"], "each once"),
-        (["boundary", "--dataset", "digits", "a.keras", "--index", "-1"], "index is -1"),
     ],
 )
 def test_wrong_input_is_one_line(

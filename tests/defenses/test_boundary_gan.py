@@ -225,7 +225,7 @@ def test_a_copy_shares_nothing(classifier):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": -1}, "beta is -1.*or more"),
+        ({"beta": -1}, "beta is -1; choose a number from 0"),
         ({"boundary_loss": "l2"}, "boundary_loss is 'l2'; choose uniform, top2, margin"),
         ({"pull_away": -1}, "pull_away is -1"),
         ({"clean_ratio": 0}, "clean_ratio is 0.*at most 1"),

@@ -214,7 +214,7 @@ def test_initial_weights_of_batch_normalisation_are_the_identity():
         (lambda: IBPTraining(epochs=8), "eps rises until epoch 13 of 8; choose a smaller ramp"),
         (lambda: IBPTraining(kappa=1), "kappa is 1"),
         (lambda: IBPTraining(dtype="mixed_bfloat16"), "computed in float32: leave it out"),
-        (lambda: IBPTraining(attack_steps=-1), "attack_steps is -1; choose 0"),
+        (lambda: IBPTraining(attack_steps=-1), "attack_steps is -1; choose a whole number from 0"),
         (lambda: IBPTraining(start="random"), "start is 'random'; choose ibp or given"),
         (lambda: BoundaryIBPTraining(fakes="x"), "fakes is 'x'"),
     ],

@@ -74,12 +74,12 @@ def test_options_are_read_from_text():
     ("arguments", "options", "message"),
     [
         (("magic", "mnist"), {}, "no defense 'magic'; choose one of bcgan, fgsm-at"),
-        (("pgd-at", "mnist"), {"beta": "1"}, "pgd-at has no option 'beta'; it has eps"),
-        (("bcgan-at", "mnist"), {"beta": "1"}, "no option 'beta'; it has .*gan.beta, gan.delay"),
+        (("pgd-at", "mnist"), {"beta": "1"}, "pgd-at has no setting 'beta'; it has eps"),
+        (("bcgan-at", "mnist"), {"beta": "1"}, "no setting 'beta'; it has .*gan.beta, gan.delay"),
         (("bcgan-at", "mnist"), {"gan.beta": "-1"}, "beta is -1"),
         (("ibp", "folder:pictures"), {}, "ibp needs the radius"),
-        (("pgd-at", "mnist"), {"steps": "many"}, "steps=many is no int"),
-        (("pgd-at", "mnist"), {"eps": "1/0"}, "eps=1/0 is no float"),
+        (("pgd-at", "mnist"), {"steps": "many"}, "steps is 'many'"),
+        (("pgd-at", "mnist"), {"eps": "1/0"}, "eps is '1/0'"),
         (("trades", "folder:pictures"), {}, "trades needs the radius.*-o eps="),
     ],
 )

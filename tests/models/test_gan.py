@@ -109,9 +109,9 @@ def test_pull_away_makes_samples_more_different(make_gan, some):
     [
         (
             {"boundary_loss": "top3"},
-            "boundary_loss must be one of uniform, top2, margin, got 'top3'",
+            "boundary_loss is 'top3'; choose uniform, top2 or margin",
         ),
-        ({"pull_away": -1.0}, "pull_away must be at least 0"),
+        ({"pull_away": -1.0}, "pull_away is -1.0; choose a number from 0"),
     ],
 )
 def test_impossible_boundary_options(make_gan, options, message):
@@ -147,7 +147,7 @@ def test_before_the_delay_is_over_the_update_is_the_acgans(make_gan, some, weigh
 
 
 def test_a_negative_beta(make_gan):
-    with pytest.raises(ValueError, match=r"beta must be at least 0, got -0\.1"):
+    with pytest.raises(ValueError, match=r"beta is -0\.1; choose a number from 0"):
         make_gan(beta=-0.1)
 
 

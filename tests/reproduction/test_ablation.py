@@ -107,7 +107,7 @@ def test_every_arm_is_a_setting_of_its_defense(name):
         ({"epochs": "0"}, "epochs is 0"),
         ({"gan_epochs": "-1"}, "gan_epochs is -1"),
         ({"ramp_share": "0.9"}, "ramp_share is 0.9"),
-        ({"epochs": "many"}, "epochs=many is no int"),
+        ({"epochs": "many"}, "epochs is 'many'"),
         ({"colour": "1"}, "the ablation has no setting 'colour'"),
     ],
 )

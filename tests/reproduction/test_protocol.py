@@ -38,13 +38,13 @@ def test_options_are_numbers_or_text():
     [
         ({"nn": "3"}, "no setting 'nn'"),
         ({"fgsm_eps": "0.1"}, "no setting 'fgsm_eps'"),
-        ({"n": "many"}, "n=many is no int"),
-        ({"eps": "1/0"}, "eps=1/0 is no float"),
-        ({"eps": "2"}, "eps is 2"),
+        ({"n": "many"}, "n is 'many'; choose a whole number"),
+        ({"eps": "1/0"}, "eps is '1/0'; choose a number"),
+        ({"eps": "2"}, "eps is 2.0"),
         ({"eps": "nan"}, "eps is nan"),
         ({"n": "-1"}, "n is -1"),
         ({"cw_steps": "0"}, "cw_steps is 0"),
-        ({"answers": "1"}, "answers is 1; it must be at least 2"),
+        ({"answers": "1"}, "answers is 1; choose a whole number from 2"),
     ],
 )
 def test_other_options_are_refused(options, words):
