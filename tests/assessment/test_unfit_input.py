@@ -91,12 +91,12 @@ def test_eps_one_leaves_nothing(quick, tmp_path: Path) -> None:
         ({"eps": float("nan")}, "eps is nan"),
         ({"eps": 8.0}, "write a fraction such as 8/255"),
         ({"eps": 0.0, "diagnose": True}, "nothing to diagnose"),
-        ({"suite": "best"}, "suite is 'best'; choose one of standard"),
+        ({"suite": "best"}, "suite is 'best'; choose standard"),
         ({"norm": "l1"}, "norm is 'l1'"),
         ({"eps_unit": "255"}, "eps_unit is '255'"),
         ({"n": -1}, "n is -1"),
-        ({"shard": (3, 2)}, "no shard 3/2"),
-        ({"shard": (0, 2)}, "no shard 0/2"),
+        ({"shard": (3, 2)}, "no shard '3/2'"),
+        ({"shard": (0, 2)}, "shard is 0,2"),
     ],
 )
 def test_settings_out_of_range(changes: dict[str, Any], words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,3 +139,76 @@ def test_files_and_variables_know_the_names_of_the_flags(cli, pipeline_calls: Ca
         assert result.exit_code == 0, result.stderr
         assert result.stdout.startswith("{")
         assert pipeline_calls[-1].options == {"eps": "0.1", "epochs": "9"}
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "status", "words"),
+    [
+        ("harden", ["-o", "learning_rate=-1"], 1, "learning_rate is -1.0; choose"),
+        ("run", ["-o", "learning_rate=nan", "-o", "epochs=0"], 1, "is nan.* epochs is 0"),
+        ("harden", ["--defense", "distillation", "-o", "temperature=1e20"], 1, "temperature is"),
+        ("harden", ["--defense", "bcgan", "--ema", "-1"], 2, "--ema is -1.0; choose"),
+        ("run", ["--defense", "bcgan", "--dropout", "inf"], 2, "--dropout is inf"),
+        ("train", ["--threshold", "nan"], 2, "--threshold is nan"),
+        ("train", ["--threshold", "0.3"], 1, "small_cnn has no threshold"),
+        ("train", ["--architecture-width", "0.5"], 1, "small_cnn has no architecture_width"),
+        ("train", ["--architecture-width", "1e400"], 2, "--architecture-width is inf"),
+        ("train", ["--architecture", "huge"], 2, "'huge' is not one of"),
+        ("train", ["--architecture=resnet18", "--architecture-width=0.002"], 1, "width is 0.002"),
+        ("train", ["--seed", "9" * 30, "--devices", "0"], 2, "--seed is 99"),
+        ("harden", ["-o", "eps=0.1", "-o", "eps=0.2"], 2, "eps is given twice"),
+        ("harden", ["-o", "eps=", "-o", "steps"], 2, "'eps=' is no NAME=VALUE.*'steps' is no"),
+        ("harden", ["--delay-epochs", "1", "--ema", "0"], 2, "only .* --delay-epochs, --ema;"),
+        ("run", ["--classifier", "classifier.keras", "--threshold", "0"], 2, "no --threshold"),
+        ("train", ["--run-dir", ""], 2, "the path is empty"),
+        ("train", ["--run-dir", "a\0b"], 2, "null"),
+    ],
+)  # fmt: skip
+def test_nonsense_leaves_no_folder(
+    cli, pipeline_calls: Calls, model_file: Path, command: str, given, status: int, words: str
+) -> None:
+    """The corrected command can use the folder; nothing was trained."""
+    folder = [] if "--run-dir" in given else ["--run-dir", "a"]
+    model = ["--classifier", "classifier.keras"] if command == "harden" else []
+    result = cli(command, "--dataset", "digits", *model, *folder, *given)
+    assert result.exit_code == status, result.output
+    assert re.search(words, result.stderr.splitlines()[-1]), result.stderr
+    assert not pipeline_calls and not Path("a").exists() and not Path("runs").exists()
+
+
+def test_all_wrong_numbers_are_named_at_once(cli, pipeline_calls: Calls, file) -> None:
+    given = ["--seed", "-1", "--config", file('cw_steps = 0\nattack_eps = ["8/0"]')]
+    variables = {"BCGAN_TF_PGD_STEPS": "many", "BCGAN_TF_ATTACK_SAMPLES": "-2"}
+    result = cli("run", "--dataset", "digits", *given, **variables)
+    assert result.exit_code == 2 and not pipeline_calls
+    for part in (
+        "--seed is -1;", "--cw-steps is 0;", "--attack-eps is '8/0';", "--pgd-steps is 'many';",
+        "--attack-samples is -2;",
+    ):  # fmt: skip
+        assert part in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"dataset = 'a\x00b'", "no readable TOML file"),
+        (b'dataset = "a\\u0000b"', "dataset has a NUL character"),
+        (b'saved_models = "a\\u0000b"', "is no path"),
+        (b'defense_options = ["eps=\\u0000"]', "defense_options has a NUL character"),
+        (b"defense_options = [[1]]", "defense_options must be a list of strings"),
+        (b"seed = " + b"[" * 5000 + b"]" * 5000, "no readable TOML file"),
+        (b"seed = " + b"9" * 5000, "no readable TOML file"),
+        (b"dataset = '\xff'", "no readable TOML file"),
+    ],
+)
+def test_odd_files_are_a_usage_error(cli, pipeline_calls: Calls, text: bytes, words: str) -> None:
+    Path("odd.toml").write_bytes(text)
+    flags = [] if text.startswith(b"dataset") else ["--dataset", "digits"]
+    result = cli("run", *flags, "--config", "odd.toml")
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr.splitlines()[-1] and not pipeline_calls
+
+
+def test_a_figure_without_data_refuses_the_options_of_data(cli) -> None:
+    result = cli("reproduce", "figure2", "--dataset", "mnist", "--rows", "original")
+    assert result.exit_code == 2 and "figure2 has no --dataset, --rows" in result.stderr

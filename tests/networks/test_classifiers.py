@@ -218,9 +218,9 @@ def test_keras_alone_reads_the_file(tmp_path):
         (lambda: classifier("mlp", (8, 8, 1), 10), "vectors.*small_cnn"),
         (lambda: small_cnn((2,), 2), "images.*choose mlp"),
         (lambda: small_cnn((3, 8, 1), 2), "at least 4x4"),
-        (lambda: resnet18((8, 8, 1), 1), "at least 2 classes"),
-        (lambda: resnet18((8, 8, 1), 2, width=0.001), "no channels"),
-        (lambda: mlp(2, 2, hidden=(0,)), "positive"),
+        (lambda: resnet18((8, 8, 1), 1), "num_classes is .; choose a whole number from 2"),
+        (lambda: resnet18((8, 8, 1), 2, width=0.001), "width is .*; choose at least 0.015625"),
+        (lambda: mlp(2, 2, hidden=(0,)), "choose"),
     ],
 )
 def test_mistakes_are_one_line(call, message):
