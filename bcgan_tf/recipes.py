@@ -110,6 +110,8 @@ class Recipe(Checked):
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
+        if len(set(self.attack_eps)) < len(self.attack_eps):
+            yield f"attack_eps is {','.join(map(str, self.attack_eps))}; give each once"
         for name in _NETWORK_OPTIONS:
             if name not in NETWORKS[self.architecture] and getattr(self, name) != _default(name):
                 having = [network for network, options in NETWORKS.items() if name in options]

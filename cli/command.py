@@ -129,11 +129,10 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
         faults = list(dict.fromkeys(ctx.meta.get(FAULTS, ())))
-        faults += [
-            f"{name} has a NUL character, which no path and no name has; leave it out"
-            for name, value in ctx.params.items()
-            if any("\0" in part for part in _parts(value))
-        ]
+        for name, value in ctx.params.items():
+            for part in value if isinstance(value, tuple | list) else [value]:
+                if isinstance(part, str) and (not part.strip() or "\0" in part):
+                    faults.append(f"{name} is {part!r}; give a text, without NUL characters")
         if faults and not ctx.resilient_parsing:
             raise click.UsageError(". ".join(faults), ctx)
         return rest
@@ -166,10 +165,6 @@ class Command(click.Command):
                 raise
             hint = "choose a smaller batch size or fewer samples"
             raise click.ClickException(f"the device has not enough memory; {hint}") from error
-
-
-def _parts(value: Any) -> list[str]:
-    return [str(part) for part in (value if isinstance(value, tuple | list) else [value])]
 
 
 def _texts(value: list[Any]) -> bool:

@@ -27,12 +27,7 @@ from .command import Command, FilePath
     type=FilePath(file_okay=False),
     help="The run of `bcgan-tf attack` whose worst case goes on the card.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Of Defense-GAN's starting points, which an exported model must fix.",
-)
+@options.seed_option("Of Defense-GAN's starting points, which an exported model must fix.")
 @click.option(
     "--keras-file/--no-keras-file",
     default=True,
@@ -69,6 +64,8 @@ def command(
         card, default = {}, source.stem
     if class_names:
         names = [part.strip() for part in class_names.split(",")]
+        if not all(names) or len(set(names)) < len(names):
+            raise click.UsageError(f"--class-names is {class_names!r}; give each class a name")
     if evaluation:
         card = model_card.with_evaluation(card, RunDirectory.open(evaluation), source_digest(file))
     classifier, changed = pipeline.servable(classifier, seed=seed)

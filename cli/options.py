@@ -31,7 +31,7 @@ RECIPE_HELP: dict[str, dict[str, str]] = {
         "beta": "Weight of KL(uniform || P(y|x)) in the generator's loss; 0 is a plain ACGAN.",
         "delay_epochs": "GAN epochs before beta rises from 0.",
         "warmup_epochs": "GAN epochs over which beta rises.",
-        "boundary_loss": "What beta weighs: uniform (the paper's), top2 or margin.",
+        "boundary_loss": "What beta weighs; uniform is the paper's.",
         "pull_away": "Weight of the pull-away term, which keeps generated images apart.",
         "gan_epochs": "Epochs of GAN training.",
         "gan_batch_size": "Global batch of the GAN.",
@@ -44,13 +44,13 @@ RECIPE_HELP: dict[str, dict[str, str]] = {
         "instance_noise": "Noise on the discriminator's inputs, in [0, 1] pixels.",
         "spectral_norm": "Spectral normalisation of the discriminator.",
         "ema": "Decay of the generator's moving average; 0 is off.",
-        "dtype": "Dtype policy, such as mixed_bfloat16.",
+        "dtype": "Dtype policy.",
         "oracle_epochs": "Epochs of the oracle, which judges the samples.",
         "generated_samples": "Samples that are measured.",
         "harden_epochs": "Epochs of refinement.",
         "harden_batch_size": "Global number of clean images in a batch.",
         "harden_learning_rate": "Of the refinement's Adam.",
-        "clean_ratio": "Share of clean images, in (0, 1].",
+        "clean_ratio": "Share of clean images.",
         "fixed_samples": "Boundary samples of a fixed set; 0: fresh ones at every step.",
     },
     "attack": {
@@ -104,12 +104,11 @@ def setting_option(setting: Setting, text: str, **given: Any) -> Any:
     flag = "--" + setting.name.replace("_", "-")
     if setting.type is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", help=text, **given)
-    kind = (
-        click.Choice(setting.allowed)
-        if isinstance(setting.allowed, OneOf)
-        else SettingType(setting)
-    )
-    return click.option(flag, type=kind, help=text, **given)
+    if isinstance(setting.allowed, OneOf):
+        return click.option(flag, type=click.Choice(setting.allowed), help=text, **given)
+    about, bracket, default = text.partition("  [default:")
+    text = f"{about}  [{setting.allowed}]{bracket}{default}"
+    return click.option(flag, type=SettingType(setting), help=text, **given)
 
 
 def recipe_options(*stages: str) -> Decorator:
@@ -203,9 +202,9 @@ def run_options() -> Decorator:
     )
 
 
-def seed_option() -> Any:
-    """``--seed``, as far as NumPy's seeds go."""
-    return setting_option(setting("seed", Seed), "Of all draws.", default=0)
+def seed_option(text: str = "Of all draws.") -> Any:
+    """``--seed``."""
+    return setting_option(setting("seed", Seed), text, default=0)
 
 
 def devices_option() -> Any:

@@ -192,9 +192,9 @@ def test_all_wrong_numbers_are_named_at_once(cli, pipeline_calls: Calls, file) -
     ("text", "words"),
     [
         (b"dataset = 'a\x00b'", "no readable TOML file"),
-        (b'dataset = "a\\u0000b"', "dataset has a NUL character"),
+        (b'dataset = "a\\u0000b"', "dataset is 'a\\x00b'; give a text"),
         (b'saved_models = "a\\u0000b"', "is no path"),
-        (b'defense_options = ["eps=\\u0000"]', "defense_options has a NUL character"),
+        (b'defense_options = ["eps=\\u0000"]', "defense_options is 'eps=\\x00'; give a text"),
         (b"defense_options = [[1]]", "defense_options must be a list of strings"),
         (b"seed = " + b"[" * 5000 + b"]" * 5000, "no readable TOML file"),
         (b"seed = " + b"9" * 5000, "no readable TOML file"),
@@ -212,3 +212,23 @@ def test_odd_files_are_a_usage_error(cli, pipeline_calls: Calls, text: bytes, wo
 def test_a_figure_without_data_refuses_the_options_of_data(cli) -> None:
     result = cli("reproduce", "figure2", "--dataset", "mnist", "--rows", "original")
     assert result.exit_code == 2 and "figure2 has no --dataset, --rows" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("attack classifier.keras --dataset digits --control", "control is ''"),
+        ("reproduce table1 --dataset digits --rows", "rows is ''"),
+        ("export classifier.keras --class-names", "class_names is ''"),
+        ("export classifier.keras --class-names 0,1,1", "give each class a name"),
+        ("export classifier.keras --class-names 0,,1", "give each class a name"),
+        ("export classifier.keras --seed 99999999999", "--seed is 99999999999; choose a whole"),
+        ("train --dataset", "dataset is ''"),
+    ],
+)
+def test_empty_and_repeated_texts(cli, pipeline_calls: Calls, model_file, arguments, words) -> None:
+    """An empty text is no way to leave an option out."""
+    given = arguments.split()
+    result = cli(*given, *([] if "export" in given and len(given) > 3 else [""]))
+    assert result.exit_code == 2 and words in result.stderr.splitlines()[-1], result.output
+    assert not pipeline_calls
