@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf import losses, randomness
-from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, Share
 
 # One constant per kind of draw, so that no two draws of a step share their numbers.
@@ -51,7 +51,6 @@ class ACGAN(keras.Model):
     GANs".
     """
 
-    @checked
     def __init__(
         self,
         generator: keras.Model,
@@ -64,6 +63,7 @@ class ACGAN(keras.Model):
         ema: BelowOne = 0.0,
         **kwargs: Any,
     ):
+        check(ACGAN.__init__, real_target=real_target, instance_noise=instance_noise, ema=ema)
         super().__init__(**kwargs)
         self.generator = generator
         self.discriminator = discriminator

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses
 from bcgan_tf.models.acgan import ACGAN
-from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BoundaryLoss, Weight
 
 # What the generator may minimise to reach the boundary, and the name of each in the logs.
@@ -45,7 +45,6 @@ class BCGAN(ACGAN):
     Reference: the paper's eq. 8; Lee et al. 2018, "Training Confidence-calibrated Classifiers".
     """
 
-    @checked
     def __init__(
         self,
         generator: keras.Model,
@@ -59,6 +58,7 @@ class BCGAN(ACGAN):
         pull_away: Weight = 0.0,
         **kwargs: Any,
     ):
+        check(BCGAN.__init__, beta=beta, boundary_loss=boundary_loss, pull_away=pull_away)
         # Before the base class asks for the names of the metrics.
         self.boundary_loss = boundary_loss
         self.pull_away = pull_away

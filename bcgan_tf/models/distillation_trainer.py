@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses
 from bcgan_tf.models.classifier_trainer import ClassifierTrainer
-from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import Temperature
 
 
@@ -26,7 +26,6 @@ class DistillationTrainer(ClassifierTrainer):
         seed: of the trainer's draws; there are none here.
     """
 
-    @checked
     def __init__(
         self,
         classifier: keras.Model,
@@ -36,6 +35,7 @@ class DistillationTrainer(ClassifierTrainer):
         seed: int = 0,
         **kwargs: Any,
     ):
+        check(DistillationTrainer.__init__, temperature=temperature)
         super().__init__(classifier, seed=seed, **kwargs)
         self.temperature = temperature
         # In a function, where Keras does not look: neither trained nor in the checkpoints.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.bpda import bpda as with_identity_gradient
 from bcgan_tf.attacks.primitives import outside_loop
-from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, Repeats, SearchLearningRate, Steps
 
 # The reference lowers its step once, after this share of the steps, by this factor.
@@ -121,7 +121,6 @@ class Reconstruction(keras.layers.Layer):
     Adversarial Attacks Using Generative Models", eq. 7.
     """
 
-    @checked
     def __init__(
         self,
         generator: keras.Model,
@@ -135,6 +134,13 @@ class Reconstruction(keras.layers.Layer):
         seed: int | None = None,
         **kwargs: Any,
     ):
+        check(
+            Reconstruction.__init__,
+            steps=steps,
+            restarts=restarts,
+            learning_rate=learning_rate,
+            momentum=momentum,
+        )
         super().__init__(**kwargs)
         self.generator = generator
         self.steps = steps

@@ -12,7 +12,7 @@ from bcgan_tf.attacks.preprocessing import as_attacked, monotone_preprocessing
 from bcgan_tf.cloning import equal_copy
 from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.models.inner_maximisation import InnerMaximisation, Objective
-from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, TrainingEps
 
 _VALIDATION_START = 18
@@ -39,7 +39,6 @@ class RobustTrainer(ClassifierTrainer):
             and of the second term of a loss that has two.
     """
 
-    @checked
     def __init__(
         self,
         classifier: keras.Model,
@@ -52,6 +51,9 @@ class RobustTrainer(ClassifierTrainer):
         build_batch: BatchBuilder | None = None,
         **kwargs: Any,
     ):
+        check(
+            RobustTrainer.__init__, eps=eps, training_eps=training_eps, average_decay=average_decay
+        )
         super().__init__(classifier, seed=seed, build_batch=build_batch, **kwargs)
         self.eps = eps
         self.training_eps = eps if training_eps is None else training_eps

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses, randomness
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import Repeats, Weight
 
 # One constant per kind of draw, so that no two draws of a step share their numbers.
@@ -58,7 +58,6 @@ class WGANGP(keras.Model):
     Reference: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs".
     """
 
-    @checked
     def __init__(
         self,
         generator: keras.Model,
@@ -69,6 +68,7 @@ class WGANGP(keras.Model):
         seed: int = 0,
         **kwargs: Any,
     ):
+        check(WGANGP.__init__, penalty=penalty, critic_steps=critic_steps)
         super().__init__(**kwargs)
         self.generator = generator
         self.critic = critic

@@ -173,6 +173,15 @@ class Checked:
         return iter(())
 
 
+def check(owner: Any, **values: Any) -> None:
+    """Checks arguments by hand: for an ``__init__``, whose signature Keras looks at.
+
+    Raises:
+        UserError: as :func:`checked`.
+    """
+    refuse(_faults(owner, values))
+
+
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Checks the arguments that have a range in their type before the function is called.
 
@@ -183,7 +192,7 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        refuse(_faults(function, signature.bind(*args, **kwargs).arguments))
+        check(function, **signature.bind(*args, **kwargs).arguments)
         return function(*args, **kwargs)
 
     return call

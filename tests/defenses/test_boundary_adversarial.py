@@ -235,7 +235,7 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: BoundaryPGDTraining(fakes="real"), "fakes is 'real'; choose one of boundary"),
+        (lambda: BoundaryPGDTraining(fakes="real"), "fakes is 'real'; choose boundary"),
         (lambda: BoundaryPGDTraining(fake_ratio=0), "fake_ratio is 0"),
         (lambda: BoundaryPGDTraining(fake_weight=0), "fake_weight is 0"),
         (lambda: BoundaryPGDTraining(refresh_epochs=-1), "refresh_epochs is -1"),
@@ -244,7 +244,7 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
         (lambda: BoundaryTRADES(beta=0), "beta is 0"),
         (
             lambda: BoundaryTRADES(augment="turn"),
-            "augment is 'turn'; choose none or shift or affine or flip or crop-flip",
+            "augment is 'turn'; choose none, shift, affine, flip or crop-flip",
         ),
         (lambda: BoundaryTRADES(schedule="cosine"), "schedule is 'cosine'"),
         (lambda: BoundaryTRADES(final_steps=0), "final_steps is 0"),

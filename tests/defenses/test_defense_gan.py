@@ -265,7 +265,7 @@ def test_digits_survive_a_transferred_attack_and_fall_to_a_white_box(digits, har
     [
         ({"steps": 0}, "steps is 0"),
         ({"restarts": 0}, "restarts is 0"),
-        ({"search_learning_rate": 0.0}, "learning rate is 0"),
+        ({"search_learning_rate": 0.0}, "learning_rate is 0"),
         ({"momentum": 1.0}, "momentum is 1"),
         ({"gan_epochs": 0}, "gan_epochs is 0"),
         ({"generator_width": 0.0}, "generator_width is 0"),
