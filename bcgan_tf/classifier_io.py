@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from bcgan_tf.attacks.checks import look_like_probabilities
 from bcgan_tf.errors import UserError
 from bcgan_tf.keras_file import first_line, read_keras_file
 from bcgan_tf.output_activation import PROBABILITY_ACTIVATIONS, final_activation
@@ -235,7 +236,7 @@ def _check_logits(
         )
     activation, removal = final_activation(model)
     # 1e-3: softmax in bfloat16 or float16 sums to 1 only roughly.
-    by_values = outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < 1e-3
+    by_values = look_like_probabilities(outputs, 1e-3)
     if activation in PROBABILITY_ACTIVATIONS or by_values:
         what = f"ends in {activation}" if activation else "returns rows >= 0 that sum to 1"
         raise UserError(

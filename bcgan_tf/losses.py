@@ -11,6 +11,8 @@ import math
 
 import tensorflow as tf
 
+# A logit this far below the largest stands for a class that is masked out.
+_MASKED = 1e5
 # Keeps the ratio of logit differences finite where all of them are equal.
 _SMALLEST_SCALE = 1e-12
 
@@ -48,6 +50,9 @@ def kl_to_uniform(logits: tf.Tensor) -> tf.Tensor:
     Its gradient with respect to the logits is ``softmax(logits) - 1/K``: bounded, and alive for
     confident samples, where ``KL(softmax(logits) || U)`` has almost none.
 
+    A logit of minus infinity, or more than 1e5 below the largest, masks a class out: ``U`` is
+    uniform over the others, and ``K`` counts these.
+
     Args:
         logits: float ``[B, K]``, ``K >= 2``.
 
@@ -57,8 +62,10 @@ def kl_to_uniform(logits: tf.Tensor) -> tf.Tensor:
     Reference: Lee et al. 2018, "Training Confidence-calibrated Classifiers", eq. 3.
     """
     log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-    classes = log_probabilities.shape[-1]
-    return -math.log(classes) - tf.reduce_mean(log_probabilities, axis=-1)
+    meant = log_probabilities > -_MASKED
+    classes = tf.reduce_sum(tf.cast(meant, tf.float32), axis=-1)
+    total = tf.reduce_sum(tf.where(meant, log_probabilities, 0.0), axis=-1)
+    return -tf.math.log(classes) - total / classes
 
 
 def kl_uniform_top2(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -136,7 +143,11 @@ def kl_divergence(logits: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """
     log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32))
     log_q = tf.nn.log_softmax(tf.cast(other, tf.float32))
-    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), axis=-1)
+    # A class masked out with minus infinity has no part in it, though inf - inf is NaN.
+    meant = tf.math.is_finite(log_p)
+    log_p, log_q = (tf.where(meant, values, 0.0) for values in (log_p, log_q))
+    terms = tf.exp(log_p) * (log_p - log_q)
+    return tf.reduce_sum(tf.where(meant, terms, 0.0), axis=-1)
 
 
 def _source_loss(logits: tf.Tensor, target: float) -> tf.Tensor:

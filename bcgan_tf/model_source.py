@@ -239,7 +239,7 @@ def _check(name: str, model: SourceModel, shape: tuple[int, ...], num_classes: i
     if np.isnan(outputs).any() or np.isposinf(outputs).any():
         raise UserError(f"{name} returns NaN or infinite logits for images in [0, 1]")
     # 1e-3 as in load_classifier: softmax in half precision sums to 1 only roughly.
-    if outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() < 1e-3:
+    if checks.look_like_probabilities(outputs, 1e-3):
         raise UserError(
             f"{name} returns rows >= 0 that sum to 1: probabilities, not logits, which makes "
             "attacks fail silently; return what goes into its softmax"

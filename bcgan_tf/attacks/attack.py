@@ -14,6 +14,7 @@ import tensorflow as tf
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.fields import Checked, Range
 from bcgan_tf.settings.kinds import Batch
@@ -209,8 +210,9 @@ class PreparedAttack:
         self.attack = attack
         self._model = logits_fn
         forward = checks.as_logits_fn(logits_fn)
+        self._forward = forward
         self._predict = Batched(forward, attack.batch_size)
-        self._run = Batched(lambda *batch: attack.run(forward, *batch), attack.batch_size)
+        self._runs: dict[bytes, Batched] = {}
 
     def __call__(
         self,
@@ -230,6 +232,9 @@ class PreparedAttack:
             indices = np.arange(len(images))
         clean_logits = self._predict(images)
         checks.check_logits(clean_logits, labels)
+        if not self._runs:
+            check_digits(clean_logits)
+        run = self._of_classes(masked_classes(clean_logits))
         clean_correct = clean_logits.argmax(-1) == labels
         attacked = clean_correct if only is None else clean_correct & only
         adversarials, success = images.copy(), np.zeros(len(images), bool)
@@ -244,7 +249,7 @@ class PreparedAttack:
                 if progress is not None:
                     progress(base + done, total * attack.rounds)
 
-            candidates = self._run(
+            candidates = run(
                 images[pending],
                 labels[pending],
                 indices[pending].astype(np.int64),
@@ -276,3 +281,17 @@ class PreparedAttack:
             linf=np.abs(change).max(axis=1),
             l2=np.sqrt(np.square(change).sum(axis=1)),
         )
+
+    def _of_classes(self, masked: np.ndarray) -> Batched:
+        """The attack on the model without its masked classes, bool ``[K]``.
+
+        They are no targets, and no scale is taken over them: the attack is that of a model that
+        does not have them.
+        """
+        key = masked.tobytes()
+        if key not in self._runs:
+            logits_fn = without_classes(self._forward, masked)
+            self._runs[key] = Batched(
+                lambda *batch: self.attack.run(logits_fn, *batch), self.attack.batch_size
+            )
+        return self._runs[key]

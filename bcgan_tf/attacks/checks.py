@@ -18,6 +18,7 @@ LogitsFn = Callable[[tf.Tensor], tf.Tensor]
 # torchattacks #136: images that went through a float32 round trip miss the range by 3e-8.
 RANGE_TOLERANCE = 1e-6
 _PROBABILITY_TOLERANCE = 1e-5
+_NO_PROBABILITY = -100.0
 
 
 def as_logits_fn(model: Any) -> LogitsFn:
@@ -123,10 +124,18 @@ def check_model_input(model: Any, images: np.ndarray) -> None:
         raise UserError(f"the model takes images of shape {wanted}, but these are {given}")
 
 
-def look_like_probabilities(outputs: np.ndarray) -> bool:
-    """Whether every row is non-negative and sums to 1 within 1e-5."""
+def look_like_probabilities(
+    outputs: np.ndarray, tolerance: float = _PROBABILITY_TOLERANCE
+) -> bool:
+    """Whether every row is non-negative and sums to 1 within ``tolerance``, masked classes apart.
+
+    A class whose outputs are all below -100, or minus infinity, is one that is masked out.
+    """
+    outputs = outputs[:, ~(outputs < _NO_PROBABILITY).all(axis=0)]
+    if not outputs.size:
+        return False
     sums = outputs.sum(axis=-1, dtype=np.float64)
-    return bool(outputs.min() >= 0 and np.abs(sums - 1).max() <= _PROBABILITY_TOLERANCE)
+    return bool(outputs.min() >= 0 and np.abs(sums - 1).max() <= tolerance)
 
 
 def check_logits(logits: np.ndarray, labels: np.ndarray) -> None:

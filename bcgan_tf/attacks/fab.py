@@ -16,7 +16,13 @@ from bcgan_tf.attacks.box_projection import box_projection
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.linearised_boundary import Hyperplanes, towards_nearest, towards_target
 from bcgan_tf.attacks.objectives import ranked_wrong_class
-from bcgan_tf.attacks.primitives import fooled, margins, outside_loop, per_example
+from bcgan_tf.attacks.primitives import (
+    fooled,
+    margins,
+    outside_loop,
+    per_example,
+    rounding,
+)
 from bcgan_tf.attacks.shrinking import shrinking_loop
 from bcgan_tf.settings.fields import Range
 from bcgan_tf.settings.kinds import AttackEps, Repeats, Share, Steps
@@ -24,8 +30,6 @@ from bcgan_tf.settings.kinds import AttackEps, Repeats, Share, Steps
 # Radius of the random starts of an attack that has no eps of its own.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0}
 _FINAL_STEPS = 3
-# What may be lost of logits in float32, relative to them.
-_ROUNDING = 1e-5
 # How far beyond the boundary that it expects the final search goes, as a share of the rest.
 _BEYOND = 0.1
 
@@ -232,8 +236,8 @@ class FAB(BoundedAttack):
         better = nearer & fooled(logits, state.labels)
         distance = tf.where(better, length, state.distance)
         near_enough = distance <= (-1.0 if self.eps is None else self.eps)
-        rounding = _ROUNDING * tf.abs(tf.gather(logits, state.labels, axis=1, batch_dims=1))
-        arrived = per_example(margins(logits, state.labels) >= -rounding, moved)
+        lost = rounding(logits, state.labels)
+        arrived = per_example(margins(logits, state.labels) >= -lost, moved)
         return state._replace(
             iterates=tf.where(arrived, state.images + self.beta * away, moved),
             found=tf.where(per_example(better, moved), moved, state.found),

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from bcgan_tf.errors import UserError
+
 # What counts as rounding, relative to a logit's distance below the largest.
 _ROUNDING = 1e-4
 # Spacings of float32 at the largest logit, which carries the common offset.
@@ -74,15 +76,24 @@ def without_classes(
     return lambda images: tf.where(tf.constant(masked), -math.inf, logits_fn(images))
 
 
-def lack_digits(logits: np.ndarray) -> bool:
-    """Whether a common offset has left float32 too few digits of what the logits differ by.
+def check_digits(logits: np.ndarray) -> None:
+    """Checks that float32 has digits left for what the logits differ by, beside their offset.
 
     Args:
         logits: float32 ``[N, K]``.
+
+    Raises:
+        UserError: if its spacing at the largest logit is above a twentieth of the median gap.
     """
-    top = np.abs(logits.max(axis=1)).astype(np.float32)
-    gap = _median_gap(logits)
-    return bool(np.median(top) > _MASKED and np.median(np.spacing(top)) > _COARSE * gap)
+    top, gap = logits.max(axis=1).astype(np.float32), _median_gap(logits)
+    spacing = float(np.median(np.spacing(np.abs(top))))
+    if np.median(np.abs(top)) > _MASKED and spacing > _COARSE * gap:
+        raise UserError(
+            f"the logits lie around {np.median(top):.3g}, where float32 numbers are {spacing:.2g} "
+            f"apart, and the two largest differ by {gap:.2g}: nothing can be measured of their "
+            "differences; subtract the common offset within the model, as from the biases of its "
+            "last layer"
+        )
 
 
 def _median_gap(logits: np.ndarray) -> float:

@@ -12,8 +12,11 @@ from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
 
 # The graph that is attacked and the graph that is re-run may fuse operations differently. A
-# candidate counts as found only if it would survive that rounding, relative to its logits.
-_ROUNDING = 1e-5
+# candidate counts as found only if it would survive that rounding: relative to what the logits
+# differ by, and one spacing of float32, which a common offset may make the larger of the two.
+_ROUNDING, _SPACING = 1e-5, 2.0**-23
+# How far below the largest a logit may lie to be looked at, where the logits are small themselves.
+_NEAR = 1e3
 
 
 def margins(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -24,10 +27,23 @@ def margins(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 def fooled(logits: tf.Tensor, labels: tf.Tensor, *, confidence: float = 0.0) -> tf.Tensor:
     """bool ``[B]``: wrong by more than ``confidence`` and more than float32 rounding."""
+    return margins(logits, labels) - confidence > rounding(logits, labels)
+
+
+def rounding(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """What float32 may have rounded away of a margin, ``[B]``, in units of the logits.
+
+    Relative to the two logits, or to how far the others lie below them, where that is less: not to
+    a common offset. Those that lie below them by more than they are themselves, and by more than
+    1,000, do not count: they stand for classes that are masked out.
+    """
     true = tf.gather(logits, labels, axis=1, batch_dims=1)
-    wrong = _largest_wrong(logits, labels)
-    scale = tf.maximum(tf.abs(true), tf.abs(wrong))
-    return wrong - true - confidence > _ROUNDING * scale
+    pair = tf.stack([true, _largest_wrong(logits, labels)])
+    size = tf.reduce_max(tf.abs(tf.where(tf.math.is_finite(pair), pair, 0.0)), axis=0)
+    below = tf.reduce_max(pair, axis=0)[:, None] - logits
+    near = below <= tf.maximum(size, _NEAR)[:, None]
+    spread = tf.reduce_max(tf.where(near, below, 0.0), axis=1)
+    return _ROUNDING * tf.minimum(spread, size) + _SPACING * size
 
 
 def _largest_wrong(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Progress
 from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.directions import ORDERS
 from bcgan_tf.evaluation.gradient_health import usable, with_finite_gradient
@@ -199,9 +200,11 @@ def minimum_perturbation(
     predict = Batched(checks.as_logits_fn(model), batch_size)
     logits = predict(images)
     checks.check_logits(logits, labels)
+    check_digits(logits)
     attacked, _ = usable(model, images[:1], labels[:1])
     # The rest of the images may have gradients that the first one does not warn of.
     logits_fn = with_finite_gradient(checks.as_logits_fn(attacked))
+    logits_fn = without_classes(logits_fn, masked_classes(logits))
     correct = logits.argmax(-1) == labels
     readings = [_clean(images, correct)] * 3
 

@@ -12,6 +12,8 @@ from bcgan_tf.models.classifier_trainer import ClassifierTrainer
 from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import Temperature
 
+_LOWEST = -1e30
+
 
 class DistillationTrainer(ClassifierTrainer):
     """Cross entropy on ``logits / T``, against labels or against ``softmax(teacher(x) / T)``.
@@ -51,7 +53,8 @@ class DistillationTrainer(ClassifierTrainer):
             soft = tf.one_hot(labels, self.classifier.output_shape[-1])
         with tf.GradientTape() as tape:
             logits = self.classifier(images, training=True)
-            scaled = tf.cast(logits, tf.float32) / self.temperature
+            # Of a class masked out with minus infinity the loss would be 0 * inf.
+            scaled = tf.maximum(tf.cast(logits, tf.float32) / self.temperature, _LOWEST)
             per_example = tf.nn.softmax_cross_entropy_with_logits(soft, scaled)
             objective = losses.average(per_example)
         variables = self.classifier.trainable_variables
