@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +14,10 @@ import tensorflow as tf
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.errors import UserError
-from bcgan_tf.interval_bounds import Box, last_layer_box, require_bounds
+from bcgan_tf.interval_bounds import Box, RoundedBox, last_layer_box, require_bounds
 
-# A margin counts as proved only beyond what float32 may have rounded away, relative to the logits.
-_ROUNDING = 1e-5
+# What float32 may add to a pixel that was moved by eps.
+_PIXEL_ROUNDING = 2.0**-23
 
 
 def worst_margins(
@@ -43,7 +44,7 @@ def worst_margins(
     Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
     Verifiably Robust Models", section 3 ("elision of the last layer").
     """
-    return _margins(model, lower, upper, labels)[0]
+    return _margins(model, Box(lower, upper), labels)
 
 
 def certified(
@@ -59,7 +60,9 @@ def certified(
         batch_size: bounds the memory; changes nothing else.
 
     Returns:
-        bool ``[N]``. False means only that these bounds prove nothing.
+        bool ``[N]``: the float32 network is right on the image, and its bounds, rounding included
+        (:class:`bcgan_tf.interval_bounds.RoundedBox`), prove it right within eps. False means only
+        that they prove nothing.
 
     Raises:
         UserError: a layer cannot be bounded, eps is negative, the images are not float32 in
@@ -107,31 +110,38 @@ def is_certified(
     model: keras.Model, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor
 ) -> tf.Tensor:
     """The same on tensors, bool ``[B]``, inside a graph."""
-    lower, upper = tf.maximum(images - eps, 0.0), tf.minimum(images + eps, 1.0)
-    margins, scale = _margins(model, lower, upper, labels)
+    reach = eps + _PIXEL_ROUNDING
+    lower, upper = tf.maximum(images - reach, 0.0), tf.minimum(images + reach, 1.0)
+    margins = _margins(model, RoundedBox(lower, upper), labels)
     own = tf.one_hot(labels, tf.shape(margins)[1], on_value=True, off_value=False)
-    worst = tf.reduce_max(tf.where(own, -float("inf"), margins), axis=1)
-    return worst < -_ROUNDING * scale
+    right = tf.argmax(model(images, training=False), 1, output_type=tf.int64)
+    # Not by the largest: a margin that is NaN proves nothing.
+    proved = tf.reduce_all(own | (margins < 0.0), axis=1)
+    return proved & tf.equal(right, tf.cast(labels, tf.int64))
 
 
-def _margins(
-    model: keras.Model, lower: tf.Tensor, upper: tf.Tensor, labels: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The margins, and the size ``[B]`` of what they are differences of."""
-    box, last = last_layer_box(model, Box(lower, upper))
+def _margins(model: keras.Model, box: Box, labels: tf.Tensor) -> tf.Tensor:
+    box, last = last_layer_box(model, box)
     if last is None:
         own = tf.gather(box.lower, labels, axis=1, batch_dims=1)[:, None]
         is_label = tf.one_hot(labels, tf.shape(box.upper)[1], on_value=True, off_value=False)
-        sizes = tf.maximum(tf.abs(box.lower), tf.abs(box.upper))
-        return tf.where(is_label, 0.0, box.upper - own), tf.reduce_max(sizes, axis=1)
-    kernel = tf.transpose(tf.convert_to_tensor(last.kernel))
-    differences = kernel[None] - tf.gather(kernel, labels)[:, None]  # [B, K, D]
-    centre, radius = (box.lower + box.upper) / 2.0, (box.upper - box.lower) / 2.0
-    margins = tf.einsum("bkd,bd->bk", differences, centre)
-    margins += tf.einsum("bkd,bd->bk", tf.abs(differences), radius)
-    if last.use_bias:
-        bias = tf.convert_to_tensor(last.bias)
-        margins += bias[None] - tf.gather(bias, labels)[:, None]
-    largest = tf.maximum(tf.abs(box.lower), tf.abs(box.upper))
-    sizes = tf.einsum("bkd,bd->bk", tf.abs(differences), largest)
-    return margins, tf.reduce_max(sizes, axis=1)
+        return tf.where(is_label, 0.0, box.upper - own)
+    kernel = tf.transpose(tf.cast(last.kernel, box.dtype))
+    bias = tf.cast(last.bias, box.dtype) if last.use_bias else tf.zeros(len(kernel), box.dtype)
+    # Classes that are masked out: no sizes are taken of them.
+    masked = bias == -math.inf
+    bias = tf.where(masked, tf.zeros_like(bias), bias)
+
+    def size(points: tf.Tensor) -> tf.Tensor:
+        """Of both logits: each is rounded by itself."""
+        sizes = tf.matmul(points, tf.abs(kernel), transpose_b=True) + tf.abs(bias)
+        return sizes + tf.gather(sizes, labels, axis=1, batch_dims=1)[:, None]
+
+    margins = box.affine(
+        lambda points, factors: tf.einsum("bkd,bd->bk", factors, points),
+        kernel[None] - tf.gather(kernel, labels)[:, None],  # [B, K, D]
+        bias[None] - tf.gather(bias, labels)[:, None],
+        terms=int(kernel.shape[1]) + 2,
+        size=size,
+    ).upper
+    return tf.where(masked, -math.inf, margins)

@@ -1,17 +1,20 @@
 """Interval bounds: what a network can answer when every pixel may move within its own interval.
 
 Each layer turns a box around its inputs into a box around its outputs (interval arithmetic). The
-bounds hold for every point of the box, up to the rounding of float32, and grow looser with depth.
+bounds hold for every point of the box and grow looser with depth. A :class:`Box` leaves rounding
+out of account, which training can; a :class:`RoundedBox` holds what the network answers in float32.
 
 Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
-Verifiably Robust Models", section 3.
+Verifiably Robust Models", section 3; for the rounding, Higham 2002, "Accuracy and Stability of
+Numerical Algorithms", section 3.1.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import keras
 import tensorflow as tf
@@ -19,28 +22,104 @@ import tensorflow as tf
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.layers import ResumableDropout
 
+# The largest relative error of one operation in float32, and the largest number it may flush to 0.
+_UNIT, _TINY = 2.0**-24, 2.0**-126
+# Roundings of what is no sum of many terms: generous, since kernels differ.
+_FEW = 16
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Box:
-    """All points between two tensors of one shape, ``lower <= upper``."""
+    """All points between two float32 tensors of one shape, ``lower <= upper``."""
 
     lower: tf.Tensor
     upper: tf.Tensor
 
-    def affine(self, linear: Callable[[Any], Any], size: Callable[[Any], Any]) -> Box:
+    # In which bounds are computed.
+    dtype: ClassVar[str] = "float32"
+
+    def affine(
+        self,
+        apply: Callable[[Any, Any], Any],
+        factors: Any,
+        constant: Any,
+        *,
+        terms: int,
+        size: Callable[[Any], Any] | None = None,
+    ) -> Self:
         """Bounds of an affine map.
 
         Args:
-            linear: the map.
-            size: the map without its constant, its factors replaced by their absolute values.
+            apply: a bilinear function of the points and the factors.
+            factors: in ``dtype``.
+            constant: in ``dtype``, what is added to it.
+            terms: how often a result is rounded on its way, such as the terms of its sum.
+            size: what magnitudes of the points are added up to, the constant's included; None:
+                ``apply`` with the magnitudes of all.
         """
-        centre = linear((self.lower + self.upper) / 2.0)
-        radius = size((self.upper - self.lower) / 2.0)
-        return Box(centre - radius, centre + radius)
+        lower, upper = (tf.cast(side, self.dtype) for side in (self.lower, self.upper))
+        centre = apply((lower + upper) / 2.0, factors) + constant
+        radius = apply((upper - lower) / 2.0, tf.abs(factors))
+        if size is None:
 
-    def rising(self, function: Callable[[Any], Any]) -> Box:
-        """Bounds of a function that falls nowhere."""
-        return Box(function(self.lower), function(self.upper))
+            def size(points: Any) -> Any:
+                return apply(points, tf.abs(factors)) + tf.abs(constant)
+
+        return self._around(centre, radius, terms, lambda: size(_largest(lower, upper)))
+
+    def rising(self, function: Callable[[Any], Any], *others: Box) -> Self:
+        """Bounds of a function that falls nowhere, of this box or of a list of several."""
+        boxes = (self, *others)
+        ends = ([box.lower for box in boxes], [box.upper for box in boxes])
+        lower, upper = (function(end if others else end[0]) for end in ends)
+        return type(self)(lower, upper)
+
+    def rounded(self, terms: int, size: Callable[[Any], Any]) -> Self:
+        """These bounds of something computed in float32, and what its rounding adds to them.
+
+        Args:
+            terms: how often a result is rounded on its way.
+            size: magnitudes of the bounds to magnitudes of what is rounded.
+        """
+        del terms, size
+        return self
+
+    def _around(self, centre: Any, radius: Any, terms: int, size: Callable[[], Any]) -> Self:
+        del terms, size
+        return type(self)(centre - radius, centre + radius)
+
+
+class RoundedBox(Box):
+    """A box of all that a network may compute in float32, whatever the order of its sums.
+
+    Bounds are computed in float64, and widened by what the network's own float32 may have rounded
+    away: ``n u / (1 - n u)`` times the sum of the magnitudes, for ``n`` roundings of at most ``u``.
+    Rounded to float32 in the end they still hold, since what they bound are float32 numbers.
+
+    It is meant for full float32 and for sums that are computed as such: not for TensorFloat-32, nor
+    for transforms such as Winograd's.
+    """
+
+    dtype: ClassVar[str] = "float64"
+
+    def rounded(self, terms: int, size: Callable[[Any], Any]) -> Self:
+        lower, upper = (tf.cast(side, self.dtype) for side in (self.lower, self.upper))
+        centre, radius = (lower + upper) / 2.0, (upper - lower) / 2.0
+        # Twice: the bounds were computed in float32 as well.
+        return self._around(centre, radius, 2 * terms, lambda: size(_largest(lower, upper)))
+
+    def _around(self, centre: Any, radius: Any, terms: int, size: Callable[[], Any]) -> Self:
+        error = terms * _UNIT
+        share = error / (1.0 - error) if error < 0.5 else math.inf
+        radius += share * size() + terms * _TINY
+        lower, upper = (tf.cast(side, tf.float32) for side in (centre - radius, centre + radius))
+        # Of what overflows nothing is known.
+        lower = tf.where(tf.math.is_nan(lower), -math.inf, lower)
+        return type(self)(lower, tf.where(tf.math.is_nan(upper), math.inf, upper))
+
+
+def _largest(lower: Any, upper: Any) -> Any:
+    return tf.maximum(tf.abs(lower), tf.abs(upper))
 
 
 def output_box(model: keras.Model, box: Box) -> Box:
@@ -138,26 +217,33 @@ def _through(operation: Any, inputs: list[Box]) -> Box:
 
 
 def _activated(layer: Any, box: Box) -> Box:
+    if layer.activation in _EXACT_FUNCTIONS:
+        return box.rising(layer.activation)
     if layer.activation not in _RISING_FUNCTIONS:
         raise _unbounded(layer, "has an activation that is not known to rise")
-    return box.rising(layer.activation)
+    return _smooth(layer.activation, box)
+
+
+def _smooth(function: Callable[[Any], Any], box: Box, scale: float = 1.0) -> Box:
+    """A rising function by way of others, such as the exponential, of values up to ``scale``."""
+    return box.rising(function).rounded(_FEW, lambda size: tf.maximum(size, scale))
+
+
+def _weights(layer: Any, box: Box) -> tuple[Any, Any]:
+    bias = tf.cast(layer.bias, box.dtype) if layer.use_bias else tf.zeros([], box.dtype)
+    return tf.cast(layer.kernel, box.dtype), bias
 
 
 def _dense(layer: Any, inputs: list[Box]) -> Box:
-    kernel = tf.convert_to_tensor(layer.kernel)
-    bias = tf.convert_to_tensor(layer.bias) if layer.use_bias else 0.0
-    box = inputs[0].affine(
-        lambda x: keras.ops.matmul(x, kernel) + bias,
-        lambda x: keras.ops.matmul(x, tf.abs(kernel)),
-    )
-    return _activated(layer, box)
+    kernel, bias = _weights(layer, inputs[0])
+    terms = int(kernel.shape[0]) + 2
+    return _activated(layer, inputs[0].affine(keras.ops.matmul, kernel, bias, terms=terms))
 
 
 def _convolution(layer: Any, inputs: list[Box]) -> Box:
-    kernel = tf.convert_to_tensor(layer.kernel)
     if layer.data_format != "channels_last":
         raise _unbounded(layer, "has its channels first")
-    bias = tf.convert_to_tensor(layer.bias) if layer.use_bias else 0.0
+    kernel, bias = _weights(layer, inputs[0])
 
     def convolved(x: Any, factors: Any) -> Any:
         return keras.ops.conv(
@@ -169,28 +255,47 @@ def _convolution(layer: Any, inputs: list[Box]) -> Box:
             data_format=layer.data_format,
         )
 
-    box = inputs[0].affine(
-        lambda x: convolved(x, kernel) + bias, lambda x: convolved(x, tf.abs(kernel))
+    terms = math.prod(kernel.shape[:-1]) + 2
+    return _activated(layer, inputs[0].affine(convolved, kernel, bias, terms=terms))
+
+
+def _pixelwise(box: Box, factors: Any, constant: Any, size_of_constant: Any) -> Box:
+    return box.affine(
+        lambda x, factors: x * factors,
+        factors,
+        constant,
+        terms=_FEW,
+        size=lambda x: x * tf.abs(factors) + size_of_constant,
     )
-    return _activated(layer, box)
 
 
 def _rescaling(layer: Any, inputs: list[Box]) -> Box:
-    scale = tf.convert_to_tensor(layer.scale, tf.float32)
-    offset = tf.convert_to_tensor(layer.offset, tf.float32)
-    return inputs[0].affine(lambda x: x * scale + offset, lambda x: x * tf.abs(scale))
+    # As the layer has them: in float32.
+    scale, offset = (
+        tf.cast(tf.convert_to_tensor(value, tf.float32), inputs[0].dtype)
+        for value in (layer.scale, layer.offset)
+    )
+    return _pixelwise(inputs[0], scale, offset, tf.abs(offset))
+
+
+def _normalization(layer: Any, inputs: list[Box]) -> Box:
+    mean, variance = (tf.cast(value, inputs[0].dtype) for value in (layer.mean, layer.variance))
+    deviation = tf.maximum(tf.sqrt(variance), keras.config.epsilon())
+    if layer.invert:
+        return _pixelwise(inputs[0], deviation, mean, tf.abs(mean))
+    return _pixelwise(inputs[0], 1.0 / deviation, -mean / deviation, tf.abs(mean) / deviation)
 
 
 def _batch_normalization(layer: Any, inputs: list[Box]) -> Box:
     if layer.axis not in (-1, len(inputs[0].lower.shape) - 1):
         raise _unbounded(layer, "does not normalise the last axis")
-    scale = tf.math.rsqrt(tf.convert_to_tensor(layer.moving_variance) + layer.epsilon)
+    dtype = inputs[0].dtype
+    scale = tf.math.rsqrt(tf.cast(layer.moving_variance, dtype) + layer.epsilon)
     if layer.scale:
-        scale = scale * tf.convert_to_tensor(layer.gamma)
-    offset = -tf.convert_to_tensor(layer.moving_mean) * scale
-    if layer.center:
-        offset = offset + tf.convert_to_tensor(layer.beta)
-    return inputs[0].affine(lambda x: x * scale + offset, lambda x: x * tf.abs(scale))
+        scale *= tf.cast(layer.gamma, dtype)
+    shift = tf.cast(layer.moving_mean, dtype) * scale
+    beta = tf.cast(layer.beta, dtype) if layer.center else tf.zeros([], dtype)
+    return _pixelwise(inputs[0], scale, beta - shift, tf.abs(beta) + tf.abs(shift))
 
 
 def _identity(layer: Any, inputs: list[Box]) -> Box:
@@ -199,21 +304,37 @@ def _identity(layer: Any, inputs: list[Box]) -> Box:
 
 
 def _rising(layer: Any, inputs: list[Box]) -> Box:
-    if len(inputs) == 1:
-        return inputs[0].rising(layer)
-    return Box(layer([box.lower for box in inputs]), layer([box.upper for box in inputs]))
+    return inputs[0].rising(layer, *inputs[1:])
+
+
+def _averaged(layer: Any, inputs: list[Box]) -> Box:
+    """Sums and means of values, or of those of several boxes."""
+    if len(inputs) > 1:
+        terms = len(inputs) + 1
+    else:
+        sides = inputs[0].lower.shape
+        channels_last = getattr(layer, "data_format", "") == "channels_last"
+        pool = getattr(layer, "pool_size", sides[1:-1] if channels_last else sides[2:])
+        terms = math.prod(pool) + 1
+    sizes = [tf.cast(_largest(box.lower, box.upper), tf.float32) for box in inputs]
+    size = layer(sizes if len(inputs) > 1 else sizes[0])
+    return _rising(layer, inputs).rounded(terms, lambda _: tf.cast(size, inputs[0].dtype))
 
 
 def _resizing(layer: Any, inputs: list[Box]) -> Box:
-    if layer.interpolation not in ("nearest", "bilinear"):
-        raise _unbounded(layer, f"interpolates {layer.interpolation}, with negative weights")
-    return _rising(layer, inputs)
+    interpolation = getattr(layer, "interpolation", "bilinear")
+    if interpolation not in ("nearest", "bilinear"):
+        raise _unbounded(layer, f"interpolates {interpolation}, with negative weights")
+    largest = tf.reduce_max(_largest(inputs[0].lower, inputs[0].upper), axis=[1, 2], keepdims=True)
+    return _rising(layer, inputs).rounded(
+        _FEW, lambda size: size + tf.cast(largest, inputs[0].dtype)
+    )
 
 
 def _exponential_linear(layer: Any, inputs: list[Box]) -> Box:
     if layer.alpha < 0:
         raise _unbounded(layer, "falls below zero")
-    return _rising(layer, inputs)
+    return _smooth(layer, inputs[0], max(float(layer.alpha), 1.0))
 
 
 def _rectified(layer: Any, inputs: list[Box]) -> Box:
@@ -233,22 +354,27 @@ LAYERS: dict[type, _Rule] = {
     keras.layers.ReLU: _rectified,
     keras.layers.ELU: _exponential_linear,
     keras.layers.Resizing: _resizing,
+    keras.layers.CenterCrop: _resizing,  # where the image is smaller
+    keras.layers.Normalization: _normalization,
+    **dict.fromkeys(
+        (
+            keras.layers.AveragePooling2D,
+            keras.layers.GlobalAveragePooling2D,
+            keras.layers.Add,
+            keras.layers.Average,
+        ),
+        _averaged,
+    ),
     **dict.fromkeys(
         (
             keras.layers.LeakyReLU,
-            keras.layers.Normalization,  # by a standard deviation, which is positive
             keras.layers.Flatten,
             keras.layers.Reshape,
             keras.layers.Permute,
             keras.layers.ZeroPadding2D,
             keras.layers.Cropping2D,
-            keras.layers.CenterCrop,
             keras.layers.MaxPooling2D,
-            keras.layers.AveragePooling2D,
             keras.layers.GlobalMaxPooling2D,
-            keras.layers.GlobalAveragePooling2D,
-            keras.layers.Add,
-            keras.layers.Average,
             keras.layers.Maximum,
             keras.layers.Minimum,
             keras.layers.Concatenate,
@@ -277,11 +403,14 @@ LAYERS: dict[type, _Rule] = {
         _identity,
     ),
 }
-_RISING_FUNCTIONS = (
+# Rounded alike, and so rising, at every step in float32 as well.
+_EXACT_FUNCTIONS = (
     keras.activations.linear,
     keras.activations.relu,
     keras.activations.relu6,
     keras.activations.leaky_relu,
+)
+_RISING_FUNCTIONS = (
     keras.activations.elu,
     keras.activations.selu,
     keras.activations.celu,

@@ -10,8 +10,9 @@ import tensorflow as tf
 from bcgan_tf import certification as module
 from bcgan_tf.attacks import PGD
 from bcgan_tf.certification import certified, certified_accuracy, worst_margins
+from bcgan_tf.cloning import copy_in
 from bcgan_tf.errors import UserError
-from bcgan_tf.interval_bounds import Box, output_box
+from bcgan_tf.interval_bounds import Box, RoundedBox, output_box
 from bcgan_tf.networks.classifiers import small_cnn
 
 RNG = np.random.default_rng(1)
@@ -173,3 +174,123 @@ def test_bounds_are_in_full_float32(linear, monkeypatch):
     certified(linear[0], linear[1], linear[2], 0.1)
     assert seen and not any(seen)
     assert switch.tensor_float_32_execution_enabled() == before
+
+
+def _network(*layers, shape=(8,)):
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def _dense(units, seed, *args, **kwargs):
+    start = keras.initializers.HeNormal(seed)
+    return keras.layers.Dense(units, *args, kernel_initializer=start, **kwargs)
+
+
+def _shifted(offset):
+    """A common offset of all logits, beside which float32 loses what they differ by."""
+    model = _network(_dense(16, 0, "relu"), _dense(4, 1))
+    model.layers[-1].bias.assign(tf.fill([4], np.float32(offset)))
+    return model
+
+
+def _there_and_back(offset, factor=1.0):
+    """Pixels, as much of them as float32 keeps beside an offset that is taken away again."""
+    there = keras.layers.Rescaling(factor, offset)
+    back = keras.layers.Rescaling(1.0 / factor, -offset / factor)
+    return _network(there, back, _dense(16, 0, "relu"), _dense(4, 1))
+
+
+def _normalized(mean):
+    """The same by the statistics of batch normalization, and of a normalization in front."""
+    model = _network(
+        keras.layers.Normalization(mean=-mean, variance=1.0),
+        keras.layers.BatchNormalization(epsilon=0.0),
+        _dense(16, 0, "elu"),
+        _dense(4, 1),
+    )
+    model.layers[1].moving_mean.assign(tf.fill([8], np.float32(mean)))
+    return model
+
+
+def _cancelling(size):
+    """Two halves of the hidden units that take each other away but for a millionth."""
+    model = _network(_dense(32, 0, "relu"), _dense(4, 1))
+    first, last = model.layers
+    kernel, bias = first.get_weights()
+    kernel[:, 16:] = kernel[:, :16]
+    first.set_weights([size * kernel, bias])
+    kernel, bias = last.get_weights()
+    kernel[16:] = np.random.default_rng(3).normal(1.0, 1e-6, (16, 4)) * -kernel[:16]
+    last.set_weights([kernel, bias])
+    return model
+
+
+ROUNDING_NETWORKS = {
+    "offset 1e8": lambda: _shifted(1e8),
+    "offset 1e6": lambda: _shifted(1e6),
+    "there and back by 1e6": lambda: _there_and_back(1e6),
+    "there and back by 1e7, times 3": lambda: _there_and_back(1e7, 3.0),
+    "normalized by 1e6": lambda: _normalized(1e6),
+    "cancelling": lambda: _cancelling(1e4),
+}
+
+
+def _random_images(model, count=60):
+    """Images with the labels of the network in float64: it is not always right in float32."""
+    images = np.random.default_rng(5).uniform(0, 1, (count, 8)).astype(np.float32)
+    exact = copy_in(model, "float64")(images.astype(np.float64)).numpy()
+    return images, exact.argmax(1)
+
+
+@pytest.mark.parametrize("name", ROUNDING_NETWORKS)
+def test_what_float32_answers_wrongly_is_never_certified(name):
+    """Corners and points of the ball, run in float32, each alone in its effect on rounding."""
+    model = ROUNDING_NETWORKS[name]()
+    images, labels = _random_images(model)
+    draws = np.random.default_rng(6).uniform(-1, 1, (400, 1, 8)).astype(np.float32)
+    draws[200:] = np.sign(draws[200:])
+    for eps in (0.0, 1e-2):
+        proved = certified(model, images, labels, eps)
+        points = np.clip(images + np.float32(eps) * draws, 0, 1).reshape(-1, 8)
+        right = (model(points).numpy().argmax(1).reshape(400, -1) == labels).all(0)
+        right &= model(images).numpy().argmax(1) == labels
+        assert not (proved & ~right).any()
+
+
+def test_certified_accuracy_is_at_most_clean_accuracy_beside_a_common_offset():
+    model = _shifted(1e8)
+    images, labels = _random_images(model)
+    clean = model(images).numpy().argmax(1) == labels
+    assert 0 < clean.mean() < 1
+    assert (certified(model, images, labels, 0.0) <= clean).all()
+    # Without the offset all are right, and all are proved.
+    model.layers[-1].bias.assign(tf.zeros(4))
+    assert certified(model, images, labels, 0.0).all()
+
+
+@pytest.mark.parametrize("mask", [-1e9, -np.inf])
+def test_a_masked_class_changes_no_certificate(mask):
+    model, wider = (
+        _network(_dense(16, 0, "relu"), _dense(4, 1)),
+        _network(_dense(16, 0, "relu"), _dense(5, 1)),
+    )
+    images, labels = _random_images(model)
+    (kernel, bias), hidden = model.layers[-1].get_weights(), model.layers[0].get_weights()
+    wider.layers[0].set_weights(hidden)
+    wider.layers[1].set_weights([np.pad(kernel, [(0, 0), (0, 1)]), np.append(bias, mask)])
+    for eps in (0.003, 0.02):
+        found = certified(wider, images, labels, eps)
+        np.testing.assert_array_equal(found, certified(model, images, labels, eps))
+        assert 0 < found.sum() < 60
+
+
+def test_rounding_costs_ordinary_networks_next_to_nothing():
+    """The bounds with and without it agree to a thousandth of the width of the box."""
+    model = small_cnn((6, 6, 1), 4, seed=3)
+    images = RNG.uniform(0.2, 0.8, (8, 6, 6, 1)).astype(np.float32)
+    low, high = tf.constant(images - 0.01), tf.constant(images + 0.01)
+    plain, rounded = output_box(model, Box(low, high)), output_box(model, RoundedBox(low, high))
+    slack = 1e-3 * (plain.upper - plain.lower).numpy().min()
+    for side in ("lower", "upper"):
+        np.testing.assert_allclose(getattr(rounded, side), getattr(plain, side), atol=slack)
+    assert (rounded.lower.numpy() < plain.lower.numpy()).all()
+    assert (rounded.upper.numpy() > plain.upper.numpy()).all()

@@ -124,9 +124,7 @@ def check_model_input(model: Any, images: np.ndarray) -> None:
         raise UserError(f"the model takes images of shape {wanted}, but these are {given}")
 
 
-def look_like_probabilities(
-    outputs: np.ndarray, tolerance: float = _PROBABILITY_TOLERANCE
-) -> bool:
+def look_like_probabilities(outputs: np.ndarray, tolerance: float = _PROBABILITY_TOLERANCE) -> bool:
     """Whether every row is non-negative and sums to 1 within ``tolerance``, masked classes apart.
 
     A class whose outputs are all below -100, or minus infinity, is one that is masked out.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bcgan_tf.attacks import APGD, FAB, FGSM, PGD, CarliniWagnerL2, Square
 from bcgan_tf.attacks.expectation import differing_answers
 from bcgan_tf.attacks.logits import check_digits, logits_differ, masked_classes
 from bcgan_tf.errors import UserError
@@ -55,7 +56,9 @@ def test_the_masked_classes_are_those_and_no_others(mask):
 def test_an_offset_that_leaves_float32_no_digits_is_refused():
     for logits in (_drawn(), _drawn() + np.float32(1e5), _drawn(scale=1e6)):
         check_digits(logits)
-    with pytest.raises(UserError, match=r"the logits lie around 1e\+08.*subtract the common offset"):
+    with pytest.raises(
+        UserError, match=r"the logits lie around 1e\+08.*subtract the common offset"
+    ):
         check_digits(_drawn() + np.float32(1e8))
 
 
@@ -72,3 +75,64 @@ def test_a_draw_is_seen_beside_a_masked_class(mask):
 
     assert differing_answers(model, images) == 1.0
     assert differing_answers(lambda x: model(x, drawn=False), images) == 0.0
+
+
+class _Masked:
+    """A small network of ``real`` classes, among others that are masked out, and an offset."""
+
+    def __init__(self, real: int, masks: tuple[float, ...] = (), offset: float = 0.0) -> None:
+        draws = np.random.default_rng(real)
+        self.hidden = draws.normal(0, 1, (12, 16))
+        self.output = draws.normal(0, 1, (16, real))
+        self.masks = np.float32(masks)
+        self.offset = np.float32(offset)
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(tf.cast(images, tf.float64), [tf.shape(images)[0], 12])
+        logits = tf.cast(tf.tanh((flat - 0.5) @ self.hidden) @ self.output, tf.float32)
+        masked = tf.zeros_like(logits[:, :1]) + self.masks
+        return tf.concat([logits, masked], 1) + self.offset
+
+
+def _images(model: _Masked, count: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    images = np.random.default_rng(4).uniform(0.3, 0.7, (count, 4, 3, 1)).astype(np.float32)
+    return images, model(tf.constant(images)).numpy().argmax(1)
+
+
+ATTACKS = {
+    "FGSM": FGSM(0.05),
+    "PGD": PGD(0.05, steps=5),
+    "APGD-CE": APGD(0.05, steps=10),
+    "APGD-DLR": APGD(0.05, loss="dlr", steps=10),
+    "APGD-T": APGD(0.05, loss="dlr", targeted=True, steps=5),
+    "CW": CarliniWagnerL2(steps=20, binary_search_steps=3, learning_rate=0.1, initial_const=1.0),
+    "FAB": FAB(0.05, targeted=False, steps=5),
+    "FAB-T": FAB(None, norm="l2", steps=5),
+    "Square": Square(0.05, queries=50),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("real", [2, 3])
+def test_an_attack_takes_masked_classes_for_none(name, real):
+    """Its examples are those of the network that does not have them."""
+    plain = _Masked(real)
+    images, labels = _images(plain)
+    expected = ATTACKS[name](plain, images, labels)
+    lowest = float(np.finfo(np.float32).min)
+    found = ATTACKS[name](_Masked(real, (-1e4, -1e9, lowest, -np.inf)), images, labels)
+    np.testing.assert_array_equal(found.success, expected.success)
+    np.testing.assert_allclose(found.adversarials, expected.adversarials, atol=1e-5)
+    assert expected.success.any()
+
+
+@pytest.mark.parametrize("offset", [1e5, 1e6])
+def test_carlini_wagner_and_fab_find_the_same_distance_beside_a_common_offset(offset):
+    plain = _Masked(3)
+    images, labels = _images(plain)
+    for attack, most in ((CarliniWagnerL2(steps=100, learning_rate=0.05), 1.0), (FAB(None), 1.0)):
+        expected = attack(plain, images, labels)
+        found = attack(_Masked(3, offset=offset), images, labels)
+        print(
+            attack.name, offset, found.success, found.l2 / expected.l2, found.linf / expected.linf
+        )
