@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -328,3 +329,39 @@ def test_the_average_is_over_the_global_batch(two_replicas):
 
     assert on_replicas(losses.average) == 3.0
     assert on_replicas(tf.reduce_mean) == 6.0  # what the one reduction is there to prevent
+
+
+@pytest.mark.parametrize("mask", [-1e9, np.finfo(np.float32).min, -np.inf])
+def test_masked_classes_and_a_common_offset_change_no_loss(mask):
+    """Each loss, and its gradient, is that of the classes that are there."""
+    draws = np.random.default_rng(7)
+    plain, other = (draws.normal(0, 3, (6, 3)).astype(np.float32) for _ in range(2))
+    labels, targets = np.array([0, 1, 2, 0, 1, 2]), np.array([1, 2, 0, 2, 0, 1])
+
+    def taken(loss, *logits, wide):
+        logits = [tf.constant(one) for one in logits]
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            given = logits
+            if wide:
+                pads = [[0, 0], [0, 2]]
+                given = [tf.pad(one + 64.0, pads, constant_values=mask) for one in logits]
+            values = loss(*given)
+        return [values, *tape.gradient(values, logits)]
+
+    for loss, logits in (
+        (lambda z: losses.cross_entropy(labels, z), [plain]),
+        (losses.kl_to_uniform, [plain]),
+        (lambda z: losses.kl_uniform_top2(z, labels), [plain]),
+        (lambda z: losses.absolute_margin(z, labels), [plain]),
+        (losses.top_two_margin, [plain]),
+        (losses.kl_divergence, [plain, other]),
+        (lambda z: losses.dlr(labels, z), [plain]),
+    ):
+        expected, found = (taken(loss, *logits, wide=wide) for wide in (False, True))
+        for one, two in zip(expected, found, strict=True):
+            np.testing.assert_allclose(two, one, atol=2e-5)
+    if mask == -np.inf:  # attacks give a class that is masked out with a finite number this one
+        few = functools.partial(losses.targeted_dlr, labels, targets)
+        for one, two in zip(*(taken(few, plain, wide=w) for w in (False, True)), strict=True):
+            np.testing.assert_allclose(two, one, atol=2e-5)

@@ -22,7 +22,7 @@ _SPACINGS = 4
 # the median gap between the two largest: no real class, at whatever scale, lies there.
 _MASKED, _MASKED_GAPS = 1e3, 100.0
 # The largest spacing of float32, as a share of the median gap, at which the logits can be judged.
-_COARSE = 0.05
+_COARSE = 0.02
 
 
 def logits_differ(
@@ -83,7 +83,7 @@ def check_digits(logits: np.ndarray) -> None:
         logits: float32 ``[N, K]``.
 
     Raises:
-        UserError: if its spacing at the largest logit is above a twentieth of the median gap.
+        UserError: if its spacing at the largest logit is above a fiftieth of the median gap.
     """
     top, gap = logits.max(axis=1).astype(np.float32), _median_gap(logits)
     spacing = float(np.median(np.spacing(np.abs(top))))

@@ -289,3 +289,23 @@ def test_unfit_input_is_one_clear_line(changed, message):
         given["labels"] = given["labels"][: len(given["images"])]
     with pytest.raises(UserError, match=message):
         minimum_perturbation(model, **given)
+
+
+@pytest.mark.parametrize("mask", [-1e9, -np.inf])
+def test_a_common_offset_and_a_masked_class_change_no_distance(mask):
+    """At 1e5 float32 numbers are 0.008 apart, of gaps that are about 10."""
+    model = Linear(scale=20.0)
+
+    def shifted(images):
+        return tf.pad(model(images), [[0, 0], [0, 1]], constant_values=mask) + 1e5
+
+    rho = minimum_perturbation(shifted, model.images, model.labels, attacks=False)
+    exact = model.exact("linf")
+    assert np.isfinite(rho.best).all()
+    np.testing.assert_allclose(rho.best.mean(), exact.mean(), rtol=0.01)
+
+
+def test_no_distance_is_given_where_an_offset_left_no_digits():
+    model = Linear()
+    with pytest.raises(UserError, match="subtract the common offset"):
+        minimum_perturbation(lambda x: model(x) + 1e8, model.images, model.labels)
