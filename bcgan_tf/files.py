@@ -168,3 +168,12 @@ def _lock(handle: int) -> None:
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def readable_size(count: float) -> str:
+    """A number of bytes in the unit that suits it: ``"3.0 GiB"``."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bcgan_tf.data import load
+from bcgan_tf.data import folder, load
 from bcgan_tf.errors import UserError
 
 
@@ -108,6 +110,15 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
 
+def _replaced(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
 def _sixteen_bits(path: Path) -> None:
     Image.fromarray(np.zeros((4, 6), np.uint16)).save(path)
 
@@ -174,6 +185,27 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
         "train/cat/5.png: pixels are not 8-bit grey or colour; save it as 8-bit PNG",
     ),
     (
+        "a pipe, which would never end",
+        lambda root: _replaced(root / "train" / "cat" / "5.png", os.mkfifo),
+        "train/cat/5.png: no regular file; replace or remove it",
+    ),
+    (
+        "a device, which would never end",
+        lambda root: _replaced(root / "test" / "cat" / "0.png", _device),
+        "test/cat/0.png: no regular file; replace or remove it",
+    ),
+    (
+        "a link to itself",
+        lambda root: (root / "train" / "eel").symlink_to(root / "train" / "eel"),
+        "train/eel: a link that leads nowhere; mend or remove it",
+    ),
+    (
+        "two bad files",
+        lambda root: [(root / part / "cat" / "0.png").write_text("") for part in ("train", "test")],
+        "train/cat/0.png: not a readable PNG or JPEG image; replace or remove it - "
+        "{root}/test/cat/0.png: not a readable PNG or JPEG image; replace or remove it",
+    ),
+    (
         "another size",
         lambda root: _save(root / "train" / "dog" / "7.png", size=(8, 4)),
         "train/dog/7.png: 4x8 grey, but the first image is 4x6 grey; "
@@ -197,7 +229,56 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
 @pytest.mark.parametrize(("damage", "message"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN])
 def test_every_mistake_is_one_line_that_names_the_file(pictures, damage, message):
     damage(pictures)
-    with pytest.raises(UserError, match=f"^{re.escape(f'{pictures}/{message}')}$"):
+    whole = message.replace("{root}", str(pictures))
+    with pytest.raises(UserError, match=f"^{re.escape(f'{pictures}/{whole}')}$"):
+        load(f"folder:{pictures}")
+
+
+def test_the_bad_files_are_counted_and_a_few_named(pictures):
+    for index in range(8):
+        (pictures / "train" / "dog" / f"{index}.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"dog/0\.png: .*dog/4\.png: .* - and 3 more$") as caught:
+        load(f"folder:{pictures}")
+    assert "dog/5.png" not in str(caught.value)
+    for index in range(1000):
+        (pictures / "train" / f"empty{index:03d}").mkdir()
+    with pytest.raises(UserError, match=r"empty004: no PNG .* - and 995 more$"):
+        load(f"folder:{pictures}")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"\x1b[31mred"])
+def test_names_that_cannot_be_printed(pictures, name):
+    """They would fail where results are written: after all the training."""
+    for part in ("train", "test"):
+        os.rename(pictures / part / "cat", os.fsencode(pictures / part) + b"/" + name)
+    with pytest.raises(UserError, match="no name of a class that can be printed") as caught:
+        load(f"folder:{pictures}")
+    assert str(caught.value).isprintable()
+    whole = os.fsencode(pictures) + b"/" + name
+    os.mkdir(whole)
+    with pytest.raises(UserError, match="no name that can be printed"):
+        load(f"folder:{os.fsdecode(whole)}")
+
+
+def test_images_that_do_not_fit_into_the_memory_are_not_decoded(pictures, monkeypatch):
+    """24 images of 24 bytes; they are copied once, which leaves two fifths of the memory."""
+    monkeypatch.setattr(folder, "free_memory", lambda: 1440)
+    assert len(load(f"folder:{pictures}").test) == 4
+    monkeypatch.setattr(folder, "free_memory", lambda: 1439)
+    monkeypatch.setattr(folder, "_pixels", None)
+    message = "24 images of 4x6 grey take 576 bytes as arrays, more than 40% of the 1.4 KiB"
+    with pytest.raises(UserError, match=message):
+        load(f"folder:{pictures}")
+
+
+def test_a_bomb_is_refused_by_its_header(pictures):
+    """A kilobyte that says that it is an image of 60,000 x 60,000 pixels."""
+    for path in pictures.glob("t*/*/*.png"):
+        content = bytearray(path.read_bytes())
+        content[16:24] = (60_000).to_bytes(4, "big") * 2
+        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cat/0\.png: more pixels than an image may have"):
         load(f"folder:{pictures}")
 
 
