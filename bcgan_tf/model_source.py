@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -123,6 +124,8 @@ def load_model(
 def source_digest(spec: str | os.PathLike[str]) -> str:
     """SHA-256 of what is on disk: the file, the SavedModel's files, or the source file.
 
+    Nothing is run or imported for it.
+
     Raises:
         UserError: there is nothing.
     """
@@ -133,7 +136,8 @@ def source_digest(spec: str | os.PathLike[str]) -> str:
     if path.is_dir():
         return folder_digest(version_folder(path))
     if (code := _as_code(text)) is not None:
-        return _imported(*code)[1]
+        file = _source_file(code[0])
+        return file_digest(file) if file else hashlib.sha256(code[0].encode()).hexdigest()
     raise UserError(f"{text} does not exist")
 
 
@@ -145,6 +149,36 @@ def _as_code(text: str) -> tuple[str, str] | None:
     source, colon, attribute = text.rpartition(":")
     valid = all(part.isidentifier() for part in attribute.split("."))
     return (source, attribute) if colon and source and valid else None
+
+
+def _source_file(source: str) -> Path | None:
+    """The file of a module, found without an import, which would run its package; None: built in.
+
+    Raises:
+        UserError: there is no such module or file.
+    """
+    if source.endswith(".py"):
+        if not Path(source).is_file():
+            raise UserError(f"{source} does not exist; give file.py:function or module:function")
+        return Path(source)
+    if source in sys.builtin_module_names:
+        return None
+    importlib.invalidate_caches()
+    found, folders = None, [os.fspath(Path.cwd()), *sys.path]
+    parts = source.split(".")
+    for number in range(len(parts)):
+        found = PathFinder.find_spec(".".join(parts[: number + 1]), folders)
+        if found is None:
+            raise _no_module(source, Path.cwd())
+        folders = found.submodule_search_locations or ()
+    return Path(found.origin) if found and found.origin else None
+
+
+def _no_module(source: str, folder: str | os.PathLike[str]) -> UserError:
+    return UserError(
+        f"there is no module {source!r}, neither installed nor in {folder}; give module:function "
+        "or file.py:function"
+    )
 
 
 def _imported(source: str, attribute: str) -> tuple[Any, str]:
@@ -188,10 +222,7 @@ def _module(source: str) -> ModuleType:
         return module
     except (Exception, SystemExit) as error:  # a user's own code runs here
         if isinstance(error, ModuleNotFoundError) and error.name in (source, source.split(".")[0]):
-            raise UserError(
-                f"there is no module {source!r}, neither installed nor in {folder}; give "
-                "module:function or file.py:function"
-            ) from error
+            raise _no_module(source, folder) from error
         raise UserError(
             f"{source} cannot be imported ({type(error).__name__}: {first_line(error)}); try "
             f"python -c 'import {source}'"

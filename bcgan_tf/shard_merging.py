@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ from bcgan_tf.assessment import evaluation_file, keep
 from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive
+from bcgan_tf.files import check_name
 from bcgan_tf.runs import RunDirectory
 
 # What may differ between the shards of one assessment, and between where they were made.
-_FREE = ("shard", "models", "surrogate", "control", "deterministic")
+_OTHERS = ("surrogate", "control")
+_FREE = ("shard", "models", *_OTHERS, "deterministic")
 
 
 def common_config(paths: Sequence[str | Path]) -> dict[str, Any]:
@@ -21,12 +23,13 @@ def common_config(paths: Sequence[str | Path]) -> dict[str, Any]:
 
     Raises:
         UserError: a folder is no run of ``bcgan-tf attack`` with a suite, or two runs differ in a
-            setting.
+            setting, or a model has a name that no file may have.
     """
     runs = [RunDirectory.open(path) for path in paths]
     for run in runs:
         if run.command != "attack" or "suite" not in run.config or "eps" not in run.config:
             raise UserError(f"{run.path} holds no attack with a suite; give runs of its shards")
+        _check_models(run)
     first = runs[0]
     for run in runs[1:]:
         for key in {**first.config, **run.config}:
@@ -36,6 +39,36 @@ def common_config(paths: Sequence[str | Path]) -> dict[str, Any]:
                     f"{run.config.get(key)}); merge the shards of one evaluation"
                 )
     return first.config | {"shard": None}
+
+
+def common_settings(config: Mapping[str, Any]) -> AssessmentSettings:
+    """What the shards were told to measure.
+
+    Raises:
+        UserError: a setting is out of range, or nothing that the command writes.
+    """
+    try:
+        return AssessmentSettings.from_dict(dict(config))
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the shards' settings cannot be read ({error}); attack them again"
+        ) from error
+
+
+def _check_models(run: RunDirectory) -> None:
+    models, digests = run.config.get("models"), run.config.get("models_sha256")
+    entries = [models, digests]
+    texts = all(
+        isinstance(x, dict) and all(isinstance(v, str) for v in x.values()) for x in entries
+    )
+    others = [run.config.get(key) for key in ("dataset", *_OTHERS)]
+    texts = texts and all(x is None or isinstance(x, str) for x in others)
+    if not texts or not models or set(models) != set(digests or ()):
+        raise UserError(f"{run.path} does not say what it attacked; attack that shard again")
+    for name in models:  # files are called by it
+        check_name(name, f"a model of {run.path}")
 
 
 def merge_shards(

@@ -67,6 +67,8 @@ def command(
     """
     suite_options.check_suite_options(ctx)
     names = session.named_models(models)
+    programs = {name: settings[name] for name in ("surrogate", "control")}
+    session.check_programs(run_dir, names, **programs)
     data = session.load_data(dataset, data_dir, seed)
     recipe_options = {name: settings.pop(name) for name in suite_options.FIRST_LOOK_OPTIONS}
     run_options: dict[str, Any] = {"run_dir": run_dir, "resume": resume}

@@ -19,11 +19,17 @@ INTERRUPTED = 130
 # Key of ctx.meta under which a command's run folder stands once it is open.
 RUN = "bcgan_tf.run"
 DEBUG = "bcgan_tf.debug"
+# What the run that is resumed says of the options.
+_SAVED = "bcgan_tf.saved"
+# Arguments that a resumed run's folder may not give: they must be on every command line.
+REPEAT = "bcgan_tf.repeat"
 # And where results go.
 STDOUT = "bcgan_tf.stdout"
 # What is wrong with the values of options, a sentence each.
 FAULTS = "bcgan_tf.faults"
 _NOT_SETTINGS = {"config", "help"}
+# What no run's folder may say of a command: where it reads and writes, and how it tells.
+_NEVER_SAVED = {*_NOT_SETTINGS, "run_dir", "resume", "data_dir", "as_json", "debug"}
 # What a TOML value must be for an option that click would otherwise convert without a word.
 _TOML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "integer": ("an integer", (int,)),
@@ -110,9 +116,10 @@ class Command(click.Command):
         except UserError as error:
             raise click.ClickException(str(error)) from error
         if found is not None and found["command"] == ctx.info_name:
-            names = {param.name for param in self.params}
+            names = {param.name for param in self.params} - _NEVER_SAVED
             saved = {key: value for key, value in found["config"].items() if key in names}
-            ctx.default_map = {**self._as_defaults(saved), **(ctx.default_map or {})}
+            ctx.meta[_SAVED] = self._as_defaults(saved)
+            ctx.default_map = {**ctx.meta[_SAVED], **(ctx.default_map or {})}
 
     def _as_defaults(self, values: dict[str, Any]) -> dict[str, Any]:
         """Settings as click takes them from a default: lists as text, models as NAME=PATH."""
@@ -159,6 +166,11 @@ class Command(click.Command):
             if debug:
                 raise
             raise click.ClickException(" ".join(str(error).split())) from error
+        except MemoryError as error:
+            if debug:
+                raise
+            hint = "choose fewer or smaller images, a smaller model or batch size"
+            raise click.ClickException(f"there is not enough memory; {hint}") from error
         except Exception as error:
             # By its name: TensorFlow need not be loaded to find out what an error is not.
             if debug or type(error).__name__ != "ResourceExhaustedError":
@@ -169,6 +181,13 @@ class Command(click.Command):
 
 def _texts(value: list[Any]) -> bool:
     return all(isinstance(part, str) for part in value)
+
+
+def from_run(ctx: click.Context, name: str) -> bool:
+    """Whether an option is as the resumed run says, and not as the user says now."""
+    saved, missing = ctx.meta.get(_SAVED, {}), object()
+    by_default = ctx.get_parameter_source(name) == ParameterSource.DEFAULT_MAP
+    return by_default and (ctx.default_map or {}).get(name) is saved.get(name, missing)
 
 
 def _flag(option: click.Option) -> str:
@@ -186,6 +205,7 @@ def _how_to_go_on(ctx: click.Context) -> str:
     for name in ("data_dir", "batch_size"):  # no settings of the run: they change no result
         if ctx.params.get(name) and ctx.get_parameter_source(name) != ParameterSource.DEFAULT:
             again += ["--" + name.replace("_", "-"), str(ctx.params[name])]
+    again += ctx.meta.get(REPEAT, ())
     return f". Go on with: {shlex.join(again)}"
 
 

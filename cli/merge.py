@@ -7,22 +7,33 @@ from typing import Any
 
 import click
 
-from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
 
 from . import options, output, session, suite_options
-from .command import Command
+from .command import REPEAT, Command, from_run
+
+_OTHERS = ("surrogate", "control")
 
 
 @click.command(cls=Command, name="merge")
 @click.argument("runs", nargs=-1, metavar="RUN...")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME=MODEL",
+    help="The model NAME of the shards, where it is now.  [default: where they had it]",
+)
 @suite_options.finishing_options_as_before()
 @suite_options.batch_size_option()
 @options.data_dir_option()
 @options.run_dir_options()
 @options.common_options()
+@click.pass_context
 def command(
+    ctx: click.Context,
     runs: tuple[str, ...],
+    models: tuple[str, ...],
     surrogate: str | None,
     control: str | None,
     diagnose: bool | None,
@@ -37,12 +48,13 @@ def command(
 
     The totals are to the bit those of one run. Then it does what the shards left: the diagnosis
     with its verdict, and the smallest perturbations, for which it needs the models and the data;
-    with --no-diagnose it needs neither.
+    with --no-diagnose it needs neither. A model that is a program, a SavedModel or module:function,
+    is run only if it is named here: --model, --surrogate, --control.
     """
     from bcgan_tf.runs import RunDirectory
 
     if not runs and resume and run_dir and (saved := RunDirectory.saved_config(run_dir)):
-        runs = tuple(saved["config"].get("runs_merged", ()))
+        runs = tuple(map(str, saved["config"].get("runs_merged") or ()))
     if not runs:
         raise click.UsageError("give the folders of the runs of all shards")
     session.start_tensorflow()
@@ -51,9 +63,13 @@ def command(
     config = shard_merging.common_config(runs)
     chosen = {"diagnose": diagnose, "minimum_perturbation": minimum_perturbation}
     config |= {key: value for key, value in chosen.items() if value is not None}
+    settings = shard_merging.common_settings(config)
+    config["models"] = _models(config, models)
     config |= session.described_others(surrogate=surrogate, control=control)
     config["runs_merged"] = list(runs)
-    settings = AssessmentSettings.from_dict(config)
+    if settings.diagnose or settings.minimum_perturbation:
+        _refuse_unnamed(ctx, runs[0], config, models)
+        _check_unchanged(config)
     names = list(config["models"])
     with session.open_run("merge", config, run_dir=run_dir, resume=resume) as run:
         shard_merging.merge_shards(run, runs, names, settings)
@@ -70,16 +86,43 @@ def command(
         output.finish(run, metrics, as_json)
 
 
-def _loaded(config: dict[str, Any], data: Any) -> dict[str, Any]:
-    """The models that the shards were made of, unchanged since."""
+def _models(config: dict[str, Any], given: tuple[str, ...]) -> dict[str, str]:
+    """Those of the shards, where they are now."""
+    moved = {name: str(model) for name, model in session.named_models(given).items()}
+    if unknown := moved.keys() - config["models"].keys():
+        raise click.UsageError(
+            f"the shards have no model {sorted(unknown)[0]}; theirs: {', '.join(config['models'])}"
+        )
+    return config["models"] | moved
+
+
+def _refuse_unnamed(
+    ctx: click.Context, folder: str, config: dict[str, Any], given: tuple[str, ...]
+) -> None:
+    """Refuses models that are programs and named by the folders of runs alone."""
+    named = {} if from_run(ctx, "models") else session.named_models(given)
+    programs = {
+        ("--model", f"{name}={model}"): name in named
+        for name, model in config["models"].items()
+        if session.is_program(model)
+    }
+    for key in _OTHERS:
+        if config.get(key) and session.is_program(config[key]):
+            programs["--" + key, config[key]] = bool(ctx.params[key]) and not from_run(ctx, key)
+    ctx.meta[REPEAT] = [text for argument in programs for text in argument]
+    unnamed = [text for argument, known in programs.items() if not known for text in argument]
+    session.refuse_unnamed(folder, unnamed, ", or merge with --no-diagnose")
+
+
+def _check_unchanged(config: dict[str, Any]) -> None:
+    """Refuses models that are not what the shards were made of, before any is loaded."""
     from bcgan_tf.model_source import source_digest
 
-    models = {name: Path(spec) for name, spec in config["models"].items()}
-    others = {name: Path(config[name]) for name in ("surrogate", "control") if config.get(name)}
-    digests = config["models_sha256"] | {name: config[f"{name}_sha256"] for name in others}
-    for name, spec in {**models, **others}.items():
+    attacked = [(spec, config["models_sha256"][name]) for name, spec in config["models"].items()]
+    others = [(config[key], config.get(f"{key}_sha256")) for key in _OTHERS if config.get(key)]
+    for spec, digest in [*attacked, *others]:
         try:
-            same = source_digest(spec) == digests[name]
+            same = source_digest(spec) == digest
         except UserError as error:
             raise UserError(f"{error}; put it there, or merge with --no-diagnose") from error
         if not same:
@@ -87,4 +130,9 @@ def _loaded(config: dict[str, Any], data: Any) -> dict[str, Any]:
                 f"{spec} is no longer what the shards attacked; put that back, or merge with "
                 "--no-diagnose"
             )
+
+
+def _loaded(config: dict[str, Any], data: Any) -> dict[str, Any]:
+    models = {name: Path(spec) for name, spec in config["models"].items()}
+    others = {key: Path(config[key]) for key in _OTHERS if config.get(key)}
     return {"models": session.load_sources(models, data), **session.load_sources(others, data)}

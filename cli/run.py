@@ -57,6 +57,7 @@ def command(
             f"{SEARCHING} searches for every answer, so attacks on it need limits of their own; "
             f"use `harden --defense {SEARCHING}`, then `attack --suite rand`"
         )
+    session.check_publishing(run_dir, saved_models)
     options.check_belongs(defense, trains=classifier is None)
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)

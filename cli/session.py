@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import check_name
 
-from .command import DEBUG, RUN
+from .command import DEBUG, REPEAT, RUN, from_run
 
 _KERAS = (".keras", ".h5", ".hdf5")
 
@@ -55,9 +55,8 @@ def named_models(models: tuple[str, ...]) -> dict[str, Path]:
     }
     if len(found) < len(named):
         raise UserError("the models have the same names; give them as NAME=MODEL")
-    bad = [name for name in found if not re.fullmatch(r"[\w.-]+", name)]
-    if bad:
-        raise UserError(f"{bad[0]!r} is no name; use letters, digits, dots, dashes, underscores")
+    for name in found:
+        check_name(name, "a model (NAME=MODEL)")
     return found
 
 
@@ -66,6 +65,68 @@ def _title(model: Path) -> str:
         folder = model.resolve()
         return folder.parent.name if folder.name.isdigit() else folder.name
     return model.stem if model.suffix in _KERAS else str(model).rpartition(":")[2]
+
+
+def is_program(model: str | Path) -> bool:
+    """Whether code runs when a model is loaded: Python's, or that of a SavedModel's operations."""
+    return Path(model).suffix not in _KERAS
+
+
+def refuse_unnamed(folder: str | Path, arguments: Iterable[str], otherwise: str = "") -> None:
+    """Refuses programs that a run's folder names and the command line does not.
+
+    Args:
+        folder: of the run.
+        arguments: that name its programs on a command line; none: nothing is refused.
+        otherwise: what else the user can do.
+
+    Raises:
+        UserError: names them all.
+    """
+    if arguments := list(arguments):
+        raise UserError(
+            f"{folder} names models that are programs, which run only if this command names them; "
+            f"if you trust them, add {shlex.join(arguments)}{otherwise}"
+        )
+
+
+def check_programs(folder: Path | None, models: Mapping[str, Path], **others: str | None) -> None:
+    """Refuses to resume with programs that only the run's folder names.
+
+    Args:
+        folder: of the run.
+        models: the argument ``models``, all of which must be given where one must be.
+        others: options that name one model each.
+
+    Raises:
+        UserError: names them all.
+    """
+    context = click.get_current_context()
+    arguments = {"models": [f"{name}={model}" for name, model in models.items()]}
+    if not any(map(is_program, models.values())):
+        arguments["models"] = []
+    for name, model in others.items():
+        arguments[name] = ["--" + name, model] if model and is_program(model) else []
+    context.meta[REPEAT] = [text for texts in arguments.values() for text in texts]
+    unnamed = [texts for name, texts in arguments.items() if from_run(context, name)]
+    refuse_unnamed(folder or "", [text for texts in unnamed for text in texts])
+
+
+def check_publishing(folder: Path | None, saved_models: Path) -> None:
+    """Refuses to resume a run whose folder alone says to publish outside of the current one.
+
+    Raises:
+        UserError: says what to add to the command.
+    """
+    if saved_models.resolve().is_relative_to(Path.cwd().resolve()):
+        return
+    context = click.get_current_context()
+    context.meta[REPEAT] = ["--saved-models", str(saved_models)]
+    if from_run(context, "saved_models"):
+        raise UserError(
+            f"{folder} names a folder elsewhere to publish in; if it should be written, add "
+            f"{shlex.join(context.meta[REPEAT])}"
+        )
 
 
 def load_sources(models: Mapping[str, Path], data: Dataset) -> dict[str, Any]:

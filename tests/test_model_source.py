@@ -262,6 +262,25 @@ def test_a_function_of_a_file_that_imports_its_neighbour(folder: Path) -> None:
     assert found(IMAGES).shape == (20, 3)
 
 
+def test_a_digest_runs_nothing(folder: Path) -> None:
+    """Not even the package that a module lies in."""
+    planted = "open('code_has_run', 'w')\n"
+    (folder / "planted_g" / "inner").mkdir(parents=True)
+    files = ("planted_f.py", "planted_g/__init__.py", "planted_g/inner/net.py")
+    for name in files:
+        (folder / name).write_text(planted)
+    for spec, file in zip(
+        ("planted_f:logits", "planted_g:logits", "planted_g.inner.net:logits"), files, strict=True
+    ):
+        assert source_digest(spec) == source_digest(folder / file)
+        assert source_digest(f"{file}:logits") == source_digest(folder / file)
+    for spec in ("planted_g.nothing:f", "no_such_package.inner:f", "planted_g:", "missing.py:f"):
+        with pytest.raises(UserError):
+            source_digest(spec)
+    assert len(source_digest("sys:exit")) == 64 and len(source_digest("planted_g.inner:f")) == 64
+    assert not (folder / "code_has_run").exists()
+
+
 def test_a_keras_model_in_a_module(folder: Path) -> None:
     net().save(folder / "kept.keras")
     net(activation="softmax").save(folder / "soft.keras")

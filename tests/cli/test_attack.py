@@ -86,7 +86,7 @@ def test_surrogate_and_control_are_models(cli, pipeline_calls: Calls, model_file
     assert call.surrogate.output_shape == (None, 10) and call.control.fingerprint
     assert call.config["surrogate"] == "other.keras" and len(call.config["control_sha256"]) == 64
     Path("nets_e.py").write_text("# changed\n" + Path("nets_e.py").read_text())
-    result = cli("attack", "--run-dir", "a", "--resume")
+    result = cli(*BASE, "x=nets_e.py:linear", *flags, "--resume")
     assert result.exit_code == 1 and "models_sha256" in result.stderr
 
 

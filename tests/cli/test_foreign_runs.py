@@ -1,0 +1,186 @@
+"""A run's folder from elsewhere: what it names is neither run, nor written to, unless asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bcgan_tf.networks.classifiers import small_cnn
+
+CODE = "import keras\nmodel = keras.models.load_model('classifier.keras')\n"
+CANARY = "code_has_run"
+PLANTED = f"open({CANARY!r}, 'w')\n{CODE}"
+ATTACK = ["--dataset", "digits", "--eps", "0.05", "--n", "10"]
+BOTH = ["s1", "s2"]
+
+
+def _edit(run: str, change: Any) -> None:
+    file = Path(run, "config.json")
+    content = json.loads(file.read_text())
+    change(content["config"])
+    file.write_text(json.dumps(content))
+
+
+def _plant() -> None:
+    """Code that leaves a trace, which this process has not imported yet."""
+    Path("mod.py").write_text(PLANTED)
+    for name in list(sys.modules):
+        if name.startswith("_bcgan_tf_source_"):
+            del sys.modules[name]
+
+
+def _shards(cli) -> list[str]:
+    """Two runs that attacked a model from Python code, with a control from there."""
+    Path("mod.py").write_text(CODE)
+    models = ["f=mod.py:model", "--control", "mod.py:model"]
+    for number in (1, 2):
+        run = ["--shard", f"{number}/2", "--run-dir", f"s{number}"]
+        result = cli("attack", *models, *ATTACK, *run)
+        assert result.exit_code == 0, result.stderr
+    return ["--model", "f=mod.py:model", "--control", "mod.py:model"]
+
+
+def test_a_merge_runs_only_programs_that_it_names(cli, pipeline_calls, model_file: Path) -> None:
+    shards = _shards(cli)
+    _plant()
+    for given, missing in (
+        ([], " ".join(shards)),
+        (shards[:2], " ".join(shards[2:])),
+        (shards[2:], " ".join(shards[:2])),
+    ):
+        result = cli("attack", "merge", *BOTH, *given, "--run-dir", "m")
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+        assert f"add {missing}, or merge with --no-diagnose" in result.stderr
+        assert not Path(CANARY).exists() and not Path("m").exists()
+    # Named, but not what was attacked: the file's bytes tell, before any of it is run.
+    result = cli("attack", "merge", *BOTH, *shards, "--run-dir", "m")
+    assert result.exit_code == 1 and "no longer what the shards attacked" in result.stderr
+    assert not Path(CANARY).exists() and not Path("m").exists()
+
+
+def test_what_is_named_may_have_moved_and_is_named_again(cli, short, model_file: Path) -> None:
+    shards = _shards(cli)
+    Path("elsewhere").mkdir()
+    shutil.move("mod.py", "elsewhere/mod.py")
+    moved = [text.replace("mod.py", "elsewhere/mod.py") for text in shards]
+    merge = ["attack", "merge", *BOTH, *moved, "--run-dir", "m"]
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr("bcgan_tf.assessment.loss_curves", _killed)
+        result = cli(*merge)
+    assert result.exit_code == 130, result.stderr
+    assert f"attack merge --run-dir m --resume {' '.join(moved)}" in result.stderr
+    result = cli("attack", "merge", "--run-dir", "m", "--resume")
+    assert result.exit_code == 1 and f"add {' '.join(moved)}" in result.stderr
+    result = cli("attack", "merge", "--run-dir", "m", "--resume", *moved)
+    assert result.exit_code == 0, result.stderr
+    result = cli("attack", "merge", *BOTH, "--model", "g=a.keras", "--run-dir", "o")
+    assert result.exit_code == 2 and "the shards have no model g; theirs: f" in result.stderr
+    _plant()
+    result = cli("attack", "merge", *BOTH, "--no-diagnose", "--run-dir", "n")
+    assert result.exit_code == 0, result.stderr
+    assert not Path(CANARY).exists()
+
+
+def _killed(*_args: Any, **_options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"models": {"../../x": "a.keras"}}, "'../../x' cannot name a model of s1"),
+        ({"models": {"12": "a.keras"}}, "'12' cannot name a model of s1"),
+        ({"models": ["a.keras"]}, "s1 does not say what it attacked"),
+        ({"models": {"f": 5}}, "s1 does not say what it attacked"),
+        ({"models_sha256": {}}, "s1 does not say what it attacked"),
+        ({"control": ["x"]}, "s1 does not say what it attacked"),
+        ({"eps": "wide"}, "the shards' settings cannot be read"),
+        ({"shard": "", "n": None}, "the shards' settings cannot be read"),
+    ],
+)
+def test_a_merge_reads_only_what_attack_wrote(cli, tmp_path: Path, config, words) -> None:
+    Path("s1").mkdir()
+    models = config.get("models", {"f": "a.keras"})
+    digests = {name: "0" * 64 for name in models}
+    whole = {"dataset": "digits", "suite": "standard", "eps": 0.1, "models": models}
+    whole |= {"models_sha256": digests, **config}
+    content = {"command": "attack", "command_line": "", "config": whole}
+    Path("s1", "config.json").write_text(json.dumps(content))
+    result = cli("attack", "merge", "s1", "--run-dir", "m")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert words in result.stderr and not Path("m").exists()
+
+
+@pytest.mark.parametrize("option", ["models", "surrogate", "control"])
+def test_a_resumed_attack_runs_only_programs_that_it_names(
+    cli, pipeline_calls, model_file: Path, option: str
+) -> None:
+    Path("mod.py").write_text(CODE)
+    program = "f=mod.py:model" if option == "models" else f"--{option} mod.py:model"
+    models = {"models": ["f=mod.py:model", "g=classifier.keras"]}.get(
+        option, ["g=classifier.keras", *program.split()]
+    )
+    first = cli("attack", *models, *ATTACK, "--run-dir", "a")
+    assert first.exit_code == 0, first.stderr
+    _plant()
+    result = cli("attack", "--run-dir", "a", "--resume")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    needed = " ".join(models) if option == "models" else program
+    assert "a names models that are programs" in result.stderr
+    assert result.stderr.endswith(f"add {needed}\n") and not Path(CANARY).exists()
+    # From here on it is the user's word.
+    result = cli("attack", *models, "--run-dir", "a", "--resume")
+    assert Path(CANARY).exists() and "started with other settings" in result.stderr
+    Path("mod.py").write_text(CODE)
+    assert cli("attack", *needed.split(), "--run-dir", "a", "--resume").exit_code == 0
+
+
+def test_what_a_config_file_names_is_named_by_the_user(
+    cli, pipeline_calls, model_file: Path
+) -> None:
+    Path("mod.py").write_text(CODE)
+    run = ["attack", "classifier.keras", *ATTACK, "--run-dir", "a", "--resume"]
+    Path("c.toml").write_text('control = "mod.py:model"')
+    for _ in range(2):
+        result = cli(*run, "--config", "c.toml")
+        assert result.exit_code == 0, result.stderr
+
+
+def test_a_resumed_run_publishes_elsewhere_only_if_told(cli, pipeline_calls, tmp_path) -> None:
+    away = str(tmp_path.parent / "away")
+    run = ["run", "--dataset", "digits", "--run-dir", "a"]
+    assert cli(*run).exit_code == 0
+    _edit("a", lambda config: config.update(saved_models=away))
+    result = cli("run", "--run-dir", "a", "--resume")
+    assert result.exit_code == 1 and f"add --saved-models {away}" in result.stderr
+    assert len(pipeline_calls) == 1
+    result = cli("run", "--run-dir", "a", "--resume", "--saved-models", away)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_run_does_not_say_where_data_are_read(cli, pipeline_calls, tmp_path: Path) -> None:
+    """Nor which file of options: both could name code."""
+    run = ["run", "--dataset", "digits", "--run-dir", "a"]
+    assert cli(*run).exit_code == 0
+    hidden = {"data_dir": "x", "config": "nowhere.toml", "debug": True, "as_json": True}
+    content = json.loads(Path("a/config.json").read_text())
+    for key, value in hidden.items():
+        changed = {**content, "config": {**content["config"], key: value}}
+        Path("a/config.json").write_text(json.dumps(changed))
+        result = cli("run", "--run-dir", "a", "--resume")
+        # Not taken up: it stays a difference to what is run now.
+        assert result.exit_code == 1 and f"{key} (" in result.stderr, result.stderr
+        assert result.stdout == "" and "nowhere.toml is no readable" not in result.stderr
+
+
+def test_models_have_names_that_files_may_have(cli, pipeline_calls, tmp_path: Path) -> None:
+    for name in ("../up", "/tmp/x", "..", "12", "caf\u00e9", "a b"):
+        small_cnn((8, 8, 1), 10, seed=0).save("a.keras")
+        result = cli("attack", f"{name}=a.keras", *ATTACK, "--run-dir", "a")
+        assert result.exit_code == 1 and f"{name!r} cannot name a model" in result.stderr
+        assert not Path("a").exists()
