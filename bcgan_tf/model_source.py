@@ -165,12 +165,11 @@ def _source_file(source: str) -> Path | None:
         return None
     importlib.invalidate_caches()
     found, folders = None, [os.fspath(Path.cwd()), *sys.path]
-    parts = source.split(".")
-    for number in range(len(parts)):
-        found = PathFinder.find_spec(".".join(parts[: number + 1]), folders)
+    for part in source.split("."):
+        found = PathFinder.find_spec(part, folders)
         if found is None:
             raise _no_module(source, Path.cwd())
-        folders = found.submodule_search_locations or ()
+        folders = list(found.submodule_search_locations or ())
     return Path(found.origin) if found and found.origin else None
 
 
