@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.markup import escape
 from rich.table import Table
+
+from bcgan_tf.errors import UserError
 
 from . import options, output
 from .command import Command, FilePath
@@ -34,19 +38,37 @@ def command(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
 
     opened = [RunDirectory.open(run) for run in runs]
     if len(opened) == 1 and out is None:
-        page = write_report(opened[0])
+        with _of_known_shape(runs):
+            page = write_report(opened[0])
         if as_json:
             output.print_json({"report": str(page), "run": str(opened[0].path)})
         else:
             output.print_paths({"report": page})
         return
-    columns = columns_of(opened)
-    page = comparison_page.write_comparison(columns, out)
-    if as_json:
-        output.print_json({**comparison.summary(columns), "report": str(page)})
-        return
-    _print_table(columns)
+    with _of_known_shape(runs):
+        columns = columns_of(opened)
+        page = comparison_page.write_comparison(columns, out)
+        if as_json:
+            output.print_json({**comparison.summary(columns), "report": str(page)})
+            return
+        _print_table(columns)
     output.print_paths({"comparison": page})
+
+
+@contextlib.contextmanager
+def _of_known_shape(runs: tuple[Path, ...]) -> Iterator[None]:
+    """Results that are JSON, but not of the shape that this package writes, are one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        folders = ", ".join(map(str, runs))
+        raise UserError(
+            f"the results in {folders} are not of the shape that this version writes "
+            f"({type(error).__name__}: {error}); write them again with the command that made them, "
+            "or see --debug"
+        ) from error
 
 
 def _print_table(columns: Any) -> None:

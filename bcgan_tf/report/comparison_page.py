@@ -65,7 +65,7 @@ def write_comparison(columns: Sequence[Column], out: str | Path | None = None) -
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     document = markup.document(f"bcgan-tf {title}", filter(None, parts))
-    return replace_file(path, document.encode())
+    return replace_file(path, document)
 
 
 def side_by_side(columns: Sequence[Column]) -> Iterable[str]:

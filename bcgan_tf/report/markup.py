@@ -8,8 +8,11 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bcgan_tf.files import readable_size
 from bcgan_tf.report.style import DOTS_PER_INCH
 
+# Of a file; those that are drawn here have less than 1 MiB: 16 MiB.
+_LARGEST_PICTURE = 2**24
 _CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #5b6572; --line: #d9dee4;
   --ground: #ffffff; --card: #f6f8fa; --accent: #0072b2; --warn: #a04000;
@@ -64,15 +67,16 @@ def text(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """A whole page with its style inside."""
-    return (
+def document(title: str, body: Iterable[str]) -> bytes:
+    """A whole page with its style inside, in UTF-8."""
+    page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{text(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
+    return page.encode(errors="replace")  # JSON can name what UTF-8 cannot write
 
 
 def section(title: str, *parts: str) -> str:
@@ -167,10 +171,20 @@ def pairs(content: Iterable[tuple[str, object]]) -> str:
 
 
 def picture(file: Path, caption: str) -> str:
-    """A PNG inside the page; nothing when there is no such file."""
+    """A PNG inside the page, or why it is not there; nothing when there is no such file.
+
+    Links are not followed: a run's folder from elsewhere must not choose what goes into the page.
+    """
+    if file.is_symlink():
+        return paragraph(f"{file.name} is left out: a link, which is not followed.", "note")
     if not file.is_file():
         return ""
+    if file.stat().st_size > _LARGEST_PICTURE:
+        limit = readable_size(_LARGEST_PICTURE)
+        return paragraph(f"{file.name} is left out: it has more than {limit}.", "note")
     content = file.read_bytes()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return paragraph(f"{file.name} is left out: it is no PNG.", "note")
     # A PNG's header holds its width: shown in inches as drawn, it stays sharp on dense screens.
     width = round(int.from_bytes(content[16:20], "big") * 96 / DOTS_PER_INCH)
     data = base64.b64encode(content).decode()

@@ -43,7 +43,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bcgan_tf.files import replace_file
+from bcgan_tf.files import check_name, path_within, replace_file
 from bcgan_tf.report import (
     comparison_page,
     evaluation_page,
@@ -76,7 +76,12 @@ def write_report(run: RunDirectory) -> Path:
 
     Returns:
         The page's path.
+
+    Raises:
+        UserError: ``figures`` leads out of the run's folder, or a stage has a name that no file
+            may have.
     """
+    path_within(run.path, run.figures.name)  # pictures are written there too
     metrics = run.metrics()
     title = f"{run.command}: {run.config.get('dataset', '')}".rstrip(": ")
     parts = [
@@ -95,7 +100,7 @@ def write_report(run: RunDirectory) -> Path:
         markup.section("How to repeat it", *_settings(run, metrics)),
     ]
     page = markup.document(f"bcgan-tf {title}", filter(None, parts))
-    return replace_file(run.path / "report.html", page.encode())
+    return replace_file(run.path / "report.html", page)
 
 
 def _subtitle(run: RunDirectory) -> str:
@@ -239,7 +244,7 @@ def _number(value: Any) -> str:
 
 def _curves(run: RunDirectory) -> Iterable[str]:
     for stage, metrics in run.history.read().items():
-        file = run.figures / f"curves-{stage}.png"
+        file = run.figures / f"curves-{check_name(stage, f'a stage of {run.path}')}.png"
         yield markup.picture(figures.curves(metrics, file), _STAGES.get(stage, stage.capitalize()))
 
 

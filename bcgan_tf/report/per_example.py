@@ -40,6 +40,8 @@ _DISTANCE_ARRAYS = (
     ("found_by", "text [N]", "the search that found the best"),
     ("adversarials", "float32 [N, ...]", "the points at that distance, in [0, 1]"),
 )  # fmt: skip
+# What a report reads of a file, and how much of it: 256 MiB, the labels of 15 million images.
+_READ, _LARGEST_READ = ("labels", "worst_case", "settings"), 2**28
 
 
 def largest_class(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> float | None:
@@ -62,7 +64,8 @@ def array_file(
     """
     plain = f"{kind}-{name}"
     # Looked for among what is there: a name from elsewhere cannot lead out of the run's folder.
-    files = {file.stem: file for file in run.path.glob(f"{kind}-*.npz")}
+    found = run.path.glob(f"{kind}-*.npz")
+    files = {file.stem: file for file in found if file.is_file() and not file.is_symlink()}
     others = [stem for stem in files if stem.startswith(f"{plain}~")]
     if not others:
         return files.get(plain)
@@ -84,12 +87,17 @@ def arrays(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> dict[
 def _read(file: Path) -> dict[str, Any]:
     try:
         with np.load(file, allow_pickle=False) as content:
+            sizes = [content.zip.getinfo(f"{name}.npy").file_size for name in _READ]
+            if sum(sizes) > _LARGEST_READ:
+                return {}
             return {
                 "labels": content["labels"],
                 "worst_case": content["worst_case"],
                 "settings": json.loads(str(content["settings"])),
             }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (
+        OSError, ValueError, KeyError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error
+    ):  # fmt: skip
         return {}
 
 

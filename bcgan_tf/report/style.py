@@ -33,9 +33,11 @@ def new_figure(width: float, height: float) -> Figure:
 def literal(text: object) -> str:
     """For Matplotlib: text in which ``$`` is a dollar sign, and begins no formula.
 
-    For all that is drawn of names that a user chose: of classes, models, data.
+    For all that is drawn of names that a user chose: of classes, models, data. What cannot be
+    printed, which Matplotlib may not know how to draw, is a question mark.
     """
-    return str(text).replace("$", r"\$")
+    drawn = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(text))
+    return drawn.replace("$", r"\$")
 
 
 def headline(figure: Figure, title: str, *, fontsize: float = 10) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.runs import RunDirectory
 
 CODE = "import keras\nmodel = keras.models.load_model('classifier.keras')\n"
 CANARY = "code_has_run"
@@ -184,3 +185,37 @@ def test_models_have_names_that_files_may_have(cli, pipeline_calls, tmp_path: Pa
         result = cli("attack", f"{name}=a.keras", *ATTACK, "--run-dir", "a")
         assert result.exit_code == 1 and f"{name!r} cannot name a model" in result.stderr
         assert not Path("a").exists()
+
+
+EVALUATION = {"suite": "standard", "eps": 0.1, "norm": "linf", "n": 360, "robust_accuracy": 0.5}
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "page.html"], ["--out", "page.html", "--json"]])
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"models": ["f"]},
+        {"models": {"f": 5}},
+        {"models": {"f": {"evaluations": 5}}},
+        {"models": {"f": {"evaluations": ["x"]}}},
+        {"models": {"f": {"evaluations": [{**EVALUATION, "eps": "wide"}]}}},
+        {"models": {"f": {"evaluations": [{**EVALUATION, "attacks": {"a": 1}}]}}},
+        {"models": {"f": {"evaluations": [{**EVALUATION, "robust_accuracy": "high"}]}}},
+    ],
+)
+def test_results_of_another_shape_are_one_line(cli, out: list[str], metrics: Any) -> None:
+    with RunDirectory.create("a", "attack", {"dataset": "digits"}) as run:
+        run.write_metrics(metrics)
+    result = cli("report", "a", *out)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.exception
+    assert "results in a" in result.stderr or "holds no evaluation" in result.stderr
+
+
+def test_too_little_memory_is_one_line(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_args: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("bcgan_tf.cli.session.load_data", load)
+    result = cli("train", "--dataset", "digits")
+    assert result.exit_code == 1 and "there is not enough memory; choose" in result.stderr
+    assert result.stderr.count("\n") == 1

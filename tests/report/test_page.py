@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bcgan_tf.errors import UserError
 from bcgan_tf.report import figures, write_report
 from bcgan_tf.runs import RunDirectory
 from helpers.html_pages import Page
@@ -119,3 +122,54 @@ def test_names_cannot_break_the_page(tmp_path: Path, metrics: dict[str, Any]) ->
         run.write_metrics(metrics)
         reader = Page(write_report(run))
     assert "<b>&" in reader.text and "attack: <i>" in reader.text
+
+
+def test_links_out_of_a_run_are_not_followed(run: RunDirectory, tmp_path: Path) -> None:
+    secret = figures.image_grid(np.ones((1, 8, 8, 1), np.float32), tmp_path / "secret.png")
+    picture = run.figures / "boundary_samples.png"
+    picture.unlink()
+    picture.symlink_to(secret)
+    page = write_report(run)
+    assert "boundary_samples.png is left out: a link, which is not followed." in Page(page).text
+    assert base64.b64encode(secret.read_bytes()).decode() not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"root:x:0:0", "it is no PNG"), (b"\x89PNG\r\n\x1a\n" + bytes(2**24), "more than 16.0 MiB")],
+)
+def test_what_is_no_picture_is_left_out(run: RunDirectory, content: bytes, words: str) -> None:
+    (run.figures / "adversarial_hardened.png").write_bytes(content)
+    page = write_report(run)
+    assert (
+        f"adversarial_hardened.png is left out: {'it has ' if 'MiB' in words else ''}{words}"
+        in (Page(page).text)
+    )
+    assert len([tag for tag, _ in Page(page).tags if tag == "img"]) == 10
+
+
+def test_a_report_writes_into_its_run_alone(run: RunDirectory, tmp_path: Path) -> None:
+    """Neither through a link in place of its figures, nor where a stage is named like a path."""
+    before = {path for path in tmp_path.rglob("*") if run.path not in path.parents}
+    history = run.path / "history.csv"
+    rows = history.read_text()
+    history.write_text(f"{rows}/../../../planted,1,loss,0.5\n")
+    with pytest.raises(UserError, match="planted' cannot name a stage of"):
+        write_report(run)
+    history.write_text(rows)
+    away = tmp_path / "away"
+    run.figures.rename(away)
+    run.figures.symlink_to(away)
+    kept = sorted(away.iterdir())
+    with pytest.raises(UserError, match="names figures, which lies outside it"):
+        write_report(run)
+    assert sorted(away.iterdir()) == kept
+    after = {path for path in tmp_path.rglob("*") if run.path not in path.parents}
+    assert {path for path in after - before if away not in (path, *path.parents)} == set()
+
+
+def test_names_that_utf8_cannot_write(run: RunDirectory, metrics: dict[str, Any]) -> None:
+    metrics["dataset"] = "\ud800"
+    metrics["models"]["a\ud800\0b"] = metrics["models"].pop("hardened")
+    (run.path / "metrics.json").write_text(json.dumps(metrics))
+    assert "a?" in Page(write_report(run)).text
