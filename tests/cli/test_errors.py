@@ -70,7 +70,7 @@ def test_ctrl_c_says_how_to_go_on(cli, monkeypatch) -> None:
         (["train", "--dataset", "mnist", "--data-dir", "empty"], "mnist"),
         (["attack", "--dataset", "digits", "nowhere.keras"], "nowhere.keras does not exist"),
         (["attack", "--dataset", "digits", "a.keras", "a.keras"], "give them as NAME=MODEL"),
-        (["attack", "--dataset", "digits", "a/b=a.keras"], "'a/b' is no name"),
+        (["attack", "--dataset", "digits", "a/b=a.keras"], "'a/b' cannot name a model"),
         (["harden", "--dataset", "digits", "--classifier", "x.keras"], "x.keras does not exist"),
         (["export", "nowhere"], "nowhere does not exist"),
         (["export", "."], "holds no run"),
