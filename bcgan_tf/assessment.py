@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from bcgan_tf.evaluation.minimum_perturbation import MinimumPerturbation, minimu
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import evaluate
 from bcgan_tf.evaluation.verdict import verdict
-from bcgan_tf.files import replace_file
+from bcgan_tf.files import replacing
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.runs import RunDirectory
@@ -130,8 +129,10 @@ def evaluation_file(run: RunDirectory, label: str) -> Path:
 
 def keep(run: RunDirectory, label: str, evaluation: Evaluation) -> None:
     """Saves a finished evaluation and marks its stage."""
-    archive.save(evaluation, evaluation_file(run, label))
-    run.finish_stage(f"evaluate-{label}", {"robust_accuracy": evaluation.robust_accuracy})
+    file = archive.save(evaluation, evaluation_file(run, label))
+    run.finish_stage(
+        f"evaluate-{label}", {"robust_accuracy": evaluation.robust_accuracy}, files=[file]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +172,8 @@ class _Assessment:
         if self.settings.diagnose:
             self._diagnose(evaluation, images, labels, surrogate, control)
         if self.settings.minimum_perturbation:
-            self._stage("minimum", lambda: self._minimum(evaluation, images, labels))
+            file = self.run.path / f"perturbation-{self.reading.label}.npz"
+            self._stage("minimum", lambda: self._minimum(evaluation, images, labels, file), file)
 
     def _evaluation(self, images: np.ndarray, labels: np.ndarray) -> Evaluation:
         """Read back from its file even when it was made now: a resumed run sees the same."""
@@ -244,7 +246,7 @@ class _Assessment:
             self._stage("causes", find_causes)
 
     def _minimum(
-        self, evaluation: Evaluation, images: np.ndarray, labels: np.ndarray
+        self, evaluation: Evaluation, images: np.ndarray, labels: np.ndarray, file: Path
     ) -> dict[str, Any]:
         broken = evaluation.clean_correct & ~evaluation.worst_case
         changed = np.where(
@@ -260,7 +262,7 @@ class _Assessment:
                 progress=report and (lambda done, to_do: report(done, to_do, "")),
                 **self.shared,
             )
-        _save_perturbation(found, self.run.path / f"perturbation-{self.reading.label}.npz")
+        _save_perturbation(found, file)
         readings = {"fgsm": found.fgsm, "multi": found.multi, "best": found.best}
         return {
             "minimum_perturbation": found.to_dict(),
@@ -301,10 +303,13 @@ class _Assessment:
             return self.model
         return expectation(self.model, evaluation.samples)
 
-    def _stage(self, stage: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _stage(
+        self, stage: str, compute: Callable[[], dict[str, Any]], *files: Path
+    ) -> dict[str, Any]:
+        """What a finished stage left; ``files`` are those that ``compute`` writes."""
         name = f"{stage}-{self.reading.label}"
         if not self.run.stage_done(name):
-            self.run.finish_stage(name, compute())
+            self.run.finish_stage(name, compute(), files=files)
         return self.run.stage_payload(name)
 
     def _reporting(self, what: str) -> contextlib.AbstractContextManager[Any]:
@@ -314,18 +319,14 @@ class _Assessment:
 
 
 def _save_perturbation(found: MinimumPerturbation, path: Path) -> None:
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        fgsm=found.fgsm,
-        multi=found.multi,
-        best=found.best,
-        clean_correct=found.clean_correct,
-        zero_gradient=found.zero_gradient,
-        found_by=found.found_by.astype(str),
-        adversarials=found.adversarials,
-    )
-    try:
-        replace_file(path, content.getvalue())
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); make room for it") from error
+    with replacing(path) as partial:
+        np.savez_compressed(
+            partial,
+            fgsm=found.fgsm,
+            multi=found.multi,
+            best=found.best,
+            clean_correct=found.clean_correct,
+            zero_gradient=found.zero_gradient,
+            found_by=found.found_by.astype(str),
+            adversarials=found.adversarials,
+        )

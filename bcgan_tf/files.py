@@ -1,14 +1,21 @@
-"""Files that a kill cannot halve, and a lock that a kill releases."""
+"""Files that neither a kill nor a power cut can halve, whose damage is noticed, and locks.
+
+Everything is written one way: beside its place, to the disk, then renamed (:func:`replacing`).
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Mapping
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +23,12 @@ import numpy as np
 
 from bcgan_tf.errors import UserError
 
-PARTIAL_SUFFIX = ".partial"
+# Of what is being written; of a JSON file's second copy; of a folder's checksums.
+PARTIAL_PREFIX = ".partial-"
+COPY_PREFIX = ".copy-"
+SEAL = "sha256.json"
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_FULL_TEXT = re.compile(r"no space left|quota exceeded|not enough space|errno = (28|122)\b", re.I)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -55,46 +67,218 @@ def path_within(root: str | os.PathLike[str], relative: str | os.PathLike[str]) 
     return target
 
 
+class DiskFull(UserError):
+    """There is no room to write; what was finished before is kept."""
+
+
+class DamagedFile(UserError):
+    """A file is gone, cut short, or holds other bytes than were written."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write a file or a folder to, which then takes ``path``'s place.
+
+    Once the ``with`` ends, all of it is on the disk under its name. If it fails, or is interrupted,
+    what was at ``path`` is left, and nothing beside it. A folder replaces no folder.
+
+    Raises:
+        DiskFull: no room was left.
+        UserError: it cannot be written for another reason.
+    """
+    partial = path.with_name(f"{PARTIAL_PREFIX}{path.name}")
+    try:
+        remove(partial)  # of a kill
+        yield partial
+        move_into_place(partial, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            remove(partial)
+        if disk_full(error):
+            raise DiskFull(
+                f"{path} cannot be written (No space left on device); make room on the disk of "
+                f"{path.parent}, and run the same command again: what was finished before is kept"
+            ) from error
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise UserError(
+                f"{path} cannot be written ({reason}); choose another folder"
+            ) from error
+        raise
+
+
+def move_into_place(partial: Path, path: Path) -> Path:
+    """Renames a file or folder once all that is in it is on the disk."""
+    for item in (*partial.rglob("*"), partial):
+        _to_disk(item)
+    partial.replace(path)
+    _to_disk(path.parent)  # the rename itself must survive a power cut too
+    return path
+
+
+def _to_disk(path: Path) -> None:
+    if path.is_dir():
+        if os.name != "posix":
+            return
+        handle = os.open(path, os.O_RDONLY)
+    else:
+        handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, Python's or a library's, or what caused it says that no room is left."""
+    while error is not None:
+        if getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def replace_file(path: Path, content: bytes) -> Path:
+    """Writes a file that is either the old one or the new one; see :func:`replacing`."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+    return path
+
+
 def write_json(path: Path, content: Any) -> Path:
     """Writes a JSON file that is either the old one or the new one, never half of it.
 
     NumPy numbers and arrays, paths and tuples are converted; NaN and infinities become null.
     """
+    return replace_file(path, _json_bytes(content))
+
+
+def _json_bytes(content: Any) -> bytes:
     text = json.dumps(as_json(content), indent=2, ensure_ascii=False, allow_nan=False)
-    return replace_file(path, (text + "\n").encode())
+    return (text + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        UserError: the file is cut short or is no JSON object.
+        DamagedFile: the file is gone, cut short or no JSON object.
     """
     advice = "start a new run in another folder"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is cut short or no JSON ({error}); {advice}") from None
+        content = json.loads(path.read_bytes().decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is cut short or no JSON ({error}); {advice}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object; {advice}")
+        raise DamagedFile(f"{path} holds no JSON object; {advice}")
     return content
 
 
-def replace_file(path: Path, content: bytes) -> Path:
-    """Writes beside ``path``, flushes to the disk, and renames."""
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    if os.name == "posix":  # the rename itself must survive a power cut too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    return path
+def keep_json(path: Path, content: Any) -> Path:
+    """Writes a JSON file twice, so that damage to either is noticed and mended.
+
+    The copy, ``.copy-NAME`` beside it, begins with a line that holds the SHA-256 of the rest. It is
+    written first, and is what counts while it is whole.
+    """
+    text = _json_bytes(content)
+    digest = hashlib.sha256(text).hexdigest()
+    replace_file(_copy_of(path), f"{digest}\n".encode() + text)
+    return replace_file(path, text)
+
+
+def kept_json(path: Path) -> dict[str, Any] | None:
+    """What :func:`keep_json` wrote; a line on stderr where one of the two files is damaged.
+
+    A file without a copy, as earlier versions wrote, is taken as it is.
+
+    Returns:
+        None: there is neither.
+
+    Raises:
+        DamagedFile: the file is damaged, and its copy is damaged or missing.
+    """
+    copy = _copy_of(path)
+    if not copy.exists():
+        return read_json(path) if path.exists() else None
+    digest, _, text = copy.read_bytes().partition(b"\n")
+    if hashlib.sha256(text).hexdigest().encode() != digest:
+        note(f"{copy} is damaged; {path.name} is taken")
+        return read_json(path)
+    if not path.is_file() or path.read_bytes() != text:
+        note(f"{path} is damaged or gone; its copy {copy.name} is taken")
+    return json.loads(text)
+
+
+def mend_json(path: Path) -> None:
+    """Writes a JSON file and its copy again where one of them is damaged or gone."""
+    content = kept_json(path)
+    text = _json_bytes(content)
+    copy = _copy_of(path)
+    if content is not None and not (
+        path.is_file()
+        and path.read_bytes() == text
+        and copy.is_file()
+        and copy.read_bytes().endswith(b"\n" + text)
+    ):
+        keep_json(path, content)
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(f"{COPY_PREFIX}{path.name}")
+
+
+def seal(folder: Path) -> None:
+    """Writes the SHA-256 of each file in a folder into it, for :func:`check_seal`."""
+    write_json(folder / SEAL, {item.name: file_digest(item) for item in sorted(folder.iterdir())})
+
+
+def check_seal(folder: Path, *names: str) -> None:
+    """Checks the files of a folder, or those that are named, against its :func:`seal`.
+
+    A folder without one, as earlier versions wrote, passes.
+
+    Raises:
+        DamagedFile: a file is gone or holds other bytes, or the seal itself is damaged.
+    """
+    if not (folder / SEAL).exists():
+        return
+    for name, digest in read_json(folder / SEAL).items():
+        if names and name not in names:
+            continue
+        if Path(name).name != name or not is_whole(folder / name, digest):
+            raise DamagedFile(f"{folder / name} is damaged or gone")
+
+
+def is_whole(file: Path, digest: str) -> bool:
+    """Whether a file is there with this SHA-256."""
+    return file.is_file() and file_digest(file) == digest
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file, each checked against its checksum.
+
+    Raises:
+        DamagedFile: the file is gone, damaged, or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zipfile, zlib and NumPy each have their own
+        raise DamagedFile(f"{path} is damaged or gone ({type(error).__name__})") from error
+
+
+@functools.lru_cache(maxsize=256)
+def note(line: str) -> None:
+    """Says something of a run's files on stderr, once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def as_json(value: Any) -> Any:
@@ -167,7 +351,8 @@ def _lock(handle: int) -> None:
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def readable_size(count: float) -> str:

@@ -21,7 +21,7 @@ from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.recipes import Recipe
 from bcgan_tf.report import figures
 from bcgan_tf.runs import RunDirectory
-from bcgan_tf.training import save_model, train_oracle
+from bcgan_tf.training import finish_training, train_oracle
 
 HARDENED = "hardened.keras"
 _GAN = "gan.keras"
@@ -94,8 +94,7 @@ def harden(
             resume=True,
             callbacks=lambda stage: [progress.HistoryWriter(run.history, stage)],
         )
-    save_model(hardened, path)
-    run.finish_stage("harden", {"defense": chosen.config()})
+    finish_training(run, "harden", hardened, path, {"defense": chosen.config()})
     return path
 
 
@@ -182,8 +181,7 @@ def _trained_gan(
             _SampleGrid(run.figures / "gan", data.class_names),
         ],
     )
-    save_model(gan, path)
-    run.finish_stage("gan")
+    finish_training(run, "gan", gan, path)
     return gan
 
 

@@ -11,8 +11,17 @@
         metrics.json    the results (``bcgan_tf.report.page`` describes it)
         checkpoints/    figures/    report.html
 
-Every JSON file is replaced at once (temporary file, fsync, rename), so that a run killed at any
-moment can be read, and resumed. One process at a time writes a run: a lock says so.
+Every file is written beside its place, to the disk, then renamed, and what a stage leaves is on the
+disk before ``stages.json`` says that it is done: a run killed at any moment, by a power cut too,
+can be read, and resumed. One process at a time writes a run: a lock says so.
+
+Damage to any one file is noticed, said in one line, and costs nothing that cannot be made again:
+
+- a JSON file has a copy with its checksum beside it (``.copy-NAME``), which is then taken;
+- ``stages.json`` holds the SHA-256 of each file that a stage left; a resume makes the file again, a
+  training from its last checkpoint, an evaluation from its pieces;
+- a checkpoint holds the SHA-256 of its files; the newest whole one is taken;
+- rows of history.csv come back from the checkpoints.
 """
 
 from __future__ import annotations
@@ -21,17 +30,32 @@ import datetime
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from bcgan_tf.environment import environment
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import PARTIAL_SUFFIX, FolderLock, as_json, read_json, write_json
+from bcgan_tf.files import (
+    COPY_PREFIX,
+    PARTIAL_PREFIX,
+    DamagedFile,
+    FolderLock,
+    as_json,
+    file_digest,
+    is_whole,
+    keep_json,
+    kept_json,
+    mend_json,
+    note,
+    path_within,
+    remove,
+)
 from bcgan_tf.history import History
 
 _LOCK = ".lock"
-_ELAPSED = "elapsed.json"
+_CONFIG, _ENV = "config.json", "env.json"
+_STAGES, _METRICS, _ELAPSED = "stages.json", "metrics.json", "elapsed.json"
 
 
 class RunDirectory:
@@ -66,11 +90,12 @@ class RunDirectory:
         self.command = command
         self.config = config
         self.command_line = command_line
-        self.history = History(path / "history.csv", self._note_elapsed)
         self.checkpoints = path / "checkpoints"
+        self.history = History(path / "history.csv", self._note_elapsed, self.checkpoints)
         self.figures = path / "figures"
         self._lock = lock
         self._stage_started = time.monotonic()
+        self._whole: set[str] = set()  # stages whose files were found to be whole
 
     @classmethod
     def create(
@@ -107,15 +132,17 @@ class RunDirectory:
         lock = FolderLock(folder / _LOCK)
         try:
             cls.check_startable(folder, resume=resume)
-            for leftover in folder.glob(f".*{PARTIAL_SUFFIX}"):
-                leftover.unlink(missing_ok=True)
+            for leftover in folder.glob(f"{PARTIAL_PREFIX}*"):
+                remove(leftover)
             found = cls.saved_config(folder)
             if found is None:
                 found = {"command": command, "command_line": command_line, "config": settings}
-                write_json(folder / "env.json", environment())
-                write_json(folder / "config.json", found)
+                keep_json(folder / _ENV, environment())
+                keep_json(folder / _CONFIG, found)
             else:
                 _refuse_difference(folder, found, command, settings)
+                for name in (_CONFIG, _STAGES, _METRICS):
+                    mend_json(folder / name)
                 _note_environment(folder)
             for name in ("checkpoints", "figures"):
                 (folder / name).mkdir(exist_ok=True)
@@ -167,11 +194,12 @@ class RunDirectory:
         Raises:
             UserError: config.json is damaged.
         """
-        file = Path(path) / "config.json"
-        if not file.exists():
+        file = Path(path) / _CONFIG
+        found = kept_json(file)
+        if found is None:
             return None
-        found = read_json(file)
-        if not isinstance(found.get("command"), str) or not isinstance(found.get("config"), dict):
+        kinds = {"command": str, "config": dict, "command_line": str}
+        if not all(isinstance(found.get(key, ""), kind) for key, kind in kinds.items()):
             raise UserError(f"{file} is not the config.json of a run; choose another folder")
         return found
 
@@ -188,31 +216,71 @@ class RunDirectory:
         self.close()
 
     def stage_done(self, name: str) -> bool:
-        """Whether :meth:`finish_stage` was called for this stage, now or before a resume."""
-        return name in self._stages()
+        """Whether :meth:`finish_stage` was called for this stage, now or before a resume.
 
-    def finish_stage(self, name: str, payload: Mapping[str, Any] | None = None) -> None:
+        Not, with a line on stderr, where a file that it left is damaged or gone: the stage is then
+        to be done again, which makes it again.
+
+        Raises:
+            UserError: such a file, in a run that is open for reading only.
+        """
+        stage = self._stages().get(name)
+        if stage is None:
+            return False
+        if name in self._whole:
+            return True
+        for relative, digest in stage.get("files", {}).items():
+            file = path_within(self.path, relative)
+            if is_whole(file, digest):
+                continue
+            if self._lock is None:
+                raise UserError(
+                    f"{file} is damaged or gone; resume the run {self.path}, which makes it again"
+                )
+            note(f"{file} is damaged or gone; the stage {name} makes it again")
+            return False
+        self._whole.add(name)
+        return True
+
+    def finish_stage(
+        self,
+        name: str,
+        payload: Mapping[str, Any] | None = None,
+        files: Sequence[Path] = (),
+    ) -> None:
         """Marks a stage as finished, with what a later stage or a resume needs from it.
 
         Call it when all that the stage writes is on disk. ``seconds`` since the run was opened or
-        the last stage ended is noted beside the payload.
+        the last stage ended is noted beside the payload; of a stage that is done again, those of
+        the first time stay.
+
+        Args:
+            name: of the stage.
+            payload: JSON values.
+            files: in the run's folder, that the stage left; their digests are noted.
         """
         now = time.monotonic()
         stages = self._stages()
-        stages[name] = {
-            "payload": as_json(dict(payload or {})),
-            "seconds": round(now - self._stage_started, 3),
-        }
-        write_json(self.path / "stages.json", stages)
+        seconds = stages.get(name, {}).get("seconds", round(now - self._stage_started, 3))
+        stages[name] = {"payload": as_json(dict(payload or {})), "seconds": seconds}
+        if files:
+            stages[name]["files"] = {
+                file.relative_to(self.path).as_posix(): file_digest(file) for file in files
+            }
+        keep_json(self.path / _STAGES, stages)
+        self._whole.add(name)
         self._stage_started = now
 
-    def stage_payload(self, name: str) -> dict[str, Any]:
-        """What :meth:`finish_stage` was given.
+    def stage_payload(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What :meth:`finish_stage` was given; of an unfinished stage ``default``, if there is one.
 
         Raises:
-            KeyError: the stage is not finished.
+            KeyError: the stage is not finished, and there is no default.
         """
-        return self._stages()[name]["payload"]
+        stages = self._stages()
+        if default is not None and name not in stages:
+            return default
+        return stages[name]["payload"]
 
     def stage_seconds(self) -> dict[str, float]:
         """Seconds that each finished stage took, in the order they ended.
@@ -224,45 +292,81 @@ class RunDirectory:
     def _note_elapsed(self) -> None:
         seconds = round(time.monotonic() - self._stage_started, 3)
         content = {"stages_finished": len(self._stages()), "seconds": seconds}
-        write_json(self.path / _ELAPSED, content)
+        keep_json(self.path / _ELAPSED, content)
 
     def _elapsed_before(self) -> float:
         """Seconds of the stage that a kill interrupted."""
-        found = self._read(_ELAPSED)
-        of_this_stage = found.get("stages_finished") == len(self._stages())
-        return found["seconds"] if of_this_stage else 0.0
+        try:
+            found = self._read(_ELAPSED)
+        except DamagedFile:
+            found = {"seconds": None}
+        seconds = found.get("seconds", 0.0)
+        if not _is_number(seconds):
+            note(f"{self.path / _ELAPSED} is damaged; the time of the stage begins anew")
+            return 0.0
+        return seconds if found.get("stages_finished") == len(self._stages()) else 0.0
 
     def _stages(self) -> dict[str, Any]:
-        return self._read("stages.json")
+        stages = self._read(_STAGES)
+        for name, stage in stages.items():
+            if not _is_stage(stage):
+                raise DamagedFile(
+                    f"{self.path / _STAGES} is damaged at {name}; start a new run in another folder"
+                )
+        return stages
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> Path:
         """Writes metrics.json; see :mod:`bcgan_tf.report.page` for its shape."""
-        return write_json(self.path / "metrics.json", metrics)
+        return keep_json(self.path / _METRICS, metrics)
 
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json; ``{}`` when there is none yet."""
-        return self._read("metrics.json")
+        return self._read(_METRICS)
 
     def env(self) -> dict[str, Any]:
-        """The content of env.json; ``{}`` when there is none."""
-        return self._read("env.json")
+        """The content of env.json; ``{}``, with a line, when there is none that is whole."""
+        return _environment_of(self.path) or {}
 
     def _read(self, name: str) -> dict[str, Any]:
-        file = self.path / name
-        return read_json(file) if file.exists() else {}
+        return kept_json(self.path / name) or {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_stage(stage: Any) -> bool:
+    return (
+        isinstance(stage, dict)
+        and isinstance(stage.get("payload"), dict)
+        and _is_number(stage.get("seconds"))
+        and isinstance(stage.get("files", {}), dict)
+        and all(isinstance(digest, str) for digest in stage.get("files", {}).values())
+    )
+
+
+def _environment_of(folder: Path) -> dict[str, Any] | None:
+    """None: there is no env.json, or none that is whole, which a line says: no result needs it."""
+    try:
+        return kept_json(folder / _ENV)
+    except DamagedFile:
+        note(f"{folder / _ENV} is damaged; what the run was made with is not known")
+        return None
 
 
 def _note_environment(folder: Path) -> None:
     """Keeps the environment a run started in, and each other one it was resumed in."""
-    file = folder / "env.json"
     now = environment()
-    if not file.exists():
-        write_json(file, now)
+    known = _environment_of(folder)
+    if known is None:
+        keep_json(folder / _ENV, now)
         return
-    known = read_json(file)
     resumed = known.pop("resumed_in", [])
+    if not isinstance(resumed, list):
+        resumed = []
     if now != known and now not in resumed:
-        write_json(file, {**known, "resumed_in": [*resumed, now]})
+        resumed = [*resumed, now]
+    keep_json(folder / _ENV, {**known, **({"resumed_in": resumed} if resumed else {})})
 
 
 def _new_folder(root: Path, command: str, config: Mapping[str, Any]) -> Path:
@@ -283,9 +387,9 @@ def _new_folder(root: Path, command: str, config: Mapping[str, Any]) -> Path:
 
 def _holds_nothing(folder: Path) -> bool:
     """Whether a run can start here: at most what a start killed before config.json leaves."""
-    leftovers = (_LOCK, "env.json")
+    leftovers = (_LOCK, _ENV, f"{COPY_PREFIX}{_ENV}")
     return all(
-        item.name in leftovers or item.name.endswith(PARTIAL_SUFFIX) for item in folder.iterdir()
+        item.name in leftovers or item.name.startswith(PARTIAL_PREFIX) for item in folder.iterdir()
     )
 
 

@@ -8,7 +8,6 @@ truth of its label are exact.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import sys
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from bcgan_tf import data as datasets
 from bcgan_tf import losses
 from bcgan_tf.data import Dataset, training_stream
 from bcgan_tf.data.gaussians import BAYES_ERROR
-from bcgan_tf.files import replace_file
+from bcgan_tf.files import replacing
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.models.checkpoints import StopOnNonFinite
 from bcgan_tf.models.classifier_trainer import ClassifierTrainer
@@ -31,6 +30,7 @@ from bcgan_tf.networks.classifiers import mlp
 from bcgan_tf.report import planes
 from bcgan_tf.runs import RunDirectory
 from bcgan_tf.settings.figures import ToySettings
+from bcgan_tf.training import save_model
 
 # Graph steps between two visits to Python: these networks take less time than the visit.
 _STEPS_PER_EXECUTION = 50
@@ -61,7 +61,8 @@ def toy(run: RunDirectory, settings: ToySettings) -> dict[str, Any]:
             gan = train_gan(data, classifier, beta, settings)
             made = gan.generate(labels, seed=1)
             _save_array(made, file)
-            run.finish_stage(stage, {"beta": beta, **measure(made, labels, classifier)})
+            measured = measure(made, labels, classifier)
+            run.finish_stage(stage, {"beta": beta, **measured}, files=[file])
         points[beta] = np.load(file)
         panels.append(run.stage_payload(stage))
     planes.toy_panels(
@@ -92,18 +93,15 @@ def _classifier(run: RunDirectory, data: Dataset, settings: ToySettings) -> kera
     path = run.path / "classifier.keras"
     if not run.stage_done("classifier"):
         model = train_classifier(data, settings)
-        partial = path.with_name(f".partial-{path.name}")
-        model.save(partial)
-        partial.replace(path)
-        run.finish_stage("classifier", measure_classifier(model, data))
+        save_model(model, path)
+        run.finish_stage("classifier", measure_classifier(model, data), files=[path])
     return keras.models.load_model(path)
 
 
 def _save_array(array: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    np.save(content, array)
-    replace_file(path, content.getvalue())
+    with replacing(path) as partial:
+        np.save(partial, array)
 
 
 def train_classifier(data: Dataset, settings: ToySettings) -> keras.Model:

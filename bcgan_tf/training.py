@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import keras
 from bcgan_tf import progress
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.distribute import check_batch_size, strategy
+from bcgan_tf.errors import UserError
+from bcgan_tf.files import replacing
 from bcgan_tf.models.augmentation import noisy_shifted_batch
 from bcgan_tf.models.classifier_trainer import BatchBuilder
 from bcgan_tf.models.supervised import trained_from
@@ -123,13 +127,37 @@ def _train_once(
         resume=True,
         callbacks=[progress.HistoryWriter(run.history, stage)],
     )
-    save_model(model, path)
-    run.finish_stage(stage)
+    finish_training(run, stage, model, path)
     return path
 
 
+def finish_training(
+    run: RunDirectory,
+    stage: str,
+    model: keras.Model,
+    path: Path,
+    payload: Mapping[str, Any] | None = None,
+) -> None:
+    """Saves what a stage trained in the run's folder, and marks the stage as finished.
+
+    Raises:
+        UserError: the stage was finished before, its file is damaged, and the training that makes
+            it again had lost its checkpoints: later stages go by weights that are no more.
+    """
+    weights = hashlib.sha256()
+    for weight in model.get_weights():
+        weights.update(weight.tobytes())
+    digest = weights.hexdigest()
+    if run.stage_payload(stage, {}).get("weights", digest) != digest:
+        raise UserError(
+            f"{path} was damaged, and cannot be made again as it was: the checkpoints are other "
+            "ones; start a new run in another folder"
+        )
+    save_model(model, path)
+    run.finish_stage(stage, {**(payload or {}), "weights": digest}, files=[path])
+
+
 def save_model(model: keras.Model, path: Path) -> None:
-    """Saves beside the target and renames: a kill leaves no half-written model."""
-    partial = path.with_name(f".partial-{path.name}")
-    model.save(partial)
-    partial.replace(path)
+    """Saves a ``.keras`` file, whole and on the disk when it returns."""
+    with replacing(path) as partial:
+        model.save(partial)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from bcgan_tf import interruption
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import DiskFull, disk_full
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 # Key of ctx.meta under which a command's run folder stands once it is open.
 RUN = "bcgan_tf.run"
 DEBUG = "bcgan_tf.debug"
@@ -58,7 +61,8 @@ class Command(click.Command):
     """A command whose options also come from ``BCGAN_TF_*`` variables and ``--config FILE``.
 
     Precedence: flag, variable, file, default. A :class:`UserError`, or a disk that is full, is one
-    line on stderr and exit code 1; ``--debug`` shows where it came from.
+    line on stderr and exit code 1; ``--debug`` shows where it came from. SIGINT and SIGTERM end it
+    where it can be taken up again, with a line that says how, and exit codes 130 and 143.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -155,17 +159,24 @@ class Command(click.Command):
 
                 RunDirectory.check_startable(ctx.params["run_dir"], resume=ctx.params["resume"])
             ctx.meta[STDOUT] = sys.stdout
-            with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no result
+            # What libraries print is no result.
+            with interruption.listening(), contextlib.redirect_stdout(sys.stderr):
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo(f"Interrupted{_how_to_go_on(ctx)}", err=True)
-            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt as error:
+            ended = isinstance(error, interruption.Terminated)
+            what = "Terminated" if ended else "Interrupted"
+            click.echo(f"{what}{_how_to_go_on(ctx)}", err=True)
+            ctx.exit(TERMINATED if ended else INTERRUPTED)
         except BrokenPipeError:  # the reader of our output has gone: click knows what to do
             raise
         except (UserError, OSError) as error:
             if debug:
                 raise
-            raise click.ClickException(" ".join(str(error).split())) from error
+            line = " ".join(str(error).split())
+            if disk_full(error):
+                line = line if isinstance(error, DiskFull) else _full(error, ctx)
+                line += _how_to_go_on(ctx)
+            raise click.ClickException(line) from error
         except MemoryError as error:
             if debug:
                 raise
@@ -173,7 +184,12 @@ class Command(click.Command):
             raise click.ClickException(f"there is not enough memory; {hint}") from error
         except Exception as error:
             # By its name: TensorFlow need not be loaded to find out what an error is not.
-            if debug or type(error).__name__ != "ResourceExhaustedError":
+            if debug:
+                raise
+            if disk_full(error):
+                line = _full(error, ctx) + _how_to_go_on(ctx)
+                raise click.ClickException(line) from error
+            if type(error).__name__ != "ResourceExhaustedError":
                 raise
             hint = "choose a smaller batch size or fewer samples"
             raise click.ClickException(f"the device has not enough memory; {hint}") from error
@@ -193,6 +209,15 @@ def from_run(ctx: click.Context, name: str) -> bool:
 def _flag(option: click.Option) -> str:
     """An option's name as the user knows it, without dashes: ``json`` of ``--json``."""
     return max(option.opts, key=len).lstrip("-").replace("-", "_")
+
+
+def _full(error: BaseException, ctx: click.Context) -> str:
+    """What to say of a full disk: of the file's folder, where that is known."""
+    file = getattr(error, "filename", None)
+    folder = (
+        Path(file).parent if isinstance(file, str) else ctx.meta.get(RUN, tempfile.gettempdir())
+    )
+    return f"No space left on device: make room on the disk of {folder}"
 
 
 def _how_to_go_on(ctx: click.Context) -> str:

@@ -83,7 +83,7 @@ def test_resume_needs_the_same_command_and_settings(tmp_path: Path) -> None:
         pass  # the refusals above left no lock behind
 
 
-@pytest.mark.parametrize("left", [(), (".lock",), (".lock", "env.json", ".config.json.partial")])
+@pytest.mark.parametrize("left", [(), (".lock",), (".lock", "env.json", ".partial-config.json")])
 def test_a_start_killed_early_can_be_started_again(tmp_path: Path, left: tuple[str, ...]) -> None:
     for name in left:
         (tmp_path / name).write_text("{")
@@ -91,12 +91,14 @@ def test_a_start_killed_early_can_be_started_again(tmp_path: Path, left: tuple[s
         folder = tmp_path if resume else tmp_path / "missing"
         with RunDirectory.create(folder, "run", CONFIG, resume=True) as run:
             assert run.config["seed"] == 3
-            assert not list(run.path.glob("*.partial")) and run.env()["python"]
+            assert not list(run.path.glob(".partial-*")) and run.env()["python"]
 
 
-def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_without_a_copy_is_named(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path, "run", CONFIG).close()
+    (tmp_path / ".copy-config.json").unlink()  # as earlier versions had none
     text = (tmp_path / "config.json").read_text()
+    assert RunDirectory.open(tmp_path).config["seed"] == 3
     (tmp_path / "config.json").write_text(text[: len(text) // 2])
     with pytest.raises(UserError, match=r"config\.json is cut short or no JSON") as error:
         RunDirectory.create(tmp_path, "run", CONFIG, resume=True)
@@ -104,9 +106,10 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="no JSON object"):
         RunDirectory.open(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"not the config\.json of a run"):
-        RunDirectory.open(tmp_path)
+    for content in ({}, {"command": "run"}, {"command": "run", "config": {}, "command_line": 3}):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"not the config\.json of a run"):
+            RunDirectory.open(tmp_path)
     with pytest.raises(UserError, match="holds no run"):
         RunDirectory.open(tmp_path / "missing")
 
@@ -237,17 +240,6 @@ def test_history_of_a_killed_run_becomes_that_of_an_unbroken_one(tmp_path: Path)
     for epoch in (2, 3):
         killed.append("gan", epoch, {"g": epoch / 3, "d": 2.0})
     assert killed.file.read_bytes() == unbroken.file.read_bytes()
-
-
-def test_history_can_be_written_from_the_logs_of_a_fit(tmp_path: Path) -> None:
-    history = History(tmp_path / "history.csv")
-    history.append("train", 1, {"loss": 9.0})
-    history.append("harden", 1, {"loss": 8.0})
-    history.write("train", [{"epoch": 0, "loss": 1.0}, {"epoch": 1, "loss": 0.5}])
-    assert history.read() == {
-        "train": {"loss": [(1, 1.0), (2, 0.5)]},
-        "harden": {"loss": [(1, 8.0)]},
-    }
 
 
 @pytest.mark.parametrize("row", ["train,1,loss", "train,one,loss,0.5", "train,1,loss,much"])

@@ -31,7 +31,7 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
 
 def training_stream(
-    split: Split, *, batch_size: int, seed: int, start_epoch: int = 0
+    split: Split, *, batch_size: int, seed: int, start_epoch: int = 0, start_step: int = 0
 ) -> tf.data.Dataset:
     """Endless shuffled batches of (examples, labels), `steps_per_epoch` of them an epoch.
 
@@ -44,6 +44,7 @@ def training_stream(
         batch_size: the global batch size, over all replicas.
         seed: any integer of 32 bits.
         start_epoch: the first epoch to produce.
+        start_step: batches of that epoch to leave out.
 
     Returns:
         float32 `[batch_size, ...]` (pixels in [0, 1]; vectors unchanged) and int64 `[batch_size]`.
@@ -67,7 +68,7 @@ def training_stream(
     def gather(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _scale(tf.gather(images, rows)), tf.gather(labels, rows)
 
-    stream = tf.data.Dataset.counter(start_epoch).flat_map(order)
+    stream = tf.data.Dataset.counter(start_epoch).flat_map(order).skip(start_step)
     stream = stream.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return _finish(stream)
 

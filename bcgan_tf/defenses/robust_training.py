@@ -212,7 +212,7 @@ class RobustTraining(Defense):
             callbacks: as of :meth:`Defense.harden`.
         """
         folder = directory / self.name if directory is not None else None
-        best = BestWeights(self.monitor, folder)
+        best = BestWeights(self.monitor)
         own = [*callbacks(self.name), best]
         validation = data.validation.take(self.validation_samples, seed=0)
         every = added.every

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,10 @@ import numpy as np
 from bcgan_tf.attacks.attack import AttackResult, deciding_settings
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
-from bcgan_tf.files import as_json, replace_file
+from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
 
 _PER_ATTACK = ("clean_correct", "attacked", "success", "linf", "l2")
 _SETTINGS = ("eps", "norm", "suite", "samples", "total", "identity")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, json.JSONDecodeError, ValueError, KeyError, EOFError)
 
 
 def save(evaluation: Evaluation, path: str | Path) -> Path:
@@ -48,22 +44,19 @@ def save(evaluation: Evaluation, path: str | Path) -> Path:
     }
     if evaluation.certified is not None:
         arrays["certified"] = evaluation.certified
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        settings=np.array(json.dumps(as_json(settings))),
-        labels=evaluation.labels,
-        indices=evaluation.indices,
-        clean_correct=evaluation.clean_correct,
-        worst_case=evaluation.worst_case,
-        broken_rows=broken_rows,
-        adversarials=evaluation.adversarials[broken_rows],
-        **arrays,
-    )
-    try:
-        return replace_file(path, content.getvalue())
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); make room for it") from error
+    with replacing(path) as partial, partial.open("wb") as stream:  # whose name is left as it is
+        np.savez_compressed(
+            stream,
+            settings=np.array(json.dumps(as_json(settings))),
+            labels=evaluation.labels,
+            indices=evaluation.indices,
+            clean_correct=evaluation.clean_correct,
+            worst_case=evaluation.worst_case,
+            broken_rows=broken_rows,
+            adversarials=evaluation.adversarials[broken_rows],
+            **arrays,
+        )
+    return path
 
 
 def load(path: str | Path) -> Evaluation:
@@ -79,29 +72,29 @@ def load(path: str | Path) -> Evaluation:
     if not path.is_file():
         raise UserError(f"{path} is missing; give the folder of an evaluation that has finished")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            settings: dict[str, Any] = json.loads(str(arrays["settings"]))
-            shape = arrays["adversarials"].shape[1:]
-            adversarials = np.zeros((len(arrays["labels"]), *shape), np.float32)
-            adversarials[arrays["broken_rows"]] = arrays["adversarials"]
-            results = tuple(
-                AttackResult(
-                    attack=attack["attack"],
-                    config=attack["config"],
-                    adversarials=adversarials,
-                    **{name: arrays[f"{position}_{name}"] for name in _PER_ATTACK},
-                )
-                for position, attack in enumerate(settings["attacks"])
+        arrays = read_arrays(path)
+        settings: dict[str, Any] = json.loads(str(arrays["settings"]))
+        shape = arrays["adversarials"].shape[1:]
+        adversarials = np.zeros((len(arrays["labels"]), *shape), np.float32)
+        adversarials[arrays["broken_rows"]] = arrays["adversarials"]
+        results = tuple(
+            AttackResult(
+                attack=attack["attack"],
+                config=attack["config"],
+                adversarials=adversarials,
+                **{name: arrays[f"{position}_{name}"] for name in _PER_ATTACK},
             )
-            return Evaluation(
-                results,
-                arrays["labels"],
-                arrays["indices"],
-                seconds=tuple(settings["seconds"]),
-                certified=arrays.get("certified"),
-                **{name: settings[name] for name in _SETTINGS},
-            )
-    except _DAMAGED as error:
+            for position, attack in enumerate(settings["attacks"])
+        )
+        return Evaluation(
+            results,
+            arrays["labels"],
+            arrays["indices"],
+            seconds=tuple(settings["seconds"]),
+            certified=arrays.get("certified"),
+            **{name: settings[name] for name in _SETTINGS},
+        )
+    except (DamagedFile, KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged or no evaluation ({type(error).__name__}); run that one again"
         ) from error

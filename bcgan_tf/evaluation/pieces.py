@@ -6,11 +6,7 @@ and renamed, so that it is there whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +15,19 @@ import numpy as np
 
 from bcgan_tf.attacks.attack import Attack, AttackResult
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import FolderLock, as_json, read_json, replace_file, write_json
+from bcgan_tf.files import (
+    DamagedFile,
+    FolderLock,
+    as_json,
+    keep_json,
+    kept_json,
+    note,
+    read_arrays,
+    replacing,
+)
 
 _SETTINGS = "settings.json"
 _ARRAYS = ("clean_correct", "attacked", "success", "linf", "l2")
-_BROKEN_FILE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError)
 
 
 class Pieces:
@@ -53,10 +57,10 @@ class Pieces:
 
     def _check(self, folder: Path, settings: dict[str, Any]) -> None:
         file = folder / _SETTINGS
-        if not file.exists():
-            write_json(file, settings)
+        saved = kept_json(file)
+        if saved is None:
+            keep_json(file, settings)
             return
-        saved = read_json(file)
         differing = [
             f"{key} ({json.dumps(saved.get(key))[:60]} there, {json.dumps(settings.get(key))[:60]} "
             "now)"
@@ -74,22 +78,19 @@ class Pieces:
     ) -> tuple[AttackResult, float] | None:
         """A finished piece and its seconds; None if it is still to be done.
 
-        Raises:
-            UserError: its file is damaged.
+        One whose file is damaged is to be done again, which a line on stderr says.
         """
         if self.folder is None or not (file := self._file(name)).exists():
             return None
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                adversarials = images.copy()
-                adversarials[arrays["changed"]] = arrays["adversarials"]
-                found = {key: arrays[key] for key in _ARRAYS}
-                seconds = float(arrays["seconds"])
-        except _BROKEN_FILE as error:
-            raise UserError(
-                f"{file} is damaged or cut short ({type(error).__name__}); delete it to have that "
-                "part of the evaluation done again"
-            ) from error
+            arrays = read_arrays(file)
+            adversarials = images.copy()
+            adversarials[arrays["changed"]] = arrays["adversarials"]
+            found = {key: arrays[key] for key in _ARRAYS}
+            seconds = float(arrays["seconds"])
+        except (DamagedFile, KeyError, IndexError, TypeError, ValueError):
+            note(f"{file} is damaged; that part of the evaluation is done again")
+            return None
         return AttackResult(
             attack=attack.name, config=attack.config(), adversarials=adversarials, **found
         ), seconds
@@ -100,24 +101,14 @@ class Pieces:
             return
         differing = (result.adversarials != images).reshape(result.n, -1).any(axis=1)
         changed = np.flatnonzero(differing)
-        content = io.BytesIO()
-        np.savez_compressed(
-            content,
-            changed=changed,
-            adversarials=result.adversarials[changed],
-            seconds=np.float64(seconds),
-            **{key: getattr(result, key) for key in _ARRAYS},
-        )
-        try:
-            replace_file(self._file(name), content.getvalue())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                for partial in self.folder.glob(".*.partial"):
-                    partial.unlink()
-            raise UserError(
-                f"{self.folder} cannot be written ({error.strerror}); what was finished before is "
-                "kept: make room, and run the same command again"
-            ) from error
+        with replacing(self._file(name)) as partial:
+            np.savez_compressed(
+                partial,
+                changed=changed,
+                adversarials=result.adversarials[changed],
+                seconds=np.float64(seconds),
+                **{key: getattr(result, key) for key in _ARRAYS},
+            )
 
     def _file(self, name: str) -> Path:
         assert self.folder is not None

@@ -1,21 +1,36 @@
-"""Exact resume: everything a training run is, saved at the end of each epoch."""
+"""Exact resume: everything a training run is, saved after each epoch, and where a signal ends it.
+
+A checkpoint is a folder: ``state.npz`` (every variable), ``history.json`` (the logs of the finished
+epochs), ``best.npz`` (where the best epoch's weights are kept), and ``sha256.json`` over them.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from bcgan_tf import interruption
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import (
+    PARTIAL_PREFIX,
+    DamagedFile,
+    check_seal,
+    note,
+    read_arrays,
+    remove,
+    replacing,
+    seal,
+    write_json,
+)
+from bcgan_tf.history import LOGS, checkpoint_logs, checkpoint_name, checkpoints_in
+from bcgan_tf.models.best_weights import BestWeights
 
-_NAME = re.compile(r"epoch-(\d{4,})")
+_STATE, _BEST = "state.npz", "best.npz"
 
 
 def state_variables(model: Any) -> list[Any]:
@@ -30,91 +45,162 @@ def state_variables(model: Any) -> list[Any]:
     return list({id(v): v for v in variables}.values())
 
 
+class Restored(NamedTuple):
+    """What a model was restored to.
+
+    Attributes:
+        epochs: finished.
+        history: their logs.
+        steps: done of the epoch after them.
+        values: of :func:`state_variables`; None where there was no checkpoint.
+    """
+
+    epochs: int = 0
+    history: list[dict[str, float]] = []  # noqa: RUF012  (never changed)
+    steps: int = 0
+    values: list[np.ndarray] | None = None
+
+
 class EpochCheckpoint(keras.callbacks.Callback):
     """Writes ``directory/epoch-NNNN/`` after each epoch, atomically, and keeps the newest two.
 
+    Where a signal asked for the end (:mod:`bcgan_tf.interruption`), ``epoch-NNNN-step-SSSSSS/`` is
+    written after the batch, and the training ends.
+
     Args:
         directory: created when missing.
-        history: the epochs already done, as :func:`restore` gave them.
+        restored: where the training begins, as :func:`restore` gave it.
+        steps: of an epoch; without it only whole epochs are saved.
+        best: the best epoch's weights, kept with the rest.
         keep: checkpoints to keep.
 
     Raises:
         UserError: (while training) a weight is NaN or infinite; nothing is written then.
+        KeyboardInterrupt: (while training) a signal came; what is to be resumed is on disk.
     """
 
     def __init__(
-        self, directory: str | Path, *, history: list[dict[str, float]] | None = None, keep: int = 2
+        self,
+        directory: str | Path,
+        *,
+        restored: Restored | None = None,
+        steps: int = 0,
+        best: BestWeights | None = None,
+        keep: int = 2,
     ):
         super().__init__()
+        restored = restored or Restored()
         self.directory = Path(directory)
-        self.history = list(history or [])
+        self.history = list(restored.history)
+        self.steps = steps
+        self.best = best
         self.keep = keep
+        self._begun = restored if restored.steps else None
+        self._epoch = self._steps_before = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch, self._steps_before = epoch, 0
+        if self._begun is not None and self._begun.values is not None:
+            # Keras has just reset the metrics: they have seen the first part of the epoch.
+            _assign(state_variables(self.model), self._begun.values)
+            self._steps_before, self._begun = self._begun.steps, None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        interruption.defer(True)  # from the first batch on: before, nothing can be lost
+        done = self._steps_before + batch + 1
+        if interruption.pending() and done < self.steps:
+            self._write(self._epoch, done)
+            interruption.check()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.history.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
+        self._write(epoch + 1, 0)
+        interruption.check()
+
+    def _write(self, epochs: int, steps: int) -> None:
         arrays: dict[str, Any] = {
             f"{i:05d}": np.asarray(keras.ops.convert_to_numpy(v))
             for i, v in enumerate(state_variables(self.model))
         }
         # The logs are older than the last update: it alone may have ruined the weights.
         if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise non_finite(epoch, "weights", self.directory)
-        self.history.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
+            raise non_finite(epochs if steps else epochs - 1, "weights", self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        target = self.directory / f"epoch-{epoch + 1:04d}"
-        for leftover in self.directory.glob(".epoch-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary = self.directory / f".{target.name}.{os.getpid()}"
-        temporary.mkdir()
-        np.savez(temporary / "state.npz", **arrays)
-        (temporary / "history.json").write_text(json.dumps(self.history))
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-        for _, old in _checkpoints(self.directory)[: -self.keep]:
+        for leftover in self.directory.glob(f"{PARTIAL_PREFIX}*"):
+            remove(leftover)
+        target = self.directory / checkpoint_name(epochs, steps)
+        with replacing(target) as partial:
+            partial.mkdir()
+            np.savez(partial / _STATE, **arrays)
+            write_json(partial / LOGS, self.history)
+            if self.best is not None:
+                self.best.write(partial / _BEST)
+            seal(partial)
+            remove(target)  # a damaged one, which was trained again
+        for _, _, old in checkpoints_in(self.directory)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _checkpoints(directory: Path) -> list[tuple[int, Path]]:
-    found = [
-        (int(match[1]), path)
-        for path in (directory.iterdir() if directory.is_dir() else ())
-        if (match := _NAME.fullmatch(path.name))
-    ]
-    return sorted(found)
+def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def has_checkpoint(directory: str | Path) -> bool:
-    """Whether the folder holds a checkpoint that :func:`restore` would take."""
-    return bool(_checkpoints(Path(directory)))
+    """Whether the folder holds a checkpoint, whole or damaged."""
+    return bool(checkpoints_in(Path(directory)))
 
 
-def restore(model: Any, directory: str | Path) -> tuple[int, list[dict[str, float]]]:
-    """Puts a compiled model into the state of the newest checkpoint.
+def restore(model: Any, directory: str | Path, best: BestWeights | None = None) -> Restored:
+    """Puts a compiled model into the state of the newest checkpoint that is whole.
+
+    One line on stderr names each damaged one that is passed over.
 
     Args:
         model: built and compiled like the one that was saved.
         directory: of :class:`EpochCheckpoint`.
+        best: given the best epoch's weights too.
 
     Returns:
-        ``(epochs done, their logs)``; ``(0, [])`` when there is no checkpoint.
+        What it was restored to; nothing done when there is no checkpoint.
 
     Raises:
-        UserError: the checkpoint belongs to a model of another shape.
+        UserError: the checkpoint belongs to a model of another shape, or all are damaged.
     """
-    found = _checkpoints(Path(directory))
-    if not found:
-        return 0, []
-    done, path = found[-1]
-    variables = state_variables(model)
-    with np.load(path / "state.npz") as state:
-        values = [state[key] for key in sorted(state.files)]
-    if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
+    directory = Path(directory)
+    found = checkpoints_in(directory)
+    passed: list[str] = []
+    for epochs, steps, path in reversed(found):
+        try:
+            check_seal(path)
+            arrays = read_arrays(path / _STATE)
+            history = checkpoint_logs(path)
+            kept = path / _BEST
+            if best is not None and not kept.exists():
+                kept = directory / _BEST  # where earlier versions kept it
+            best_arrays = read_arrays(kept) if best is not None else {}
+        except DamagedFile as error:
+            passed.append(f"the checkpoint {path} is left out: {error}")
+            continue
+        values = [arrays[key] for key in sorted(arrays)]
+        variables = state_variables(model)
+        if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
+            raise UserError(
+                f"the checkpoint {path} was made with other settings; resume with the settings of "
+                "the first run, or begin anew in another folder"
+            )
+        for line in passed:
+            note(f"{line}; {path.name} is taken")
+        _assign(variables, values)
+        if best is not None:
+            best.take(best_arrays)
+        return Restored(epochs, history, steps, values)
+    if found:
         raise UserError(
-            f"the checkpoint {path} was made with other settings; resume with the settings of the "
-            "first run, or begin anew in another folder"
+            f"every checkpoint in {directory} is damaged; remove that folder to train this stage "
+            "from its beginning"
         )
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-    return done, json.loads((path / "history.json").read_text())
+    return Restored()
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -149,8 +235,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
 def non_finite(epoch: int, what: str, checkpoints: str | Path | None) -> UserError:
     """The error of a training that became NaN or infinite in an epoch, counted from 0."""
-    found = _checkpoints(Path(checkpoints)) if checkpoints else []
-    last = f"the last good checkpoint is {found[-1][1]}" if found else "no checkpoint was made"
+    found = checkpoints_in(Path(checkpoints)) if checkpoints else []
+    last = f"the last good checkpoint is {found[-1][2]}" if found else "no checkpoint was made"
     return UserError(
         f"training became non-finite in epoch {epoch + 1} ({what}); {last}; "
         "lower the learning rate or beta"

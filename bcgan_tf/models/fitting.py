@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from bcgan_tf import interruption
 from bcgan_tf.data import Split, evaluation_batches, steps_per_epoch, training_stream
 from bcgan_tf.distribute import check_batch_size
 from bcgan_tf.errors import UserError
-from bcgan_tf.models.checkpoints import EpochCheckpoint, StopOnNonFinite, has_checkpoint, restore
+from bcgan_tf.models.best_weights import BestWeights
+from bcgan_tf.models.checkpoints import (
+    EpochCheckpoint,
+    Restored,
+    StopOnNonFinite,
+    has_checkpoint,
+    restore,
+)
 from bcgan_tf.models.fused_normalization import fused_normalization
 from bcgan_tf.progress import EpochLines
 
@@ -48,8 +56,10 @@ def fit(
         One dict of logs per epoch, those of earlier attempts included.
 
     Raises:
-        UserError: non-finite losses, an indivisible batch, an alien checkpoint, or checkpoints in
-            ``directory`` without ``resume``.
+        UserError: non-finite losses, an indivisible batch, an alien checkpoint, none that is
+            whole, or checkpoints in ``directory`` without ``resume``.
+        KeyboardInterrupt: a signal came (:mod:`bcgan_tf.interruption`); with a ``directory``, the
+            training can be resumed after the step at which it ended.
     """
     mirrored = isinstance(model.distribute_strategy, tf.distribute.MirroredStrategy)
     chosen = model.distribute_strategy if mirrored else None
@@ -57,35 +67,66 @@ def fit(
     if directory and not resume and has_checkpoint(directory):
         # Later ones of an earlier training would win over this one's when it is resumed.
         raise UserError(f"{directory} holds checkpoints; resume them, or choose another folder")
-    done, history = restore(model, directory) if directory and resume else (0, [])
+    best = next((one for one in callbacks if isinstance(one, BestWeights)), None)
+    found = restore(model, directory, best) if directory and resume else Restored()
+    steps = steps_per_epoch(split, batch_size)
     own: list[keras.callbacks.Callback] = [StopOnNonFinite(directory)]
     recorder = None
     if directory is not None:
-        recorder = EpochCheckpoint(directory, history=history)
+        recorder = EpochCheckpoint(directory, restored=found, steps=steps, best=best)
         own.append(recorder)
     terminal = sys.stderr.isatty()
     if not terminal:
         own.append(EpochLines(directory.name if directory is not None else "training"))
-    if done < epochs:
-        # Keras reports on stdout, which here belongs to results.
-        with contextlib.redirect_stdout(sys.stderr), fused_normalization(model):
-            result = model.fit(
-                training_stream(split, batch_size=batch_size, seed=seed, start_epoch=done),
-                initial_epoch=done,
-                epochs=epochs,
-                steps_per_epoch=steps_per_epoch(split, batch_size),
-                validation_data=_validation_batches(validation, chosen) if validation else None,
-                callbacks=[*callbacks, *own],
-                shuffle=False,  # the stream is shuffled already
-                verbose=1 if terminal else 0,
-            )
-        if recorder is None:
-            columns = result.history
-            history = [
-                {"epoch": e, **{k: float(v[i]) for k, v in columns.items()}}
-                for i, e in enumerate(result.epoch)
-            ]
+    validated = _validation_batches(validation, chosen) if validation else None
+    history = list(found.history)
+
+    def train(done: int, steps_done: int, *more: keras.callbacks.Callback) -> Any:
+        stream = training_stream(
+            split, batch_size=batch_size, seed=seed, start_epoch=done, start_step=steps_done
+        )
+        return model.fit(
+            stream,
+            initial_epoch=done,
+            epochs=epochs,
+            steps_per_epoch=steps - steps_done,
+            validation_data=validated,
+            callbacks=[*callbacks, *own, *more],
+            shuffle=False,  # the stream is shuffled already
+            verbose=1 if terminal else 0,
+        )
+
+    # Keras reports on stdout, which here belongs to results.
+    with _interruptible(), contextlib.redirect_stdout(sys.stderr), fused_normalization(model):
+        done = found.epochs
+        if found.steps and done < epochs:
+            train(done, found.steps, _OneEpoch())
+            done += 1
+        if done < epochs:
+            columns = train(done, 0)
+            if recorder is None:
+                history = [
+                    {"epoch": e, **{k: float(v[i]) for k, v in columns.history.items()}}
+                    for i, e in enumerate(columns.epoch)
+                ]
     return recorder.history if recorder is not None else history
+
+
+class _OneEpoch(keras.callbacks.Callback):
+    """Ends ``fit`` after the rest of an epoch: the others have more steps."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.model.stop_training = True
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Signals that the training's callbacks deferred are obeyed at the latest at its end."""
+    try:
+        yield
+    finally:
+        interruption.defer(False)
+    interruption.check()
 
 
 def _validation_batches(

@@ -20,7 +20,14 @@ from bcgan_tf.defenses.boundary_adversarial import (
 )
 from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import PARTIAL_SUFFIX, as_json, file_digest, replace_file, write_json
+from bcgan_tf.files import (
+    PARTIAL_PREFIX,
+    as_json,
+    file_digest,
+    move_into_place,
+    replace_file,
+    write_json,
+)
 from bcgan_tf.hardening import chosen_defense, harden
 from bcgan_tf.recipes import recipe
 from bcgan_tf.reproduction import measures
@@ -208,12 +215,12 @@ def _copy_folder(source: Path, target: Path) -> None:
     """Whole or not at all; nothing, where it is already, or another process is sooner."""
     if target.exists():
         return
-    partial = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial = target.with_name(f"{PARTIAL_PREFIX}{os.getpid()}-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, partial)
     try:
-        partial.rename(target)
+        move_into_place(partial, target)
     except OSError:
         shutil.rmtree(partial)
         if not target.exists():

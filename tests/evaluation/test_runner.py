@@ -174,34 +174,44 @@ def test_a_state_of_other_settings_is_refused(tmp_path, changes, named):
     evaluate(**{**usual, "batch_size": 3}, state=tmp_path)  # which changes no result
 
 
-def test_a_truncated_piece_is_named_and_nothing_else_is_lost(tmp_path):
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "garbage"])
+def test_a_damaged_piece_is_said_and_done_again(tmp_path, capsys, damage):
     attacks = [Draws(seed=1), Draws(seed=2)]
     whole = evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path)
     piece = tmp_path / "0000-1.npz"
-    piece.write_bytes(piece.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"0000-1\.npz is damaged or cut short.*delete it"):
-        evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path)
-    piece.unlink()
+    content = piece.read_bytes()
+    middle = len(content) // 2
+    piece.write_bytes(
+        {
+            "cut": content[:100],
+            "empty": b"",
+            "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+            "garbage": bytes(len(content)),
+        }[damage]
+    )
     _same(whole, evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path))
+    assert capsys.readouterr().err == (
+        f"{piece} is damaged; that part of the evaluation is done again\n"
+    )
+    _same(whole, evaluate(linear, (IMAGES, LABELS), attacks, state=tmp_path))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
-    from bcgan_tf.evaluation import pieces
-
     monkeypatch.setattr(chunks, "_CHUNK", 20)
-    real, written = pieces.replace_file, []
+    real, written = os.fsync, []
 
-    def full_after_two(path, content):
+    def full_after_two(handle):
         if len(written) == 2:
-            (path.parent / ".half.partial").write_bytes(b"")
             raise OSError(28, "No space left on device")
-        written.append(path)
-        return real(path, content)
+        if os.readlink(f"/proc/self/fd/{handle}").endswith(".npz"):
+            written.append(handle)
+        real(handle)
 
-    monkeypatch.setattr(pieces, "replace_file", full_after_two)
-    with pytest.raises(UserError, match=r"No space left on device.*make room"):
+    monkeypatch.setattr(os, "fsync", full_after_two)
+    with pytest.raises(UserError, match=r"No space left on device.*make room on the disk of"):
         evaluate(linear, (IMAGES, LABELS), [Draws()], state=tmp_path)
-    assert len(list(tmp_path.glob("*.npz"))) == 2 and not list(tmp_path.glob(".*.partial"))
+    assert len(list(tmp_path.glob("*.npz"))) == 2 and not list(tmp_path.glob(".partial*"))
     monkeypatch.undo()
     monkeypatch.setattr(chunks, "_CHUNK", 20)
     _same(
