@@ -134,7 +134,7 @@ def test_only_shards_of_one_assessment_are_merged(quick, tmp_path: Path) -> None
         merge(one, two)
 
 
-def test_a_truncated_piece_is_named_and_done_again(quick, unbroken, tmp_path: Path) -> None:
+def test_a_truncated_piece_is_named_and_done_again(quick, unbroken, tmp_path: Path, capsys) -> None:
     with pytest.raises(Killed):
         assess(tmp_path, progress=killing(6))
     piece = min((tmp_path / "state-m").glob("*.npz"))
@@ -160,32 +160,30 @@ def test_truncated_settings_of_a_state(quick, tmp_path: Path) -> None:
         assess(tmp_path)
 
 
-@pytest.mark.parametrize("writes", [3, 6, 10, 13])
+@pytest.mark.parametrize(
+    ("full_at", "pieces"),
+    [("settings.json", 0), ("0001-0.npz", 2), ("evaluation-m.npz", 6), ("metrics.json", 6)],
+)
 def test_a_full_disk_loses_nothing(
-    quick, unbroken, tmp_path: Path, monkeypatch, writes: int
+    quick, unbroken, tmp_path: Path, monkeypatch, full_at: str, pieces: int
 ) -> None:
     """Full at the settings of the state, a piece of it, the arrays, and the metrics."""
-    real, count = Path.open, [0]
+    real = files._to_disk
 
-    def open_until_full(self: Path, mode: str = "r", *rest: Any, **options: Any):
-        if mode == "wb" and self.name.endswith(files.PARTIAL_SUFFIX):
-            count[0] += 1
-            if count[0] == writes:
-                real(self, "wb").close()
-                raise OSError(errno.ENOSPC, "No space left on device", str(self))
-        return real(self, mode, *rest, **options)
+    def full(path: Path) -> None:
+        if path.name == f"{files.PARTIAL_PREFIX}{full_at}":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path)
 
-    monkeypatch.setattr(Path, "open", open_until_full)
-    with pytest.raises((UserError, OSError), match="No space left on device") as caught:
+    monkeypatch.setattr(files, "_to_disk", full)
+    with pytest.raises(files.DiskFull, match=r"No space left on device.*make room") as caught:
         assess(tmp_path)
-    assert "\n" not in str(caught.value)
-    failed = {3: "settings.json", 6: "state-m", 10: "evaluation-m.npz", 13: "metrics.json"}
-    assert failed[writes] in str(caught.value)
+    assert "\n" not in str(caught.value) and full_at in str(caught.value)
+    assert not list(tmp_path.rglob(".partial*"))
     done = {piece: piece.read_bytes() for piece in tmp_path.rglob("00*.npz")}
-    assert len(done) == min(max(writes - 4, 0), 6)
-    monkeypatch.setattr(Path, "open", real)
+    assert len(done) == pieces
+    monkeypatch.setattr(files, "_to_disk", real)
     metrics = assess(tmp_path)
     assert all(piece.read_bytes() == content for piece, content in done.items())
     assert without_seconds(metrics) == without_seconds(unbroken[1])
     same(arrays(tmp_path), arrays(unbroken[0]))
-    assert not list(tmp_path.rglob("*.partial"))
