@@ -13,10 +13,18 @@ import numpy as np
 import pytest
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import read_json, replace_file, write_json
+from bcgan_tf.files import read_json, replace_file, seal, write_json
 from bcgan_tf.history import History
 from bcgan_tf.runs import RunDirectory
 
+DAMAGE = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "flipped": lambda content: content[:-4] + bytes([content[-4] ^ 1]) + content[-3:],
+    "garbage": lambda content: bytes(len(content)),
+    "list": lambda content: b"[1, 2]\n",
+    "gone": None,
+}
 CONFIG = {"dataset": "digits", "seed": 3, "attack_eps": (0.1, 0.2), "classifier": None}
 
 
@@ -249,3 +257,123 @@ def test_a_damaged_history_row_is_named(tmp_path: Path, row: str) -> None:
     with pytest.raises(UserError, match=row) as error:
         history.read()
     one_line(error)
+
+
+def damage(file: Path, kind: str) -> None:
+    content = file.read_bytes()
+    file.unlink()
+    change = DAMAGE[kind]
+    if change is not None:
+        file.write_bytes(change(content))
+
+
+@pytest.mark.parametrize("name", ["config.json", "env.json", "stages.json", "metrics.json"])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_json_file_is_read_from_its_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str
+) -> None:
+    with RunDirectory.create(tmp_path, "run", CONFIG) as run:
+        run.finish_stage("train", {"accuracy": 0.91})
+        run.write_metrics({"models": {"original": {"clean_accuracy": 0.91}}})
+    first = RunDirectory.open(tmp_path)
+
+    def content(run: RunDirectory) -> tuple[object, ...]:
+        return run.config, run.env(), run.stage_payload("train"), run.metrics()
+
+    expected, whole = content(first), (tmp_path / name).read_bytes()
+    damage(tmp_path / name, kind)
+    assert content(RunDirectory.open(tmp_path)) == expected
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path / name} is damaged or gone; its copy .copy-{name} is taken\n"
+    with RunDirectory.create(tmp_path, "run", CONFIG, resume=True):
+        assert (tmp_path / name).read_bytes() == whole
+
+    (tmp_path / f".copy-{name}").write_bytes(b"")
+    assert content(RunDirectory.open(tmp_path)) == expected
+    assert capsys.readouterr().err == f"{tmp_path / f'.copy-{name}'} is damaged; {name} is taken\n"
+
+
+@pytest.mark.parametrize("content", [{"train": 5}, {"train": {"payload": [], "seconds": 1}}])
+def test_stages_of_another_shape_are_refused(tmp_path: Path, content: object) -> None:
+    RunDirectory.create(tmp_path, "run", CONFIG).close()
+    (tmp_path / "stages.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"stages\.json is damaged at train") as error:
+        RunDirectory.open(tmp_path).stage_done("train")
+    one_line(error)
+
+
+@pytest.mark.parametrize("content", ['{"stages_finished": 0}', "{", '{"seconds": "3"}'])
+def test_lost_seconds_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    RunDirectory.create(tmp_path, "run", CONFIG).close()
+    (tmp_path / "elapsed.json").write_text(content)
+    with RunDirectory.create(tmp_path, "run", CONFIG, resume=True) as run:
+        run.finish_stage("train")
+    assert run.stage_seconds()["train"] < 60
+    assert "elapsed.json is damaged; the time of the stage begins anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_stage_whose_file_is_damaged_is_to_be_done_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    file = tmp_path / "classifier.keras"
+    with RunDirectory.create(tmp_path, "train", CONFIG) as run:
+        file.write_bytes(b"0123456789")
+        run.finish_stage("train", files=[file])
+        seconds = run.stage_seconds()
+        assert run.stage_done("train")
+    damage(file, kind)
+    with pytest.raises(UserError, match=r"classifier\.keras is damaged or gone; resume") as error:
+        RunDirectory.open(tmp_path).stage_done("train")
+    one_line(error)
+    with RunDirectory.create(tmp_path, "train", CONFIG, resume=True) as run:
+        assert not run.stage_done("train")
+        file.write_bytes(b"another")
+        run.finish_stage("train", files=[file])
+        assert run.stage_done("train") and run.stage_seconds() == seconds
+    assert f"{file} is damaged or gone; the stage train makes it again" in capsys.readouterr().err
+    assert RunDirectory.open(tmp_path).stage_done("train")
+
+
+def logged(folder: Path, epochs: int) -> list[dict[str, float]]:
+    """A checkpoint's folder, of its logs alone."""
+    logs = [{"epoch": epoch, "loss": epoch / 3, "accuracy": 0.5} for epoch in range(epochs)]
+    folder.mkdir(parents=True)
+    write_json(folder / "history.json", logs)
+    seal(folder)
+    return logs
+
+
+@pytest.mark.parametrize("kind", [*DAMAGE, "not UTF-8", "a digit"])
+def test_history_comes_back_from_the_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    history = History(tmp_path / "history.csv", checkpoints=tmp_path / "checkpoints")
+    for stage, epochs in (("train", 2), ("gan", 3)):
+        for log in logged(tmp_path / "checkpoints" / stage / f"epoch-{epochs:04d}", epochs):
+            values = {name: value for name, value in log.items() if name != "epoch"}
+            history.append(stage, int(log["epoch"]) + 1, values)
+    logged(tmp_path / "checkpoints" / "gan" / "epoch-0009", 9)
+    (tmp_path / "checkpoints" / "gan" / "epoch-0009" / "history.json").write_text("[]")  # damaged
+    whole, expected = history.file.read_bytes(), history.read()
+    assert capsys.readouterr().err == ""
+    if kind == "not UTF-8":
+        history.file.write_bytes(whole.replace(b"loss", b"l\xffss"))
+    elif kind == "a digit":
+        history.file.write_bytes(whole.replace(b"0.5", b"0.6", 1))
+    else:
+        damage(history.file, kind)
+    assert history.read() == expected
+    said = capsys.readouterr().err
+    assert said == f"{history.file} is damaged or gone; its rows are taken from the checkpoints\n"
+    history.keep("gan", 3)
+    assert history.file.read_bytes() == whole
+
+
+def test_a_history_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.csv")
+    history.file.write_bytes(b"stage,epoch,metric,value\ntrain,\xff,loss,0.5\n")
+    with pytest.raises(UserError, match=r"history\.csv is damaged at the row"):
+        history.read()

@@ -31,10 +31,11 @@ from bcgan_tf.history import LOGS, checkpoint_logs, checkpoint_name, checkpoints
 from bcgan_tf.models.best_weights import BestWeights
 
 _STATE, _BEST = "state.npz", "best.npz"
+_METRIC = "metric-"  # in the state of an epoch that is not finished
 
 
 def state_variables(model: Any) -> list[Any]:
-    """All that training changes: weights, random state, metrics, and *every* optimizer's variables.
+    """All that training changes but metrics: weights, random state, *every* optimizer's variables.
 
     ``keras.callbacks.BackupAndRestore`` looks at ``model.optimizer`` alone, which would leave a
     GAN's second optimizer without its moments.
@@ -52,13 +53,13 @@ class Restored(NamedTuple):
         epochs: finished.
         history: their logs.
         steps: done of the epoch after them.
-        values: of :func:`state_variables`; None where there was no checkpoint.
+        metrics: the values of the metrics' variables after those steps.
     """
 
     epochs: int = 0
     history: list[dict[str, float]] = []  # noqa: RUF012  (never changed)
     steps: int = 0
-    values: list[np.ndarray] | None = None
+    metrics: list[np.ndarray] = []  # noqa: RUF012
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
@@ -100,9 +101,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch, self._steps_before = epoch, 0
-        if self._begun is not None and self._begun.values is not None:
-            # Keras has just reset the metrics: they have seen the first part of the epoch.
-            _assign(state_variables(self.model), self._begun.values)
+        if self._begun is not None:
+            # Keras has just reset them: but they have seen the first part of the epoch.
+            _assign(_metric_variables(self.model), self._begun.metrics)
             self._steps_before, self._begun = self._begun.steps, None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -118,13 +119,12 @@ class EpochCheckpoint(keras.callbacks.Callback):
         interruption.check()
 
     def _write(self, epochs: int, steps: int) -> None:
-        arrays: dict[str, Any] = {
-            f"{i:05d}": np.asarray(keras.ops.convert_to_numpy(v))
-            for i, v in enumerate(state_variables(self.model))
-        }
+        arrays = _numbered("", state_variables(self.model))
         # The logs are older than the last update: it alone may have ruined the weights.
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise non_finite(epochs if steps else epochs - 1, "weights", self.directory)
+        if steps:
+            arrays |= _numbered(_METRIC, _metric_variables(self.model))
         self.directory.mkdir(parents=True, exist_ok=True)
         for leftover in self.directory.glob(f"{PARTIAL_PREFIX}*"):
             remove(leftover)
@@ -139,6 +139,17 @@ class EpochCheckpoint(keras.callbacks.Callback):
             remove(target)  # a damaged one, which was trained again
         for _, _, old in checkpoints_in(self.directory)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _metric_variables(model: Any) -> list[Any]:
+    return [variable for metric in model.metrics for variable in metric.variables]
+
+
+def _numbered(prefix: str, variables: list[Any]) -> dict[str, Any]:
+    return {
+        f"{prefix}{number:05d}": np.asarray(keras.ops.convert_to_numpy(variable))
+        for number, variable in enumerate(variables)
+    }
 
 
 def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
@@ -182,7 +193,9 @@ def restore(model: Any, directory: str | Path, best: BestWeights | None = None) 
         except DamagedFile as error:
             passed.append(f"the checkpoint {path} is left out: {error}")
             continue
-        values = [arrays[key] for key in sorted(arrays)]
+        names = sorted(arrays)
+        values = [arrays[name] for name in names if not name.startswith(_METRIC)]
+        metrics = [arrays[name] for name in names if name.startswith(_METRIC)]
         variables = state_variables(model)
         if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
             raise UserError(
@@ -194,7 +207,7 @@ def restore(model: Any, directory: str | Path, best: BestWeights | None = None) 
         _assign(variables, values)
         if best is not None:
             best.take(best_arrays)
-        return Restored(epochs, history, steps, values)
+        return Restored(epochs, history, steps, metrics)
     if found:
         raise UserError(
             f"every checkpoint in {directory} is damaged; remove that folder to train this stage "

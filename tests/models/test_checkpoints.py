@@ -14,6 +14,7 @@ import pytest
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.models import ACGAN, BCGAN, ClassifierTrainer
+from bcgan_tf.models.best_weights import BestWeights
 from bcgan_tf.models.checkpoints import (
     EpochCheckpoint,
     Restored,
@@ -26,8 +27,9 @@ from bcgan_tf.models.fitting import fit
 
 # Bit-equal only where TensorFlow's operations are: hence a process with op determinism.
 EXACT = """
-import keras, numpy as np, sys, tensorflow as tf
+import keras, numpy as np, signal, sys, tensorflow as tf
 from pathlib import Path
+from bcgan_tf import interruption
 from bcgan_tf.data import load
 from bcgan_tf.models import BCGAN, ClassifierTrainer
 from bcgan_tf.models.checkpoints import state_variables
@@ -62,31 +64,49 @@ def trainer():
     made.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 12)))
     return made
 
-def run(build, epochs, folder, resume=False):
+class Signal(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == (2, 1):
+            signal.raise_signal(signal.SIGTERM)
+
+def run(build, epochs, folder, resume=False, callbacks=()):
     keras.utils.set_random_seed(5)
     model = build()
     logs = fit(model, some, epochs=epochs, batch_size=32, seed=3, directory=folder, resume=resume,
-               validation=digits.validation if build is trainer else None)
+               validation=digits.validation if build is trainer else None, callbacks=callbacks)
     return [np.array(v.numpy()) for v in state_variables(model)], logs
 
 root = Path(sys.argv[1])
 for build in (gan, trainer):
     whole, logs = run(build, 4, root / build.__name__ / "whole")
-    half, _ = run(build, 2, root / build.__name__ / "parts")
-    again, again_logs = run(build, 4, root / build.__name__ / "parts", resume=True)
+    parts = root / build.__name__ / "parts"
+    half, _ = run(build, 2, parts)
+    try:
+        with interruption.listening():
+            run(build, 4, parts, resume=True, callbacks=[Signal()])
+        raise AssertionError("the signal was ignored")
+    except interruption.Terminated:
+        names = sorted(p.name for p in parts.iterdir())
+        assert names == ["epoch-0002", "epoch-0002-step-000002"], names
+    again, again_logs = run(build, 4, parts, resume=True)
     assert logs == again_logs and [log["epoch"] for log in logs] == [0, 1, 2, 3], build
     assert len(whole) == len(again) > 10
     for i, (one, other) in enumerate(zip(whole, again)):
         np.testing.assert_array_equal(one, other, err_msg=f"{build.__name__} variable {i}")
     assert sum((a != b).any() for a, b in zip(half, again)) > 10, "the second half trained nothing"
-    names = sorted(p.name for p in (root / build.__name__ / "parts").iterdir())
+    names = sorted(p.name for p in parts.iterdir())
     assert names == ["epoch-0003", "epoch-0004"], names
 print("resumed runs are equal")
 """
 
 
 def test_resume_is_exact(tmp_path):
-    """Both optimizers, dropout, batch norm, spectral vectors, the moving average, the logs."""
+    """Both optimizers, dropout, batch norm, spectral vectors, the moving average, the logs.
+
+    After an epoch, and after SIGTERM within one.
+    """
     result = subprocess.run(
         [sys.executable, "-c", "import bcgan_tf\n" + textwrap.dedent(EXACT), str(tmp_path)],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
@@ -257,3 +277,84 @@ def test_a_training_may_move_between_one_device_and_two(make_gan, some, two_repl
         np.testing.assert_allclose(one, other, atol=1e-4)
     for log, other in zip(logs, again, strict=True):
         assert log == pytest.approx(other, abs=1e-4)
+
+
+DAMAGE = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "garbage": lambda content: bytes(len(content)),
+    "flipped": lambda content: content[:-9] + bytes([content[-9] ^ 4]) + content[-8:],
+    "gone": None,
+}
+
+
+def damage(file, kind):
+    content = file.read_bytes()
+    file.unlink()
+    if kind != "gone":
+        file.write_bytes(DAMAGE[kind](content))
+
+
+@pytest.mark.parametrize("name", ["state.npz", "history.json", "sha256.json"])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_of_damaged_checkpoints_the_one_before_is_taken(make_gan, tmp_path, capsys, name, kind):
+    if (name, kind) == ("sha256.json", "gone"):
+        pytest.skip("as earlier versions wrote it")
+    gan = make_gan()
+    checkpoint(gan, tmp_path, 0, {"loss": 1.0})
+    first = values(gan)
+    gan.generator.layers[-2].bias.assign(np.ones(64, np.float32))
+    restored = Restored(1, [{"epoch": 0, "loss": 1.0}])
+    checkpoint(gan, tmp_path, 1, {"loss": 2.0}, restored=restored)
+    damage(tmp_path / "epoch-0002" / name, kind)
+    fresh = make_gan()
+    assert restore(fresh, tmp_path)[:2] == (1, [{"epoch": 0, "loss": 1.0}])
+    assert_equal(first, values(fresh))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith(f"the checkpoint {tmp_path / 'epoch-0002'} is")
+    assert said.endswith("; epoch-0001 is taken\n")
+    checkpoint(gan, tmp_path, 1, {"loss": 2.0}, restored=restored)  # trained again: whole again
+    assert restore(fresh, tmp_path).epochs == 2
+
+    damage(tmp_path / "epoch-0001" / "state.npz", "flipped")
+    damage(tmp_path / "epoch-0002" / "state.npz", "cut")
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged; remove that folder"):
+        restore(fresh, tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_taken(make_gan, tmp_path):
+    gan = make_gan()
+    checkpoint(gan, tmp_path, 0, {"loss": 1.0})
+    (tmp_path / "epoch-0001" / "sha256.json").unlink()
+    assert restore(make_gan(), tmp_path)[:2] == (1, [{"epoch": 0, "loss": 1.0}])
+
+
+def test_the_best_weights_come_back_with_their_checkpoint(make_gan, tmp_path):
+    class Judged(BestWeights):
+        def on_epoch_end(self, epoch, logs=None):
+            self.best, self.epoch, self._weights = logs["a"], epoch + 1, [np.full(2, epoch)]
+
+    best = Judged("a")
+    for epoch in (0, 1):
+        best.on_epoch_end(epoch, {"a": float(epoch)})
+        checkpoint(make_gan(), tmp_path, epoch, best=best)
+    damage(tmp_path / "epoch-0002" / "best.npz", "flipped")
+    again = BestWeights("a")
+    assert restore(make_gan(), tmp_path, again).epochs == 1
+    assert (again.best, again.epoch) == (0.0, 1)
+    np.testing.assert_array_equal(again._weights[0], [0, 0])
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(make_gan, tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(handle):
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        assert not (tmp_path / "epoch-0001").exists() or path == str(tmp_path)
+        synced.append(path.removeprefix(str(tmp_path)).removeprefix("/.partial-"))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    checkpoint(make_gan(), tmp_path, 0, {"loss": 1.0})
+    files = {f"epoch-0001/{name}" for name in ("state.npz", "history.json", "sha256.json")}
+    assert {*files, "epoch-0001"} <= set(synced) and synced[-1] == ""
