@@ -300,11 +300,11 @@ class RunDirectory:
             found = self._read(_ELAPSED)
         except DamagedFile:
             found = {"seconds": None}
-        seconds = found.get("seconds", 0.0)
-        if not _is_number(seconds):
+        seconds = found.get("seconds")
+        if found and not _is_number(seconds):
             note(f"{self.path / _ELAPSED} is damaged; the time of the stage begins anew")
             return 0.0
-        return seconds if found.get("stages_finished") == len(self._stages()) else 0.0
+        return seconds or 0.0 if found.get("stages_finished") == len(self._stages()) else 0.0
 
     def _stages(self) -> dict[str, Any]:
         stages = self._read(_STAGES)

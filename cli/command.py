@@ -212,12 +212,12 @@ def _flag(option: click.Option) -> str:
 
 
 def _full(error: BaseException, ctx: click.Context) -> str:
-    """What to say of a full disk: of the file's folder, where that is known."""
+    """What to say of a full disk: of the file, or else of the folder that is being written."""
     file = getattr(error, "filename", None)
-    folder = (
-        Path(file).parent if isinstance(file, str) else ctx.meta.get(RUN, tempfile.gettempdir())
-    )
-    return f"No space left on device: make room on the disk of {folder}"
+    if file is not None:
+        return f"No space left on device: {str(file)!r}; make room on its disk"
+    folder = ctx.meta.get(RUN, tempfile.gettempdir())
+    return f"No space left on device; make room on the disk of {folder}"
 
 
 def _how_to_go_on(ctx: click.Context) -> str:

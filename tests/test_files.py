@@ -1,13 +1,25 @@
-"""Names and paths that come from users and from files."""
+"""Names and paths that come from users and from files; files that are whole or not there."""
 
 from __future__ import annotations
 
+import errno
+import resource
+
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import check_name, path_within
+from bcgan_tf.files import (
+    DamagedFile,
+    DiskFull,
+    check_name,
+    path_within,
+    read_arrays,
+    replace_file,
+    replacing,
+)
 
 
 @pytest.mark.parametrize("name", ["mnist", "pgd-at", "v1.2", "a_b", "1a", "2-1"])
@@ -30,3 +42,58 @@ def test_paths_stay_under_their_root(tmp_path: Path) -> None:
     for out in ("../x", "/etc/passwd", "a/../../x", "link/x", ".."):
         with pytest.raises(UserError, match="lies outside"):
             path_within(tmp_path / "root", out)
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:
+    replace_file(tmp_path / "a", b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r"a cannot be written \(File too large\)"):
+            replace_file(tmp_path / "a", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [item.name for item in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("Can't decrement id (file write failed: errno = 28, ... 'No space left')"),
+        KeyboardInterrupt(),
+    ],
+    ids=repr,
+)
+def test_a_full_disk_or_an_interrupt_leaves_nothing_half_written(
+    tmp_path: Path, error: BaseException
+) -> None:
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else DiskFull
+    with pytest.raises(expected) as caught, replacing(tmp_path / "folder") as partial:
+        partial.mkdir()
+        (partial / "weights").write_bytes(b"half")
+        raise error
+    assert not list(tmp_path.iterdir())
+    if expected is DiskFull:
+        assert f"make room on the disk of {tmp_path}" in str(caught.value)
+
+
+def test_every_damage_of_arrays_is_one_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez(file, images=np.arange(50.0), labels=np.arange(5))
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+        try:
+            found = read_arrays(file)
+        except DamagedFile:
+            continue
+        # What is not noticed is beside the arrays: a date, an attribute.
+        np.testing.assert_array_equal(found["images"], np.arange(50.0))
+        np.testing.assert_array_equal(found["labels"], np.arange(5))
+    for content in (b"", whole[:100], bytes(len(whole)), b"\x93NUMPY"):
+        file.write_bytes(content)
+        with pytest.raises(DamagedFile):
+            read_arrays(file)

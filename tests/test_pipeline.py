@@ -169,8 +169,8 @@ def test_interrupted_after_every_stage_and_in_mid_training(
             stopped.add(place)
             raise KeyboardInterrupt
 
-    def finish_and_stop(self, name, payload=None):
-        finish_stage(self, name, payload)
+    def finish_and_stop(self, name, payload=None, files=()):
+        finish_stage(self, name, payload, files)
         stop_once(name)
 
     def save_and_stop(self, epoch, logs=None):

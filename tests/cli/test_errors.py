@@ -32,7 +32,12 @@ def fail(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     [
         (UserError("this is wrong; do that"), "Error: this is wrong; do that"),
         (UserError("two\n  lines"), "Error: two lines"),
-        (OSError(28, "No space left on device", "x"), "No space left on device: 'x'"),
+        (
+            OSError(28, "No space left on device", "x"),
+            "No space left on device: 'x'; make room on its disk. Go on with: bcgan-tf train",
+        ),
+        (OSError(122, "Disk quota exceeded"), "make room on the disk of a. Go on with: bcgan-tf"),
+        (ResourceExhaustedError("w.data: No space left on device\n"), "make room on the disk of a"),
         (ResourceExhaustedError("OOM\n[[node]]"), "the device has not enough memory"),
     ],
 )

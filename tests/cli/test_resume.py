@@ -112,6 +112,7 @@ def test_a_damaged_run_is_one_line(cli, pipeline_calls: Calls) -> None:
     cli(*FIRST.split())
     text = Path("a/config.json").read_text()
     Path("a/config.json").write_text(text[:40])
+    Path("a/.copy-config.json").unlink()
     result = cli("run", "--run-dir", "a", "--resume")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
     assert "a/config.json is cut short" in result.stderr

@@ -1,4 +1,4 @@
-"""`bcgan-tf run` on real digits, as a user runs it: killed twice and resumed, the same result."""
+"""`bcgan-tf run` on real digits, as a user runs it: ended, killed twice and resumed, the same result."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def finish(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def kill(folder: Path, *arguments: str, at: str) -> None:
-    """Runs until a line of progress starts with ``at``, and kills without warning."""
+def kill(folder: Path, *arguments: str, at: str, by: signal.Signals) -> str:
+    """Runs until a line of progress starts with ``at``, sends a signal, and gives all lines."""
     process = subprocess.Popen(
         [*COMMAND, *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
         text=True,
@@ -63,10 +63,11 @@ def kill(folder: Path, *arguments: str, at: str) -> None:
     for line in process.stderr:
         seen.append(line)
         if line.startswith(at):
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL, "".join(seen)
+            process.send_signal(by)
+    code = -signal.SIGKILL if by == signal.SIGKILL else 143
+    assert process.wait() == code, "".join(seen)
     process.stderr.close()
+    return "".join(seen)
 
 
 def weights(file: Path) -> list[np.ndarray]:
@@ -107,10 +108,14 @@ def test_a_run_leaves_what_it_promises(unbroken: tuple[Path, str]) -> None:
     assert str(folder) not in host_files
 
 
-def test_killed_twice_it_ends_the_same(unbroken: tuple[Path, str], tmp_path: Path) -> None:
+def test_ended_and_killed_twice_it_ends_the_same(
+    unbroken: tuple[Path, str], tmp_path: Path
+) -> None:
     (tmp_path / "settings.toml").write_text(SETTINGS)
-    kill(tmp_path, *FIRST, at="gan epoch 1/2")
-    kill(tmp_path, *AGAIN, at="FGSM eps 0.1 on original")
+    said = kill(tmp_path, *FIRST, at="train epoch 1/2", by=signal.SIGTERM)
+    assert said.endswith("\nTerminated. Go on with: bcgan-tf run --run-dir r --resume\n")
+    kill(tmp_path, *AGAIN, at="gan epoch 1/2", by=signal.SIGKILL)
+    kill(tmp_path, *AGAIN, at="FGSM eps 0.1 on original", by=signal.SIGKILL)
     stdout = finish(tmp_path, *AGAIN).stdout
 
     folder, expected = unbroken

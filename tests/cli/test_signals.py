@@ -11,7 +11,7 @@ import pytest
 from bcgan_tf import interruption, pipeline
 from bcgan_tf.models.checkpoints import EpochCheckpoint
 
-TRAIN = "train --dataset digits --classifier-epochs 2 --classifier-batch-size 256".split()
+TRAIN = ["train", "--dataset", "digits", "--classifier-epochs=2", "--classifier-batch-size=256"]
 
 
 @pytest.mark.parametrize(
