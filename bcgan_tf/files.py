@@ -27,6 +27,7 @@ from bcgan_tf.errors import UserError
 PARTIAL_PREFIX = ".partial-"
 COPY_PREFIX = ".copy-"
 SEAL = "sha256.json"
+_ZIP_END = 22  # bytes of a zip file's last record, which holds the number of its entries
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _FULL_TEXT = re.compile(r"no space left|quota exceeded|not enough space|errno = (28|122)\b", re.I)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -269,7 +270,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         DamagedFile: the file is gone, damaged, or something else.
     """
     try:
+        with path.open("rb") as stream:
+            stream.seek(-_ZIP_END, os.SEEK_END)
+            end = stream.read()
         with np.load(path, allow_pickle=False) as arrays:
+            # Which zipfile does not compare: an array less would be no error.
+            if int.from_bytes(end[10:12], "little") != len(arrays.files):
+                raise ValueError("another number of arrays than was written")
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # zipfile, zlib and NumPy each have their own
         raise DamagedFile(f"{path} is damaged or gone ({type(error).__name__})") from error

@@ -1,4 +1,4 @@
-"""`bcgan-tf run` on real digits, as a user runs it: ended, killed twice and resumed, the same result."""
+"""`bcgan-tf run` on real digits: ended, killed twice and resumed, it gives the same result."""
 
 from __future__ import annotations
 
