@@ -141,7 +141,7 @@ def _margins(model: keras.Model, box: Box, labels: tf.Tensor) -> tf.Tensor:
         lambda points, factors: tf.einsum("bkd,bd->bk", factors, points),
         kernel[None] - tf.gather(kernel, labels)[:, None],  # [B, K, D]
         bias[None] - tf.gather(bias, labels)[:, None],
-        terms=int(kernel.shape[1]) + 2,
+        terms=int(last.kernel.shape[0]) + 2,
         size=size,
     ).upper
     return tf.where(masked, -math.inf, margins)

@@ -60,12 +60,12 @@ class Box:
         lower, upper = (tf.cast(side, self.dtype) for side in (self.lower, self.upper))
         centre = apply((lower + upper) / 2.0, factors) + constant
         radius = apply((upper - lower) / 2.0, tf.abs(factors))
-        if size is None:
 
-            def size(points: Any) -> Any:
-                return apply(points, tf.abs(factors)) + tf.abs(constant)
+        def all_of(points: Any) -> Any:
+            return apply(points, tf.abs(factors)) + tf.abs(constant)
 
-        return self._around(centre, radius, terms, lambda: size(_largest(lower, upper)))
+        sized = size or all_of
+        return self._around(centre, radius, terms, lambda: sized(_largest(lower, upper)))
 
     def rising(self, function: Callable[[Any], Any], *others: Box) -> Self:
         """Bounds of a function that falls nowhere, of this box or of a list of several."""
@@ -312,7 +312,7 @@ def _averaged(layer: Any, inputs: list[Box]) -> Box:
     if len(inputs) > 1:
         terms = len(inputs) + 1
     else:
-        sides = inputs[0].lower.shape
+        sides: Any = inputs[0].lower.shape
         channels_last = getattr(layer, "data_format", "") == "channels_last"
         pool = getattr(layer, "pool_size", sides[1:-1] if channels_last else sides[2:])
         terms = math.prod(pool) + 1
