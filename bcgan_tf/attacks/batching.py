@@ -83,6 +83,14 @@ class Batched:
                 pool.shutdown(cancel_futures=True)
         return np.concatenate(pieces)
 
+    def once(self, rows: np.ndarray) -> np.ndarray:
+        """The function's rows for these, in one batch just as they are."""
+        return self.traced(rows)(tf.constant(rows)).numpy()
+
+    def traced(self, rows: np.ndarray) -> Any:
+        """The graph of a function of one tensor, for rows like these."""
+        return self._traced([tf.constant(rows)], 1)
+
     def _traced(self, inputs: list[tf.Tensor], free: int) -> Callable[..., Any]:
         """The graph for inputs like these, the first ``free`` of any number of rows."""
         compiled = self._compiled
