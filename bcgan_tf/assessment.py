@@ -22,11 +22,10 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.data import Dataset
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import archive
+from bcgan_tf.evaluation import archive, fingerprints
 from bcgan_tf.evaluation.causes import measure_causes
 from bcgan_tf.evaluation.certificate import certificate
 from bcgan_tf.evaluation.diagnostics import diagnose
-from bcgan_tf.evaluation.fingerprints import identity_of
 from bcgan_tf.evaluation.loss_curves import loss_curves
 from bcgan_tf.evaluation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -43,7 +42,11 @@ Progress = Callable[
 ]
 
 _EXAMPLES = 8
-_IDENTIFIED = {"model": "weights or layers of the model", "data": "test images or labels"}
+_IDENTIFIED = {
+    "model": "weights or layers of the model",
+    "answers": "answers of the model",
+    "data": "test images or labels",
+}
 # Stages of one model under one threat model; their payloads are parts of its entry.
 _MEASURED = ("certify", "diagnose", "losses", "causes", "minimum")
 
@@ -83,6 +86,10 @@ def assess_models(
     """
     part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
     images, labels = checks.check_images(part.scaled()), part.labels
+    if settings.diagnose and settings.whole:
+        for name, other in (("surrogate", surrogate), ("control", control)):
+            if other is not None:
+                keep_identity(run, name, other, images, labels)
     for name, model in models.items():
         for reading in settings.readings(name):
             _Assessment(run, reading, model, settings, batch_size, progress).run_stages(
@@ -133,6 +140,32 @@ def keep(run: RunDirectory, label: str, evaluation: Evaluation) -> None:
     run.finish_stage(
         f"evaluate-{label}", {"robust_accuracy": evaluation.robust_accuracy}, files=[file]
     )
+
+
+def keep_identity(
+    run: RunDirectory, name: str, model: Any, images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Notes what a model is that stages are about to depend on, or compares it with that note.
+
+    Raises:
+        UserError: the run was begun with another model of that name.
+    """
+    stage, now = f"identity-{name}", fingerprints.identity_of(model, images, labels)
+    if run.stage_done(stage):
+        _refuse_another(run, name, run.stage_payload(stage), now)
+    else:
+        run.finish_stage(stage, now)
+
+
+def _refuse_another(
+    run: RunDirectory, name: str, kept: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    for what, value in now.items():
+        if not fingerprints.same(what, kept.get(what, value), value):
+            raise UserError(
+                f"{run.path}: the {_IDENTIFIED[what]} ({name}) are others than those of what it "
+                "finished; give those again, or begin another run"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,12 +227,8 @@ class _Assessment:
                 )
             keep(self.run, label, evaluation)
         found = archive.load(evaluation_file(self.run, label))
-        for what, now in identity_of(self.model, images, labels).items():
-            if found.identity.get(what, now) != now:
-                raise UserError(
-                    f"{self.run.path}: the {_IDENTIFIED[what]} are others than those of its "
-                    "finished evaluation; give those again, or begin another run"
-                )
+        now = fingerprints.identity_of(self.model, images, labels)
+        _refuse_another(self.run, label, found.identity, now)
         return found
 
     def _certificate(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

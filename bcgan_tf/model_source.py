@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from bcgan_tf import exported_keras_file
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest
@@ -274,3 +275,7 @@ def _check(name: str, model: SourceModel, shape: tuple[int, ...], num_classes: i
             f"{name} returns rows >= 0 that sum to 1: probabilities, not logits, which makes "
             "attacks fail silently; return what goes into its softmax"
         )
+    try:
+        check_answers(model, images)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from bcgan_tf import model_card, progress, serving
-from bcgan_tf.assessment import assess_models, write_metrics
+from bcgan_tf.assessment import assess_models, keep_identity, write_metrics
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Dataset, Split
 from bcgan_tf.evaluation.first_look import clean_accuracy, first_look
@@ -57,8 +57,10 @@ def attack(
     Returns:
         The content of metrics.json, as :mod:`bcgan_tf.report.page` describes it.
     """
+    some = data.test.take(_EXAMPLES)
     for name, model in models.items():
         stage = f"attack-{name}"
+        keep_identity(run, name, model, some.scaled(), some.labels)
         if run.stage_done(stage):
             continue
         found = first_look(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import tensorflow as tf
 
-from bcgan_tf.attacks import checks
+from bcgan_tf.attacks import answers, checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
@@ -192,10 +192,13 @@ class Attack(Checked, abc.ABC):
             final float32 array.
 
         Raises:
-            UserError: if the images, labels or outputs are unfit (probabilities included), or the
-                model's gradient is missing or not finite.
+            UserError: if the images, labels or outputs are unfit (probabilities included), the
+                answers are not one function of each image
+                (:func:`bcgan_tf.attacks.answers.check_answers`), or the model's gradient is
+                missing or not finite.
         """
         prepared = self.prepare(logits_fn)
+        prepared.check_answers(checks.check_images(images))
         return prepared(images, labels, only=only, indices=indices, progress=progress)
 
     def prepare(self, logits_fn: Any) -> PreparedAttack:
@@ -213,6 +216,11 @@ class PreparedAttack:
         self._forward = forward
         self._predict = Batched(forward, attack.batch_size)
         self._runs: dict[bytes, Batched] = {}
+
+    def check_answers(self, images: np.ndarray) -> None:
+        """See :func:`bcgan_tf.attacks.answers.check_answers`."""
+        checks.check_model_input(self._model, images)
+        answers.check_answers(self._model, images, self._predict)
 
     def __call__(
         self,

@@ -66,7 +66,10 @@ def check_images(images: Any) -> np.ndarray:
     Raises:
         UserError: if they are not float32 ``[N, ...]`` in [0, 1], finite, with ``N >= 1``.
     """
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError:  # rows of different lengths
+        raise UserError("the images have different shapes; resize them to one") from None
     if images.ndim < 2 or images.size == 0:
         raise UserError(
             f"the images have shape {images.shape}; give at least one example, [N, H, W, C] "
@@ -91,14 +94,26 @@ def check_images(images: Any) -> np.ndarray:
 def check_labels(labels: Any, count: int) -> np.ndarray:
     """The labels as int64 ``[N]``.
 
+    Args:
+        labels: int classes ``[N]`` or ``[N, 1]``, or one-hot rows ``[N, K]`` of any number type.
+        count: ``N``.
+
     Raises:
-        UserError: if they are not integers, not one per image, or negative.
+        UserError: if they are neither, not one per image, or negative.
     """
-    labels = np.asarray(labels)
-    if labels.ndim == 2:
-        raise UserError(
-            f"the labels have shape {labels.shape}; if they are one-hot, pass labels.argmax(-1)"
-        )
+    try:
+        labels = np.asarray(labels)
+    except ValueError:
+        raise UserError("the labels have different lengths; pass one class per image") from None
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    elif labels.ndim == 2 and labels.dtype.kind in "biuf":
+        if not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+            raise UserError(
+                f"the labels have shape {labels.shape}, but their rows are not one-hot (a single "
+                "1, else 0); pass one class index per image"
+            )
+        labels = labels.argmax(axis=1)
     if labels.shape != (count,):
         raise UserError(f"{count} images came with labels of shape {labels.shape}; pass [{count}]")
     if not np.issubdtype(labels.dtype, np.integer):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import logits_differ
@@ -25,7 +26,7 @@ def expectation(logits_fn: Any, samples: int = SAMPLES) -> LogitsFn:
 
     Args:
         logits_fn: a Keras model or a callable, images to logits ``[B, K]``. Its randomness must
-            be TensorFlow's: what NumPy draws is drawn once, when the graph is traced.
+            be TensorFlow's; one that draws by NumPy is refused by every attack.
         samples: calls that are averaged, one after the other: time grows with it, memory for the
             gradient too.
 
@@ -44,7 +45,7 @@ def expectation(logits_fn: Any, samples: int = SAMPLES) -> LogitsFn:
         )
         return tf.reduce_mean(drawn, axis=0)
 
-    return mean_logits
+    return derived(mean_logits, logits_fn)
 
 
 def differing_answers(model: Any, images: np.ndarray, batch_size: int = 250) -> float:

@@ -12,11 +12,13 @@ import numpy as np
 
 from bcgan_tf.attacks.attack import AttackResult, deciding_settings
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation import fingerprints
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
 
 _PER_ATTACK = ("clean_correct", "attacked", "success", "linf", "l2")
-_SETTINGS = ("eps", "norm", "suite", "samples", "total", "identity")
+_COMPARED = ("eps", "norm", "suite", "samples", "total")
+_SETTINGS = (*_COMPARED, "identity")
 
 
 def save(evaluation: Evaluation, path: str | Path) -> Path:
@@ -150,12 +152,22 @@ def merge(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def _refuse_difference(first: Evaluation, other: Evaluation) -> None:
-    for name in _SETTINGS:
+    for name in _COMPARED:
         if getattr(first, name) != getattr(other, name):
             raise UserError(
                 f"the shards differ in {name}: {getattr(first, name)} and {getattr(other, name)}; "
                 "merge shards of one evaluation"
             )
+    of = [
+        what
+        for what in {**first.identity, **other.identity}
+        if not fingerprints.same(what, first.identity.get(what), other.identity.get(what))
+    ]
+    if of:
+        raise UserError(
+            f"the shards differ in identity: in their {' and '.join(of)}; merge shards of one "
+            "evaluation"
+        )
     if (first.certified is None) != (other.certified is None):
         raise UserError("one shard left out certified images, another did not; attack all alike")
     told = [[_told(result) for result in evaluation.results] for evaluation in (first, other)]

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.evaluation.flags import Flag, above, beyond_chance, not_run, percent, points
@@ -217,7 +218,7 @@ def temperature(subject: Subject) -> float:
 def scaled(model: Any, scale: float) -> Callable[[tf.Tensor], tf.Tensor]:
     """The model with its logits divided by ``scale``."""
     forward = checks.as_logits_fn(model)
-    return lambda images: forward(images) / scale
+    return derived(lambda images: forward(images) / scale, model)
 
 
 def _large_grid(subject: Subject) -> tuple[float, ...]:

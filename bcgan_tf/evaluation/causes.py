@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import check_answers, derived
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
@@ -107,6 +108,7 @@ def measure_causes(
     checks.check_number("eps", eps, above=0)
     checks.check_positive_int("samples", samples)
     checks.check_positive_int("cw_samples", cw_samples)
+    check_answers(model, images)
     images, labels = images[:samples], labels[:samples]
     attackable, _ = usable(model, images, labels, batch_size=batch_size)
     subject = Subject(attackable, images, labels, float(eps), norm, seed, batch_size)
@@ -183,7 +185,7 @@ def clipped_log_probabilities(model: Any) -> LogitsFn:
     def call(images: tf.Tensor) -> tf.Tensor:
         return tf.math.log(tf.clip_by_value(tf.nn.softmax(forward(images)), _CLIP, 1.0 - _CLIP))
 
-    return call
+    return derived(call, model)
 
 
 def _transfer(subject: Subject, surrogate: Any) -> dict[str, Any]:

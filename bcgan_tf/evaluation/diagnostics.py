@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
 from bcgan_tf.attacks.preprocessing import may_hide_gradients, through_preprocessing
 from bcgan_tf.errors import UserError
@@ -128,6 +129,7 @@ def diagnose(
             f"the evaluation is of {evaluation.n} images, but {len(images)} came with it; pass "
             "the images that were evaluated"
         )
+    check_answers(model, images)
     images, labels = images[:samples], labels[:samples]
 
     differing = differing_answers(model, images, batch_size)

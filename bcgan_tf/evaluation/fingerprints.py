@@ -1,4 +1,9 @@
-"""What tells one model, and one set of images, from another when an evaluation is resumed."""
+"""What tells one model, and one set of images, from another when an evaluation is resumed.
+
+A name or a source file does not say what a function answers: it may read weights, or hold another
+network today. So every model is also known by its logits on some of the images, which two machines
+round otherwise: they are kept as they are and compared with a tolerance.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +15,91 @@ from typing import Any
 import keras
 import numpy as np
 
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import PROBES, passes_of, probes_of
+from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.attacks.logits import logits_differ
+from bcgan_tf.files import as_json
+
+# Passes that show how far the answers are known: the mean of a model that draws (True), or what
+# rounding makes of one that does not.
+_PASSES = {True: 48, False: 12}
+# About the rounding of a pixel in [0, 1].
+_NUDGE = 1e-6
+# Standard errors by which two answers must differ.
+_ERRORS = 6.0
+
 
 def fingerprint(model: Any) -> str:
     """A digest of a Keras model's weights and of what its layers do.
 
-    Of anything else its attribute ``fingerprint``, or its name.
+    Of anything else its attribute ``fingerprint``, or nothing: a name says nothing.
     """
     if isinstance(model, keras.Model):
         weights = [np.asarray(weight) for weight in model.weights]
         return _digest(*weights, np.frombuffer(_architecture(model).encode(), np.uint8))
-    name = getattr(model, "__qualname__", type(model).__qualname__)
-    return str(getattr(model, "fingerprint", f"{getattr(model, '__module__', '')}:{name}"))
+    own = getattr(model, "fingerprint", "")
+    return own if isinstance(own, str) else ""
 
 
-def identity_of(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, str]:
-    """Digests of the ``model`` and of all the ``data`` that an evaluation is of."""
-    return {"model": fingerprint(model), "data": _digest(images, labels)}
+def identity_of(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What an evaluation is of, JSON-able.
+
+    Returns:
+        ``model``, its :func:`fingerprint`; ``answers``, its logits on eight images, and those of
+        its stand-in (``backward``), with their errors; ``data``, a digest of all images and labels.
+    """
+    functions = [checks.as_logits_fn(model)]
+    backward = getattr(model, "backward", None)
+    if callable(backward) and not isinstance(model, keras.Model):
+        functions.append(checks.as_logits_fn(lambda inputs: backward(inputs)))
+    probes = probes_of(images)
+    return {
+        "model": fingerprint(model),
+        "answers": [_answers(Batched(function, PROBES), probes) for function in functions],
+        "data": _digest(images, labels),
+    }
+
+
+def same(what: str, one: Any, other: Any) -> bool:
+    """Whether one entry of two identities, read from JSON or not, is of the same thing.
+
+    Answers that were not kept, as by an earlier version, are taken for the same.
+    """
+    if what != "answers":
+        return one == other
+    if one is None or other is None:
+        return True
+    return len(one) == len(other) and all(map(_same_answers, one, other))
+
+
+def _answers(predict: Batched, probes: np.ndarray) -> dict[str, Any]:
+    first = predict.once(probes)
+    draws = any(logits_differ(first, predict.once(probes)).any() for _ in range(3))
+
+    def nudged(number: int) -> np.ndarray:
+        noise = np.random.default_rng(number).uniform(-_NUDGE, _NUDGE, probes.shape)
+        return predict.once(np.clip(probes + noise, 0, 1).astype(np.float32))
+
+    passes = passes_of((lambda _: predict.once(probes)) if draws else nudged, _PASSES[draws])
+    with np.errstate(invalid="ignore"):
+        error = np.std(np.asarray(passes, np.float64), axis=0)
+    if draws:
+        first, error = np.mean(np.asarray(passes, np.float64), axis=0), error / len(passes) ** 0.5
+    return as_json({"logits": _short(first, 8), "errors": _short(error, 2)})
+
+
+def _short(values: np.ndarray, digits: int) -> list[list[float]]:
+    return [[float(f"{value:.{digits}g}") for value in row] for row in values]
+
+
+def _same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    logits = [np.array(part["logits"], np.float64) for part in (one, other)]
+    if logits[0].shape != logits[1].shape:
+        return False
+    errors = [np.nan_to_num(np.array(part["errors"], np.float64)) for part in (one, other)]
+    near = np.abs(logits[0] - logits[1]) <= _ERRORS * np.hypot(*errors)
+    return bool((~logits_differ(*logits) | near.all(axis=1)).all())
 
 
 def _digest(*arrays: np.ndarray) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import logits_differ
@@ -107,7 +108,7 @@ def usable(
         _measure(attacked, images, labels, batch_size, np.float32) if health.backward else health
     )
     guarded = with_zero_gradient if followed.missing else with_finite_gradient
-    return guarded(attacked), health
+    return derived(guarded(attacked), model), health
 
 
 def gradient_health(

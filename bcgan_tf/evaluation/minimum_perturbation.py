@@ -11,6 +11,7 @@ import numpy as np
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Progress
+from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.errors import UserError
@@ -198,6 +199,7 @@ def minimum_perturbation(
     zero_gradient = np.zeros(len(images), bool)
 
     predict = Batched(checks.as_logits_fn(model), batch_size)
+    check_answers(model, images, predict)
     logits = predict(images)
     checks.check_logits(logits, labels)
     check_digits(logits)

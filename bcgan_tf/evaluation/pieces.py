@@ -15,6 +15,7 @@ import numpy as np
 
 from bcgan_tf.attacks.attack import Attack, AttackResult
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation import fingerprints
 from bcgan_tf.files import (
     DamagedFile,
     FolderLock,
@@ -62,10 +63,12 @@ class Pieces:
             keep_json(file, settings)
             return
         differing = [
-            f"{key} ({json.dumps(saved.get(key))[:60]} there, {json.dumps(settings.get(key))[:60]} "
+            "model (it answers otherwise)"
+            if key == "answers"
+            else f"{key} ({json.dumps(saved.get(key))[:60]} there, {json.dumps(settings.get(key))[:60]} "
             "now)"
             for key in {**saved, **settings}
-            if saved.get(key) != settings.get(key)
+            if not fingerprints.same(key, saved.get(key), settings.get(key))
         ]
         if differing:
             raise UserError(

@@ -60,7 +60,8 @@ class Evaluation:
             deterministic model.
         seconds: each attack's time, summed over resumed tries and shards.
         total: images of the whole set, of which this may be a shard.
-        identity: digests of the ``model`` and of the whole ``data``.
+        identity: of the model and of the whole data
+            (:func:`bcgan_tf.evaluation.fingerprints.identity_of`).
         certified: bool ``[N]``, images that were not attacked because it is proved that nothing
             within ``eps`` changes their right answer; None where all were to be attacked.
     """
@@ -74,7 +75,7 @@ class Evaluation:
     samples: int = 1
     seconds: tuple[float, ...] = ()
     total: int | None = None
-    identity: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     certified: np.ndarray | None = None
 
     @property

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack, PreparedAttack, deciding_settings
 from bcgan_tf.attacks.batching import Batched
@@ -21,7 +24,7 @@ from bcgan_tf.attacks.preprocessing import (
 )
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite as attacks_of
-from bcgan_tf.data.dataset import Split
+from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.certificate import proved
 from bcgan_tf.evaluation.chunks import Chunks, Progress
@@ -38,7 +41,7 @@ _THOROUGH = ("standard", "plus")
 
 def evaluate(
     model: Any,
-    data: Split | tuple[np.ndarray, np.ndarray],
+    data: Split | Dataset | tf.data.Dataset | Sequence[Any],
     attacks: Sequence[Attack] | None = None,
     *,
     suite: str | None = None,
@@ -66,8 +69,11 @@ def evaluate(
         model: a Keras model (called with ``training=False``) or a callable; float32 images in
             [0, 1] to logits ``[B, K]``. A callable may have an attribute ``backward``
             (:func:`bcgan_tf.attacks.bpda.bpda`).
-        data: a split, or (float32 images in [0, 1], int labels).
-        attacks: at least one; None: those of ``suite``.
+        data: (float32 images in [0, 1], labels), the labels as int classes ``[N]`` or ``[N, 1]``
+            or one-hot ``[N, K]``; a split; a data set, of which the test split is taken; or a
+            ``tf.data.Dataset`` of such (images, labels), in batches or not.
+        attacks: at least one; None: those of ``suite``. Where ``eps`` is given, those that have a
+            radius have that one, in ``norm``.
         suite: ``"standard"`` (the default), ``"plus"``, ``"rand"`` or ``"paper"``; see
             :func:`bcgan_tf.attacks.suites.suite`.
         eps: radius of the threat model, in [0, 1] pixel units. A suite needs it.
@@ -89,22 +95,24 @@ def evaluate(
         The accuracies, each attack's result, and the per-example worst case.
 
     Raises:
-        UserError: no attack, no eps for a suite or for ``skip_certified``, a model, images or
-            labels that an attack refuses, or a state folder of another evaluation.
+        UserError: no attack, or attacks of another radius or norm; no eps for a suite or for
+            ``skip_certified``; a model, images or labels that an attack refuses; a model that
+            draws outside its graph or whose rows depend on the batch
+            (:func:`bcgan_tf.attacks.answers.check_answers`); a state folder of another evaluation.
 
     Example:
         >>> evaluation = evaluate(classifier, dataset.test.take(1000), suite="standard", eps=0.3)
         >>> evaluation.robust_accuracy, evaluation.interval95()
     """
     images, labels = _arrays(data)
-    _check_request(attacks, suite, eps)
+    _check_request(attacks, suite, eps, norm)
     if skip_certified and (eps is None or norm != "linf"):
         raise UserError("skip_certified needs eps and the norm linf, for which bounds are proved")
-    total, identity = len(images), identity_of(model, images, labels)
-    indices = _shard_indices(total, shard)
+    total, indices = len(images), _shard_indices(len(images), shard)
+    classes = _checked_classes(model, images, labels)
+    identity = identity_of(model, images, labels)
     images, labels = images[indices], labels[indices]
 
-    classes = _checked_classes(model, images, labels)
     if samples is None:
         stochastic = differing_answers(model, images[:_PROBES]) > 0
         samples = SAMPLES if stochastic or suite == "rand" else 1
@@ -162,24 +170,74 @@ def evaluate(
         return work.run(images)
 
 
-def _arrays(data: Split | tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(data, tuple):
-        if len(data) != 2:
-            raise UserError(f"the data has {len(data)} parts; pass (images, labels) or a split")
-        images, labels = data
-    else:
-        images, labels = data.scaled(), data.labels
+def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(data, tf.data.Dataset):
+        data = _collected(data)
+    if isinstance(data, Dataset):
+        data = data.test
+    if isinstance(data, Split):
+        data = data.scaled(), data.labels
+    if not isinstance(data, tuple | list):
+        raise UserError(
+            f"the data is a {type(data).__name__}; pass (images, labels), a split, a data set, or "
+            "a tf.data.Dataset of (images, labels)"
+        )
+    if len(data) != 2:
+        raise UserError(f"the data has {len(data)} parts; pass (images, labels) or a split")
+    images, labels = data
     images = checks.check_images(images)
     return images, checks.check_labels(labels, len(images))
 
 
-def _check_request(attacks: Sequence[Attack] | None, suite: str | None, eps: float | None) -> None:
+def _collected(data: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """All (images, labels) of a pipeline; what is not in batches is put into one."""
+    spec: Any = data.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise UserError(
+            "the tf.data.Dataset gives other elements than (images, labels); map it to them"
+        )
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise UserError("the tf.data.Dataset never ends; leave out repeat(), or take(n) of it")
+    if spec[1].shape.rank == 0:
+        data = data.batch(_PROBES)
+    batches = list(data.as_numpy_iterator())
+    if not batches:
+        raise UserError("the tf.data.Dataset is empty; give at least one example")
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return images, labels
+
+
+def _check_request(
+    attacks: Sequence[Attack] | None, suite: str | None, eps: float | None, norm: str
+) -> None:
     if attacks is not None and not attacks:
         raise UserError("no attack was given; robust accuracy without one says nothing")
     if attacks is not None and suite is not None:
         raise UserError("both attacks and a suite were given; choose one of them")
     if attacks is None and eps is None:
         raise UserError("a suite needs eps, the radius in [0, 1] pixel units, such as eps=0.3")
+    if norm not in ("linf", "l2"):
+        raise UserError(f"norm is {norm!r}; it must be 'linf' or 'l2'")
+    others = [] if eps is None else [a for a in attacks or () if not _is_on(a, eps, norm)]
+    if others:
+        told = [f"{attack.name} ({_threat(attack.config())})" for attack in others]
+        raise UserError(
+            f"{', '.join(told)}: not on {norm} eps {eps:.4g}, of which what is left then says "
+            "nothing; give that radius and norm, or leave eps out: then whatever the attacks find "
+            "counts, and evaluation.survivors(eps) is what is left within a radius"
+        )
+
+
+def _is_on(attack: Attack, eps: float, norm: str) -> bool:
+    """Whether an attack looks where the threat model allows, as far as it has settings for it."""
+    config = attack.config()
+    own = config.get("eps")
+    return config.get("norm", norm) == norm and (own is None or math.isclose(own, eps, rel_tol=1e-6))
+
+
+def _threat(config: Mapping[str, Any]) -> str:
+    eps = config.get("eps")
+    return f"{config.get('norm', '')} {'without eps' if eps is None else f'eps {eps:.4g}'}".strip()
 
 
 def _shard_indices(count: int, shard: tuple[int, int]) -> np.ndarray:
@@ -213,7 +271,9 @@ def _with_adaptive(
 def _checked_classes(model: Any, images: np.ndarray, labels: np.ndarray) -> int:
     """The number of logits; the model's outputs on a few images are checked on the way."""
     checks.check_model_input(model, images)
-    logits = Batched(checks.as_logits_fn(model), _PROBES)(images[:_PROBES])
+    predict = Batched(checks.as_logits_fn(model), _PROBES)
+    check_answers(model, images, predict)
+    logits = predict(images[:_PROBES])
     checks.check_logits(logits, labels[:_PROBES])
     if labels.max() >= logits.shape[1]:
         checks.check_logits(logits, np.full(len(logits), labels.max()))

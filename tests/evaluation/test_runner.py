@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.attacks import FGSM, PGD, Attack
+from bcgan_tf.attacks import FAB, FGSM, PGD, Attack
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive, chunks
 from bcgan_tf.evaluation.runner import evaluate
@@ -68,11 +68,15 @@ def test_attacks_given_one_by_one_each_see_everything():
 
 
 def test_what_lies_beyond_eps_does_not_count():
-    evaluation = evaluate(linear, (IMAGES, LABELS), [FGSM(EPS), FGSM(3 * EPS)], eps=EPS)
+    evaluation = evaluate(linear, (IMAGES, LABELS), [FGSM(EPS), FGSM(3 * EPS)])
     small, large = evaluation.results
     assert large.success.sum() > small.success.sum()
-    np.testing.assert_array_equal(evaluation.worst_case, small.robust)
+    np.testing.assert_array_equal(evaluation.survivors(EPS), small.robust)
     assert evaluation.survivors(3 * EPS).sum() == large.robust.sum()
+    minimal = evaluate(linear, (IMAGES, LABELS), [FAB(None), FGSM(EPS)], eps=EPS)
+    found, small = minimal.results
+    assert found.success.sum() > small.success.sum()  # of every image, however far
+    np.testing.assert_array_equal(minimal.worst_case, small.robust)
 
 
 def test_chunks_change_nothing(monkeypatch):
@@ -153,7 +157,7 @@ def test_a_killed_evaluation_resumes_where_it_was(tmp_path, monkeypatch):
 
 
 def _other_model(images: tf.Tensor) -> tf.Tensor:
-    return linear(images)
+    return 1.01 * linear(images)
 
 
 @pytest.mark.parametrize(
