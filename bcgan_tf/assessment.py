@@ -160,12 +160,12 @@ def keep_identity(
 def _refuse_another(
     run: RunDirectory, name: str, kept: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    for what, value in now.items():
-        if not fingerprints.same(what, kept.get(what, value), value):
-            raise UserError(
-                f"{run.path}: the {_IDENTIFIED[what]} ({name}) are others than those of what it "
-                "finished; give those again, or begin another run"
-            )
+    if others := fingerprints.differing({**now, **kept}, now):
+        told = " and the ".join(_IDENTIFIED[what] for what in others)
+        raise UserError(
+            f"{run.path}: the {told} ({name}) are others than those of its finished evaluation; "
+            "give those again, or begin another run"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -158,12 +158,7 @@ def _refuse_difference(first: Evaluation, other: Evaluation) -> None:
                 f"the shards differ in {name}: {getattr(first, name)} and {getattr(other, name)}; "
                 "merge shards of one evaluation"
             )
-    of = [
-        what
-        for what in {**first.identity, **other.identity}
-        if not fingerprints.same(what, first.identity.get(what), other.identity.get(what))
-    ]
-    if of:
+    if of := fingerprints.differing(first.identity, other.identity):
         raise UserError(
             f"the shards differ in identity: in their {' and '.join(of)}; merge shards of one "
             "evaluation"

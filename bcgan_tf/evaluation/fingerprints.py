@@ -61,11 +61,17 @@ def identity_of(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str,
     }
 
 
-def same(what: str, one: Any, other: Any) -> bool:
-    """Whether one entry of two identities, read from JSON or not, is of the same thing.
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The entries in which two identities differ, read from JSON or not, and whatever is with them.
 
-    Answers that were not kept, as by an earlier version, are taken for the same.
+    Answers that were not kept, as by an earlier version, are taken for the same, and answers to
+    other images say nothing.
     """
+    found = [key for key in {**one, **other} if not _same(key, one.get(key), other.get(key))]
+    return [key for key in found if key != "answers" or "data" not in found]
+
+
+def _same(what: str, one: Any, other: Any) -> bool:
     if what != "answers":
         return one == other
     if one is None or other is None:

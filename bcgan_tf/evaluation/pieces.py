@@ -67,8 +67,7 @@ class Pieces:
             if key == "answers"
             else f"{key} ({json.dumps(saved.get(key))[:60]} there, {json.dumps(settings.get(key))[:60]} "
             "now)"
-            for key in {**saved, **settings}
-            if not fingerprints.same(key, saved.get(key), settings.get(key))
+            for key in fingerprints.differing(saved, settings)
         ]
         if differing:
             raise UserError(
