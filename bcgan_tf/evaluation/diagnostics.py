@@ -24,6 +24,8 @@ Progress = Callable[[int, int, str], None]
 
 # Twenty calls for one answer: fewer images.
 _STOCHASTIC_SHARE, _STOCHASTIC_LEAST = 8, 10
+# What may break on smaller logits of what the evaluation left: as much as a notice allows.
+_CONFIRMED = 0.005
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +38,9 @@ class Diagnosis:
         n: images that were used.
         calls: model calls averaged for one answer; above 1 for a stochastic model.
         stochastic: whether the model answers differently to the same images.
+        confirmed_on: what the logits were divided by, where the flags come of logits that are too
+            large for float32 alone: the model with smaller ones, which has the same classes, raises
+            none that decides, and loses no image that the evaluation left. Else None.
     """
 
     flags: tuple[Flag, ...]
@@ -43,6 +48,7 @@ class Diagnosis:
     n: int
     calls: int
     stochastic: bool
+    confirmed_on: float | None = None
 
     @property
     def raised(self) -> tuple[Flag, ...]:
@@ -67,6 +73,7 @@ class Diagnosis:
             "n": self.n,
             "calls": self.calls,
             "stochastic": self.stochastic,
+            "confirmed_on": self.confirmed_on,
             "gradients": self.health.to_dict(),
             "flags": [flag.to_dict() for flag in self.flags],
         }
@@ -156,21 +163,67 @@ def diagnose(
         through_preprocessing=through,
     )
     evaluated_with = evaluation.samples if evaluation is not None else None
+    others = _Others(surrogate, control, differing, evaluated_with)
+    flags = _flags(subject, health, others, progress)
+    diagnosis = Diagnosis(tuple(flags), health, subject.n, calls, differing > 0)
+    if evaluation is not None and diagnosis.deciding and _only_large_logits(subject, health):
+        scale = attack_checks.temperature(subject)
+        smaller = dataclasses.replace(
+            subject, model=attack_checks.scaled(subject.model, scale), evaluation=None
+        )
+        own = gradient_health(
+            attack_checks.scaled(model, scale), images, labels, batch_size=batch_size
+        )
+        decided = any(flag.decides for flag in _flags(smaller, own, others, progress))
+        broken = evaluation.worst_case[: subject.n] & ~smaller.gradient_survivors
+        if not decided and broken.mean() <= _CONFIRMED:
+            diagnosis = dataclasses.replace(diagnosis, confirmed_on=scale)
+    return diagnosis
 
+
+@dataclasses.dataclass(frozen=True)
+class _Others:
+    """What the checks know beside the subject."""
+
+    surrogate: Any
+    control: Any
+    differing: float
+    evaluated_with: int | None
+
+
+def _only_large_logits(subject: Subject, health: GradientHealth) -> bool:
+    """Whether smaller logits may tell more: those are large, and the margin has gradients.
+
+    Of a model that is no better than a constant answer nothing is to be confirmed.
+    """
+    assert subject.evaluation is not None
+    constant = np.bincount(subject.labels).max() / subject.n
+    alive = not health.missing and health.dead <= limit_checks.DEAD
+    better = subject.evaluation.robust_accuracy > constant
+    return alive and better and attack_checks.temperature(subject) > 1
+
+
+def _flags(
+    subject: Subject, health: GradientHealth, others: _Others, progress: Progress | None
+) -> list[Flag]:
+    through = subject.through_preprocessing
     table: list[tuple[str, Callable[[], Flag]]] = [
         ("iterative vs one-step", lambda: attack_checks.iterative(subject)),
         ("white vs black box", lambda: attack_checks.black_box(subject)),
-        ("transfer", lambda: attack_checks.transfer(subject, surrogate)),
+        ("transfer", lambda: attack_checks.transfer(subject, others.surrogate)),
         ("monotone in eps", lambda: attack_checks.monotone(subject)),
         ("large eps", lambda: attack_checks.large_eps(subject)),
         ("convergence", lambda: attack_checks.convergence(subject)),
         ("gradient health", lambda: limit_checks.gradient_flag(health, through=through)),
         ("logit scale", lambda: attack_checks.logit_scale(subject)),
         ("loss choice", lambda: attack_checks.loss_choice(subject)),
-        ("stochastic forward", lambda: limit_checks.stochastic(differing, evaluated_with)),
+        (
+            "stochastic forward",
+            lambda: limit_checks.stochastic(others.differing, others.evaluated_with),
+        ),
         ("unbounded attack", lambda: limit_checks.unbounded(subject)),
         ("random noise", lambda: limit_checks.random_noise(subject)),
-        ("positive control", lambda: attack_checks.positive_control(subject, control)),
+        ("positive control", lambda: attack_checks.positive_control(subject, others.control)),
     ]
     flags = []
     for done, (check, measure) in enumerate(table):
@@ -179,4 +232,4 @@ def diagnose(
         flags.append(measure())
     if progress is not None:
         progress(len(table), len(table), "")
-    return Diagnosis(tuple(flags), health, subject.n, calls, differing > 0)
+    return flags

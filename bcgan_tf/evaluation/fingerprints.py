@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import PROBES, passes_of, probes_of
@@ -24,8 +25,9 @@ from bcgan_tf.files import as_json
 # Passes that show how far the answers are known: the mean of a model that draws (True), or what
 # rounding makes of one that does not.
 _PASSES = {True: 48, False: 12}
-# About the rounding of a pixel in [0, 1].
-_NUDGE = 1e-6
+# About the rounding of a pixel in [0, 1], and that in half precision (True).
+_NUDGE = {False: 1e-6, True: 2**-8}
+_HALF = (tf.bfloat16, tf.float16)
 # Standard errors by which two answers must differ.
 _ERRORS = 6.0
 
@@ -83,8 +85,11 @@ def _answers(predict: Batched, probes: np.ndarray) -> dict[str, Any]:
     first = predict.once(probes)
     draws = any(logits_differ(first, predict.once(probes)).any() for _ in range(3))
 
+    operations = predict.traced(probes).graph.get_operations()
+    nudge = _NUDGE[any(made.dtype in _HALF for op in operations for made in op.outputs)]
+
     def nudged(number: int) -> np.ndarray:
-        noise = np.random.default_rng(number).uniform(-_NUDGE, _NUDGE, probes.shape)
+        noise = np.random.default_rng(number).uniform(-nudge, nudge, probes.shape)
         return predict.once(np.clip(probes + noise, 0, 1).astype(np.float32))
 
     passes = passes_of((lambda _: predict.once(probes)) if draws else nudged, _PASSES[draws])
@@ -104,7 +109,8 @@ def _same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     if logits[0].shape != logits[1].shape:
         return False
     errors = [np.nan_to_num(np.array(part["errors"], np.float64)) for part in (one, other)]
-    near = np.abs(logits[0] - logits[1]) <= _ERRORS * np.hypot(*errors)
+    near = np.isnan(logits).all(axis=0)
+    near |= np.abs(logits[0] - logits[1]) <= _ERRORS * np.hypot(*errors)
     return bool((~logits_differ(*logits) | near.all(axis=1)).all())
 
 

@@ -15,7 +15,7 @@ from bcgan_tf.evaluation.gradient_health import GradientHealth
 from bcgan_tf.evaluation.subject import Subject
 
 # Share of images without a usable gradient: a dead image now and then proves nothing.
-_DEAD = 0.01
+DEAD = 0.01
 _UNBOUNDED_IMAGES = 24
 _DRAWS = 1000
 # Model calls that the random draws may take.
@@ -48,9 +48,9 @@ def gradient_flag(health: GradientHealth, *, through: bool = False) -> Flag:
         text += "; attacks follow the stand-in that the model brings (BPDA)"
     if through:
         text += "; attacks go through the model's preprocessing (BPDA)"
-    raised = above(health.bad, _DEAD) or numbers["non_finite"] > 0
+    raised = above(health.bad, DEAD) or numbers["non_finite"] > 0
     return Flag(
-        "gradient health", "evidence", True, raised, health.bad, _DEAD, text, in_points=False
+        "gradient health", "evidence", True, raised, health.bad, DEAD, text, in_points=False
     )
 
 

@@ -232,7 +232,9 @@ def _is_on(attack: Attack, eps: float, norm: str) -> bool:
     """Whether an attack looks where the threat model allows, as far as it has settings for it."""
     config = attack.config()
     own = config.get("eps")
-    return config.get("norm", norm) == norm and (own is None or math.isclose(own, eps, rel_tol=1e-6))
+    return config.get("norm", norm) == norm and (
+        own is None or math.isclose(own, eps, rel_tol=1e-6)
+    )
 
 
 def _threat(config: Mapping[str, Any]) -> str:

@@ -66,7 +66,8 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
 
     The accuracy is always the worst case. It is called robust only where no *evidence* of
     gradient masking was found, no *notice* is larger than 5 points, and a model that draws
-    at every call was attacked through the mean of many calls.
+    at every call was attacked through the mean of many calls. Flags that come of large logits alone
+    do not decide, where smaller ones confirm the number (``Diagnosis.confirmed_on``).
 
     Args:
         evaluation: finished attacks.
@@ -81,7 +82,8 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
     number = f"{percent(accuracy)} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
     names = ", ".join(dict.fromkeys(result.attack for result in evaluation.results))
     basis = f"worst case over {names}, n = {evaluation.n:,}{_threat(evaluation)}"
-    deciding = diagnosis.deciding
+    scale = diagnosis.confirmed_on
+    deciding = diagnosis.deciding if scale is None else ()
     raised = ", ".join(flag.check for flag in deciding)
 
     constant = float(np.bincount(labels).max() / len(labels))
@@ -129,6 +131,11 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
         kind = "robust" if substantial else "weakly robust"
         notices = ", ".join(flag.check for flag in diagnosis.raised)
         found = f"no evidence; noticed: {notices}" if notices else "no flag"
+        if scale is not None:
+            found = (
+                f"{notices} come of logits too large for float32: on logits / {scale:.3g} nothing "
+                "decides and no more breaks"
+            )
         text = f"{kind} ({found}): {number}, {basis}"
     flags = deciding or diagnosis.raised
     text += _gap_to_paper(evaluation, accuracy)

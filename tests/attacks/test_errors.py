@@ -81,7 +81,7 @@ def test_rounding_outside_the_range_is_forgiven_and_clipped():
 @pytest.mark.parametrize(
     ("labels", "match"),
     [
-        (np.eye(3)[LABELS], "one-hot"),
+        (np.eye(3)[LABELS] + 1, "not one-hot"),
         (LABELS[:4], r"6 images came with labels of shape \(4,\)"),
         (LABELS.astype(np.float32), "labels are float32"),
         (LABELS - 5, "negative"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.attacks import CarliniWagnerL2
+from bcgan_tf.attacks import CarliniWagnerL2, linearised_boundary
 from bcgan_tf.attacks.fab import FAB
 from helpers.toy_models import Linear, linear_model
 
@@ -142,3 +142,33 @@ def test_on_trained_digits_with_and_without_eps(norm, digits_cnn):
     bounded = FAB(eps, norm=norm, steps=30, target_classes=3)(model, images, labels)
     agree = bounded.success == (nearest.success & (lengths <= eps))
     assert agree.mean() >= 0.97
+
+
+@both_norms
+def test_many_classes_are_taken_one_after_the_other_with_the_same_outcome(norm, monkeypatch):
+    model, images, labels = linear_model(6)
+    at_once = FAB(None, norm=norm, targeted=False, steps=5)(model, images, labels)
+    monkeypatch.setattr(linearised_boundary, "_UNROLLED", 5)
+    in_turn = FAB(None, norm=norm, targeted=False, steps=5)(model, images, labels)
+    np.testing.assert_array_equal(at_once.adversarials, in_turn.adversarials)
+
+
+def test_a_thousand_classes_make_no_thousand_gradients_in_the_graph():
+    kernel = tf.constant(np.random.default_rng(0).normal(size=(4, 1000)).astype(np.float32))
+    step = tf.function(
+        lambda points, labels: linearised_boundary.towards_nearest(
+            lambda x: x @ kernel, points, labels, norm="linf"
+        )
+    )
+    points, labels = tf.fill([2, 4], 0.5), tf.constant([0, 1], tf.int64)
+    normals, gaps = step(points, labels)
+    assert len(step.get_concrete_function(points, labels).graph.get_operations()) < 300
+    w = kernel.numpy().astype(np.float64)
+    for row, label in enumerate((0, 1)):
+        to_each = w - w[:, label : label + 1]
+        away = -(0.5 * to_each).sum(axis=0)
+        distances = np.abs(away) / np.maximum(np.abs(to_each).sum(axis=0), 1e-30)
+        distances[label] = np.inf
+        nearest = distances.argmin()
+        np.testing.assert_allclose(normals[row], to_each[:, nearest], rtol=1e-5)
+        np.testing.assert_allclose(gaps[row], away[nearest], rtol=1e-4, atol=1e-6)

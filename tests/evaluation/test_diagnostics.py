@@ -18,7 +18,9 @@ from bcgan_tf.evaluation import attack_checks, limit_checks
 from bcgan_tf.evaluation.diagnostics import Diagnosis, diagnose
 from bcgan_tf.evaluation.gradient_health import usable
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.evaluation.runner import evaluate
 from bcgan_tf.evaluation.subject import Subject
+from bcgan_tf.evaluation.verdict import verdict
 
 PIXELS, COUNT = 64, 40
 _RNG = np.random.default_rng(1)
@@ -284,3 +286,29 @@ def test_plain_attacks_of_an_evaluation_say_nothing_through_a_preprocessing():
     assert Subject(*shared)._from_evaluation(FGSM(0.1)) is not None
     assert Subject(*shared, through_preprocessing=True)._from_evaluation(FGSM(0.1)) is None
     assert Subject(*shared, through_preprocessing=True).apgd().name == "APGD-CE+BPDA"
+
+
+def test_large_logits_do_not_deny_a_number_that_smaller_ones_confirm():
+    """A linear model times 1e4: its exact accuracy at eps is known, and margins find it."""
+
+    def large(images: tf.Tensor) -> tf.Tensor:
+        return 1e4 * _linear(images)
+
+    eps = 0.01
+    logits = (IMAGES - 0.5).astype(np.float64) @ WEIGHTS
+    gaps = logits[np.arange(COUNT), LABELS][:, None] - logits
+    lengths = np.abs(WEIGHTS[:, LABELS].T[:, None] - WEIGHTS.T[None]).sum(axis=2)
+    exact = np.where(lengths > 0, gaps / np.maximum(lengths, 1e-9), np.inf).min(axis=1) > eps
+    assert 0.5 < exact.mean() < 1
+    data = (IMAGES, LABELS)
+
+    whole = evaluate(large, data, [APGD(eps), APGD(eps, loss="dlr")], eps=eps)
+    diagnosis = _diagnose(large, eps=eps, evaluation=whole)
+    found = verdict(whole, diagnosis, LABELS)
+    assert {"gradient health", "logit scale"} <= {flag.check for flag in diagnosis.deciding}
+    assert found.accuracy == exact.mean() and found.kind == "robust"
+    assert "come of logits too large for float32" in found.text and "masking" not in found.text
+    # The cross entropy alone gives another number, which is not confirmed.
+    alone = evaluate(large, data, [APGD(eps)], eps=eps)
+    found = verdict(alone, _diagnose(large, eps=eps, evaluation=alone), LABELS)
+    assert found.accuracy > exact.mean() and found.kind == "gradient masking"

@@ -24,7 +24,9 @@ def _exact() -> keras.Model:
 @pytest.mark.parametrize("suite", ["standard", None], ids=["survivors", "one by one"])
 def test_certified_images_may_be_spared(monkeypatch, tmp_path, suite):
     model = _exact()
-    attacks = {"suite": suite} if suite else {"attacks": [CarliniWagnerL2(steps=5), PGD(EPS, steps=5)]}
+    attacks = (
+        {"suite": suite} if suite else {"attacks": [CarliniWagnerL2(steps=5), PGD(EPS, steps=5)]}
+    )
     options = {**attacks, "eps": EPS, "state": tmp_path / "state"}
     proved = distances() > EPS * (1 + 1e-4)
     whole = evaluate(model, (IMAGES, LABELS), **attacks, eps=EPS)

@@ -1,0 +1,152 @@
+"""A model that is no function of each image is refused by whoever attacks it, with the reason."""
+
+from __future__ import annotations
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.attacks import FGSM
+from bcgan_tf.attacks.answers import check_answers
+from bcgan_tf.attacks.expectation import expectation
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.diagnostics import diagnose
+from bcgan_tf.evaluation.minimum_perturbation import minimum_perturbation
+from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.model_source import load_model
+from helpers.linear_task import IMAGES, LABELS, linear
+
+MEMBERS = [linear, lambda images: -linear(images)]
+
+
+def _chosen(images):
+    return random.choice(MEMBERS)(images)
+
+
+def _numpy_noise(images):
+    return linear(images) + np.random.default_rng().normal(size=4).astype(np.float32)
+
+
+@tf.function
+def _chosen_within(images):
+    return _chosen(images)
+
+
+def _chosen_and_noisy(images):
+    return _chosen(images + tf.random.normal(tf.shape(images), stddev=0.01))
+
+
+class Random(keras.Model):
+    def call(self, images):
+        return _chosen(images)
+
+
+class _Counting:
+    calls = 0
+
+    def __call__(self, images):
+        self.calls += 1
+        return linear(images) + tf.one_hot(self.calls % 4, 4)
+
+
+FROZEN = {
+    "choice": _chosen,
+    "NumPy": _numpy_noise,
+    "inner function": lambda images: _chosen_within(images),
+    "beside a draw of the graph": _chosen_and_noisy,
+    "Keras": Random(),
+    "counter": _Counting(),
+    "mean": expectation(_chosen, 2),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_draws_outside_the_graph_are_refused(name):
+    with pytest.raises(UserError, match=r"draws outside TensorFlow's graph.*py_function") as caught:
+        check_answers(FROZEN[name], IMAGES)
+    assert "\n" not in str(caught.value) and "batch" not in str(caught.value)
+
+
+FIT = {
+    "plain": lambda images: linear(images),
+    "noise for all": lambda images: linear(images) + tf.random.normal([1, 4]),
+    "noise for each": lambda images: linear(images + tf.random.normal(tf.shape(images))),
+    "called anew": lambda images: tf.py_function(_chosen, [images], tf.float32),
+    "masked": lambda images: tf.concat([linear(images), 0 * linear(images)[:, :1] - 1e9], 1),
+    "rounded": lambda images: tf.round(4 * linear(images)),
+    "half precision": lambda images: tf.cast(
+        tf.reshape(tf.cast(images, tf.bfloat16), [-1, 16]) @ tf.ones([16, 4], tf.bfloat16),
+        "float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIT)
+def test_other_models_are_not(name):
+    for _ in range(3):  # draws differ
+        check_answers(lambda images: FIT[name](images), IMAGES)
+
+
+def _normalised() -> keras.Model:
+    image = keras.Input((4, 4, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(keras.layers.Flatten()(image)))
+    return keras.Model(image, keras.layers.Dense(4)(x))
+
+
+def test_rows_that_depend_on_the_batch_are_refused_and_the_weights_kept():
+    model = _normalised()
+    before = model.get_weights()
+    check_answers(model, IMAGES)
+    with pytest.raises(UserError, match=r"other images of the batch; calling it changes its weig"):
+        check_answers(lambda images: model(images, training=True), IMAGES)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    with pytest.raises(UserError, match="other images of the batch"):
+        check_answers(lambda images: linear(images - tf.reduce_mean(images, 0)), IMAGES)
+    with pytest.raises(UserError, match="other images of the batch"):  # noise by the place in it
+        check_answers(
+            lambda images: linear(images + tf.random.stateless_normal(tf.shape(images), [1, 2])),
+            IMAGES[:1],
+        )
+
+
+def test_a_call_that_changes_weights_is_refused_even_where_its_rows_are_fit():
+    weight = tf.Variable(1.0)
+
+    def model(images):
+        weight.assign(0.9 * weight)
+        return linear(images)
+
+    with pytest.raises(UserError, match="cannot be attacked: calling it changes its weights; call"):
+        check_answers(model, IMAGES)
+    assert weight.numpy() == 1.0
+
+
+ATTACKED = {
+    "evaluate": lambda model: evaluate(model, (IMAGES, LABELS), [FGSM(0.1)]),
+    "attack": lambda model: FGSM(0.1)(model, IMAGES, LABELS),
+    "diagnose": lambda model: diagnose(model, IMAGES, LABELS, eps=0.1),
+    "minimum perturbation": lambda model: minimum_perturbation(model, IMAGES, LABELS),
+}
+
+
+@pytest.mark.parametrize("where", ATTACKED)
+def test_whoever_attacks_looks(where):
+    model = _normalised()
+    with pytest.raises(UserError, match="draws outside"):
+        ATTACKED[where](_chosen)
+    with pytest.raises(UserError, match="other images of the batch; calling it changes"):
+        ATTACKED[where](lambda images: model(images, training=True))
+
+
+def test_so_does_loading(tmp_path):
+    file = tmp_path / "drawing.py"
+    file.write_text(
+        "import random\nimport tensorflow as tf\n"
+        "def net(x):\n    return tf.reshape(x, [-1, 16])[:, :3] * random.random()\n"
+    )
+    with pytest.raises(UserError, match=r"drawing\.py:net: the model cannot be attacked: it draws"):
+        load_model(f"{file}:net", image_shape=(4, 4, 1), num_classes=3)
