@@ -110,7 +110,14 @@ def _faults(model: Any, predict: Batched, probes: np.ndarray) -> list[str]:
         lambda _: predict.once(probes[:1]),
     ]
     most = _PASSES if draws else 1
-    if any(_beyond(usual, passes_of(batch, most), draws) for batch in batches):
+    try:
+        others = [passes_of(batch, most) for batch in batches]
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"the model takes {len(probes)} images, but not more or fewer; a classifier takes any "
+            "number in one batch"
+        ) from error
+    if any(_beyond(usual, other, draws) for other in others):
         faults.append(_BATCH)
 
     called = passes_of(lambda _: _called(model, probes))
@@ -153,7 +160,7 @@ def _beyond(usual: Sequence[np.ndarray], others: Sequence[np.ndarray], draws: bo
         outside.append(logits_differ(nearest, other, rounding=_COARSE))
     if not draws:
         return any(rows.any() for rows in outside)
-    return np.mean([rows.mean() >= _ROWS for rows in outside]) >= _CALLS
+    return bool(np.mean([rows.mean() >= _ROWS for rows in outside]) >= _CALLS)
 
 
 def _advice(faults: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
 from bcgan_tf.attacks.preprocessing import may_hide_gradients, through_preprocessing
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import attack_checks, limit_checks
-from bcgan_tf.evaluation.flags import Flag
+from bcgan_tf.evaluation.flags import Flag, above
 from bcgan_tf.evaluation.gradient_health import GradientHealth, gradient_health, usable
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.subject import Subject
@@ -171,13 +171,13 @@ def diagnose(
         smaller = dataclasses.replace(
             subject, model=attack_checks.scaled(subject.model, scale), evaluation=None
         )
-        own = gradient_health(
-            attack_checks.scaled(model, scale), images, labels, batch_size=batch_size
-        )
-        decided = any(flag.decides for flag in _flags(smaller, own, others, progress))
         broken = evaluation.worst_case[: subject.n] & ~smaller.gradient_survivors
-        if not decided and broken.mean() <= _CONFIRMED:
-            diagnosis = dataclasses.replace(diagnosis, confirmed_on=scale)
+        if not above(float(broken.mean()), _CONFIRMED):
+            own = gradient_health(
+                attack_checks.scaled(model, scale), images, labels, batch_size=batch_size
+            )
+            if not any(flag.decides for flag in _flags(smaller, own, others, progress)):
+                diagnosis = dataclasses.replace(diagnosis, confirmed_on=scale)
     return diagnosis
 
 

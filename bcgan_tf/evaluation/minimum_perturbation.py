@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bcgan_tf.attacks import checks
-from bcgan_tf.attacks.attack import Progress
 from bcgan_tf.attacks.answers import check_answers
+from bcgan_tf.attacks.attack import Progress
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.errors import UserError

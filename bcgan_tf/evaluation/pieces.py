@@ -62,13 +62,14 @@ class Pieces:
         if saved is None:
             keep_json(file, settings)
             return
-        differing = [
-            "model (it answers otherwise)"
-            if key == "answers"
-            else f"{key} ({json.dumps(saved.get(key))[:60]} there, {json.dumps(settings.get(key))[:60]} "
-            "now)"
-            for key in fingerprints.differing(saved, settings)
-        ]
+        differing = []
+        for key in fingerprints.differing(saved, settings):
+            there, now = (json.dumps(some.get(key))[:60] for some in (saved, settings))
+            differing.append(
+                "model (it answers otherwise)"
+                if key == "answers"
+                else f"{key} ({there} there, {now} now)"
+            )
         if differing:
             raise UserError(
                 f"{folder} holds an evaluation with other settings: {'; '.join(differing)}; "

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bcgan_tf.attacks import checks
+from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.diagnostics import Diagnosis
 from bcgan_tf.evaluation.flags import Flag, percent, points
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -77,6 +78,8 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
     Raises:
         UserError: if the labels are not those of the evaluation.
     """
+    if len(labels) != evaluation.n:
+        raise UserError(f"{evaluation.n} images were evaluated, but {len(labels)} labels given")
     labels = checks.check_labels(labels, evaluation.n)
     accuracy, interval = evaluation.robust_accuracy, evaluation.interval95()
     number = f"{percent(accuracy)} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"

@@ -125,6 +125,12 @@ def test_a_call_that_changes_weights_is_refused_even_where_its_rows_are_fit():
     assert weight.numpy() == 1.0
 
 
+def test_a_model_of_one_batch_size_is_one_line():
+    with pytest.raises(UserError, match="takes 8 images, but not more or fewer") as caught:
+        check_answers(lambda images: linear(tf.reshape(images, [8, 16])), IMAGES)
+    assert "\n" not in str(caught.value)
+
+
 ATTACKED = {
     "evaluate": lambda model: evaluate(model, (IMAGES, LABELS), [FGSM(0.1)]),
     "attack": lambda model: FGSM(0.1)(model, IMAGES, LABELS),
