@@ -70,8 +70,9 @@ def load_model(
     - ``module:attribute`` or ``file.py:attribute``: a Keras model, or a function on tensors,
       float32 images in [0, 1] to logits, that ``tf.function`` can trace. The current folder (the
       file's) can be imported from, now and later. An attribute ``backward`` of the function is kept
-      (:func:`bcgan_tf.attacks.bpda.bpda`); its attribute ``fingerprint``, a text, tells it from
-      others where the digest of its source file would not, as when it reads weights.
+      (:func:`bcgan_tf.attacks.bpda.bpda`), and its attribute ``fingerprint``, a text, stands for
+      the digest of its source file. Whatever it reads, such as weights, shows in its answers, by
+      which an evaluation knows it (:mod:`bcgan_tf.evaluation.fingerprints`).
 
     Args:
         spec: see above.
@@ -83,7 +84,8 @@ def load_model(
 
     Raises:
         UserError: one line: it is missing or damaged, cannot be imported or traced, has other
-            inputs or outputs, or gives probabilities.
+            inputs or outputs, gives probabilities, or is no function of each image
+            (:func:`bcgan_tf.attacks.answers.check_answers`).
     """
     text, shape = os.fspath(spec), tuple(int(side) for side in image_shape)
     path = Path(text)
