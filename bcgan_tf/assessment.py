@@ -163,7 +163,7 @@ def _refuse_another(
     if others := fingerprints.differing({**now, **kept}, now):
         told = " and the ".join(_IDENTIFIED[what] for what in others)
         raise UserError(
-            f"{run.path}: the {told} ({name}) are others than those of its finished evaluation; "
+            f"{run.path}, {name}: the {told} are others than those of its finished evaluation; "
             "give those again, or begin another run"
         )
 
