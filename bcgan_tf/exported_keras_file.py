@@ -14,6 +14,7 @@ import tensorflow as tf
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest
+from bcgan_tf.model_digest import model_digest
 from bcgan_tf.serving_signatures import EXTRA, probe_pixels, scale
 
 CARD = "export.json"
@@ -30,8 +31,10 @@ def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
         folder: of the version.
 
     Returns:
-        ``path`` and ``sha256`` for the card; None, and no file, where Keras could not read it back
-        by itself: custom classes, Lambda layers.
+        For the card: ``path``, ``sha256`` of the file, and ``model_sha256`` of what it holds
+        (:func:`bcgan_tf.model_digest.model_digest`), by which runs of ``bcgan-tf attack`` know a
+        model. None, and no file, where Keras could not read it back by itself: custom classes,
+        Lambda layers.
 
     Raises:
         OSError: the file cannot be written: a full disk, say.
@@ -48,7 +51,7 @@ def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
         if not any(file.parent.iterdir()):
             file.parent.rmdir()
         return None
-    return {"path": FILE, "sha256": file_digest(file)}
+    return {"path": FILE, "sha256": file_digest(file), "model_sha256": model_digest(file)}
 
 
 def read(

@@ -94,7 +94,8 @@ def harden(
             resume=True,
             callbacks=lambda stage: [progress.HistoryWriter(run.history, stage)],
         )
-    finish_training(run, "harden", hardened, path, {"defense": chosen.config()})
+    payload = {"defense": chosen.config(), "classes": data.class_names}
+    finish_training(run, "harden", hardened, path, payload)
     return path
 
 

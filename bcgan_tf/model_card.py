@@ -2,41 +2,87 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import path_within
 from bcgan_tf.runs import RunDirectory
 
 Card = dict[str, Any]
+_STAGES = {"original": "train", "hardened": "harden"}
 
 
 def of_training(run: RunDirectory, model: str) -> Card:
-    """The card of a run's ``model``: its defence, and what the run itself measured of it."""
-    metrics = run.metrics().get("models", {}).get(model, {})
-    robust = [
-        {
-            "attack": entry["attack"],
-            "eps": entry["config"].get("eps"),
-            "n": entry["n"],
-            "accuracy": entry["robust_accuracy"],
+    """The card of a run's ``model``: its defence, and what the run itself measured of it.
+
+    Args:
+        run: that trained the model and measured it.
+        model: ``"hardened"``, or ``"original"``, the classifier that it trained.
+
+    Raises:
+        UserError: the run is not finished as far as that, or its files are not what a run writes.
+    """
+    with _reading(run):
+        payload = trained(run, model)
+        metrics = run.metrics().get("models", {}).get(model)
+        if metrics is None:
+            raise UserError(f"{run.path} has not measured its {model} classifier; {_go_on(run)}")
+        robust = [
+            {
+                "attack": entry["attack"],
+                "eps": entry["config"].get("eps"),
+                "n": entry["n"],
+                "accuracy": entry["robust_accuracy"],
+            }
+            for entry in metrics.get("attacks", ())
+            if entry["config"].get("eps") is not None
+        ]
+        return {
+            "defense": {**payload["defense"]} if model == "hardened" else None,
+            "clean_accuracy": metrics["clean_accuracy"],
+            "robust_accuracy": robust or None,
+            "run": run.path.name,
         }
-        for entry in metrics.get("attacks", ())
-        if entry["config"].get("eps") is not None
-    ]
-    defense = run.stage_payload("harden").get("defense") if run.stage_done("harden") else None
-    return {
-        "defense": defense if model == "hardened" else None,
-        "clean_accuracy": metrics.get("clean_accuracy"),
-        "robust_accuracy": robust or None,
-        "run": run.path.name,
-    }
 
 
-def with_evaluation(card: Mapping[str, Any], run: RunDirectory, sha256: str) -> Card:
+def trained(run: RunDirectory, model: str) -> dict[str, Any]:
+    """What the stage that made a run's ``model`` left in stages.json.
+
+    Raises:
+        UserError: it is not finished: a file may be there, but another than the run's result.
+    """
+    stage = _STAGES[model]
+    if not run.stage_done(stage):
+        raise UserError(f"{run.path} has not finished its {model} classifier; {_go_on(run)}")
+    return run.stage_payload(stage)
+
+
+def _go_on(run: RunDirectory) -> str:
+    return f"go on with: bcgan-tf {run.command} --run-dir {shlex.quote(str(run.path))} --resume"
+
+
+@contextlib.contextmanager
+def _reading(run: RunDirectory) -> Iterator[None]:
+    """Of files that may have been cut short, or made by a stranger."""
+    for name in ("config.json", "stages.json", "metrics.json"):
+        path_within(run.path, name)
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the files of {run.path} are not those that a run writes ({error!r}); run it again in "
+            "another folder"
+        ) from error
+
+
+def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digests: Collection[str]) -> Card:
     """A card with the worst case that a run of ``bcgan-tf attack`` found.
 
     It stands before the single attacks of the run that trained the model, with its interval and
@@ -46,17 +92,24 @@ def with_evaluation(card: Mapping[str, Any], run: RunDirectory, sha256: str) -> 
     Args:
         card: of the same model, may be empty.
         run: of the attacks.
-        sha256: of the file of the model, by which the run knows it.
+        digests: by which a run may know the model (:func:`bcgan_tf.model_digest.digests`).
 
     Returns:
         Another card.
 
     Raises:
-        UserError: the run attacked other models, or one shard of the images.
+        UserError: the run is not finished, attacked other models, or one shard of the images.
     """
-    digests: Mapping[str, str] = run.config.get("models_sha256", {})
+    with _reading(run):
+        return {**card, **_evaluated(run, digests, card.get("robust_accuracy") or ())}
+
+
+def _evaluated(run: RunDirectory, digests: Collection[str], before: Iterable[Any]) -> Card:
     models = run.metrics().get("models", {})
-    attacked = [models[name] for name, own in digests.items() if own == sha256 and name in models]
+    if not models:
+        raise UserError(f"{run.path} is not finished; {_go_on(run)}")
+    known = run.config.get("models_sha256", {})
+    attacked = [models[name] for name, own in known.items() if own in digests and name in models]
     entries = [entry for model in attacked for entry in model.get("evaluations", ())]
     if not entries:
         raise UserError(
@@ -72,9 +125,8 @@ def with_evaluation(card: Mapping[str, Any], run: RunDirectory, sha256: str) -> 
         {"eps": entry["eps"], **entry["certified"]} for entry in entries if entry.get("certified")
     ]
     return {
-        **card,
         "clean_accuracy": entries[0]["clean_accuracy"],
-        "robust_accuracy": [*map(_worst_case, entries), *(card.get("robust_accuracy") or ())],
+        "robust_accuracy": [*map(_worst_case, entries), *before],
         **({"certified_accuracy": certified} if certified else {}),
         "evaluation": {"run": run.path.name, "command": _repeating(run)},
     }

@@ -23,7 +23,7 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import file_digest
+from bcgan_tf.model_digest import model_digest
 from bcgan_tf.saved_model_source import (
     first_line,
     folder_digest,
@@ -125,7 +125,7 @@ def load_model(
 
 
 def source_digest(spec: str | os.PathLike[str]) -> str:
-    """SHA-256 of what is on disk: the file, the SavedModel's files, or the source file.
+    """SHA-256 of what is on disk: the Keras file's content, the SavedModel's, or the source file.
 
     Nothing is run or imported for it.
 
@@ -135,7 +135,7 @@ def source_digest(spec: str | os.PathLike[str]) -> str:
     text = os.fspath(spec)
     path = Path(text)
     if path.is_file():
-        return file_digest(path)
+        return model_digest(path)
     if path.is_dir():
         return folder_digest(version_folder(path))
     if (code := _as_code(text)) is not None:

@@ -206,7 +206,7 @@ def run(
     hardened = load_classifier(path)
     metrics = attack(run, data, {"original": classifier, "hardened": hardened}, recipe, seed=seed)
     card = model_card.of_training(run, "hardened")
-    name = f"{data.name}-{defense}"
+    name = serving.served_name(data.name, defense)
     exported = export(run, hardened, data, name, saved_models_dir, card)
     metrics = {**metrics, "exported": str(exported)}
     run.write_metrics(metrics)

@@ -7,6 +7,7 @@ under a hidden name, read back and compared, and only then renamed.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -24,8 +25,14 @@ from bcgan_tf import exported_keras_file
 from bcgan_tf.classifier_io import input_shape, load_classifier
 from bcgan_tf.environment import environment
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import write_json
-from bcgan_tf.serving_signatures import probe_pixels, scale, signatures_of, write_warm_up
+from bcgan_tf.files import check_name, write_json
+from bcgan_tf.serving_signatures import (
+    MAX_MEGAPIXELS,
+    probe_pixels,
+    scale,
+    signatures_of,
+    write_warm_up,
+)
 
 CARD = exported_keras_file.CARD
 _STAGING = ".export-"
@@ -33,6 +40,7 @@ _STAGING = ".export-"
 _LEFTOVER_SECONDS = 24 * 3600
 # In TensorFlow a full disk is an exhausted resource, as a full memory is.
 _DISK_FULL = re.compile("No space left|Disk quota|ENOSPC", re.IGNORECASE)
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 # Card keys that the caller may fill; null means that it was not measured.
 _MEASURED = ("defense", "clean_accuracy", "robust_accuracy", "run")
 _ROBUST_KEYS = {"attack", "eps", "n", "accuracy"}
@@ -45,6 +53,8 @@ def export(
     class_names: Sequence[str],
     card: Mapping[str, Any],
     keras_file: bool = True,
+    check_pixels: bool = True,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Path:
     """Writes the next version of a servable model.
 
@@ -55,6 +65,11 @@ def export(
     - ``serve_bytes(image_bytes)``: strings ``[B]``, PNG or JPEG of any size, decoded to grey or
       colour and resized in the graph. Only for images of 1 or 3 channels.
 
+    A request that cannot be answered is an ``InvalidArgumentError`` that says what to do, and names
+    the rows at fault: another shape, pixels that are not finite or leave [0, 1] by more than 1e-3
+    (values of vectors: not finite), bytes that are no whole PNG or JPEG, an image of more pixels
+    than ``max_megapixels`` says, by its header. An empty batch gets an empty answer.
+
     With ``tensorflow-serving-api`` installed (the extra ``serving``) one warm-up request for each
     signature is stored with the model, so that a server answers its first client at full speed.
 
@@ -64,8 +79,9 @@ def export(
 
     Args:
         classifier: images in [0, 1] to logits; it is not changed.
-        directory: ``saved_models/NAME``; made when missing. The new version is the highest
-            present plus one; nothing that is there is overwritten.
+        directory: ``saved_models/NAME``, with a NAME of ASCII letters, digits, dots, dashes and
+            underscores; made when missing. The new version is the highest present plus one;
+            nothing that is there is overwritten.
         class_names: of the K logits, in order.
         card: what is known of the model, any JSON: ``defense`` (name or configuration, None for
             none), ``clean_accuracy``, ``robust_accuracy`` (a list, each entry with ``attack``,
@@ -73,20 +89,32 @@ def export(
             signatures and versions are added. :mod:`bcgan_tf.model_card` makes one.
         keras_file: whether to store the Keras file, which holds every weight a second time. A model
             of custom classes has none in any case.
+        check_pixels: whether ``serving_default`` looks at the pixels; shapes are always checked.
+        max_megapixels: the largest image that ``serve_bytes`` decodes, in millions of pixels.
+            Decoding takes up to about 4 bytes of memory a pixel, one image after the other.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        UserError: no classifier by ``load_classifier``'s checks, a class count or a card that does
-            not fit, a folder that cannot be written, a disk that is full, or a model that reads
-            back different.
+        UserError: a name or a limit that is none, no classifier by ``load_classifier``'s checks, a
+            class count or a card that does not fit, a folder that cannot be written, a disk that is
+            full, or a model that reads back different.
     """
     directory = Path(directory)
+    check_name(directory.name, "a served model")
+    if not 0 < max_megapixels < math.inf:
+        raise UserError(
+            f"max_megapixels {max_megapixels} is no size; give a number above 0, such as "
+            f"{MAX_MEGAPIXELS:g}"
+        )
     load_classifier(classifier, num_classes=len(class_names))
     shape = _static_shape(classifier)
-    signatures = signatures_of(classifier, shape)
-    content = _card(classifier, directory.name, shape, class_names, card, list(signatures))
+    checks = {"pixels": check_pixels, "max_megapixels": max_megapixels}
+    signatures = signatures_of(
+        classifier, shape, check_pixels=check_pixels, max_megapixels=max_megapixels
+    )
+    content = _card(classifier, directory.name, shape, class_names, card, list(signatures), checks)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(directory)
@@ -200,6 +228,7 @@ def _card(
     class_names: Sequence[str],
     given: Mapping[str, Any],
     signatures: list[str],
+    checks: Mapping[str, Any],
 ) -> dict[str, Any]:
     built_with = environment()
     own = {
@@ -211,6 +240,7 @@ def _card(
             "range": [0.0, 1.0] if len(shape) == 3 else None,
         },
         "signatures": signatures,
+        "checks": dict(checks),
         "parameters": classifier.count_params(),
         "versions": {key: built_with[key] for key in ("bcgan_tf", "tensorflow", "keras", "python")},
     }
@@ -225,6 +255,19 @@ def _card(
                 "one which attack, at which eps (None for unbounded), on how many images n"
             )
     return own | dict.fromkeys(_MEASURED) | dict(given)
+
+
+def served_name(dataset: str, kind: str) -> str:
+    """What a run's model is called where nobody chose a name.
+
+    Args:
+        dataset: its name; that of a folder of images may hold anything.
+        kind: the defence, or ``"original"``.
+
+    Raises:
+        UserError: ``kind`` is no name.
+    """
+    return f"{_UNFIT.sub('-', dataset)}-{check_name(kind, 'a defence')}"
 
 
 def versions(directory: Path) -> list[int]:

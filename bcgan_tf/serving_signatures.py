@@ -15,54 +15,165 @@ from bcgan_tf.data.dataset import PIXEL_SCALE
 # A server reads what it knows in this folder of a version, and leaves the rest alone.
 EXTRA = "assets.extra"
 _PROBE_ROWS = 16
+# Rounding leaves [0, 1] by far less than this, a wrong scale by far more.
+PIXEL_TOLERANCE = 1e-3
+MAX_MEGAPIXELS = 64.0
+# The signature and the begin of the first chunk, after which width and height stand.
+_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+_ROWS_NAMED = 8
 
 Signature = tuple[Callable[..., dict[str, tf.Tensor]], tf.TensorSpec]
 
 
-def signatures_of(classifier: keras.Model, shape: tuple[int, ...]) -> dict[str, Signature]:
+def signatures_of(
+    classifier: keras.Model,
+    shape: tuple[int, ...],
+    *,
+    check_pixels: bool = True,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> dict[str, Signature]:
     """Name -> (function, its one input). The parameters' names are the names in a request.
+
+    The functions refuse what they cannot answer with an ``InvalidArgumentError``, and answer an
+    empty batch with an empty one. See :func:`bcgan_tf.serving.export`.
 
     Args:
         classifier: images in [0, 1] to logits.
         shape: of one input; ``serve_bytes`` is left out unless it is an image of 1 or 3 channels.
+        check_pixels: refuse rows with values that are not finite or, in images, not in [0, 1].
+        max_megapixels: the size, in millions of pixels, above which ``serve_bytes`` decodes no
+            image.
     """
+    is_image = len(shape) == 3
 
-    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = tf.cast(classifier(images, training=False), tf.float32)
+    def answers(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = tf.shape(images)[0]
+        # Kernels fail on an empty batch, so it gets a row, whose answer is cut off again. Padding
+        # would do as well, but oneDNN fuses it into convolutions.
+        missing = tf.cast(tf.equal(rows, 0), tf.int32)
+        batch = tf.concat([images, tf.zeros([missing, *shape])], axis=0)
+        logits = tf.cast(classifier(batch, training=False), tf.float32)[:rows]
         return {
             "logits": logits,
             "probabilities": tf.nn.softmax(logits),
             "classes": tf.argmax(logits, axis=-1, output_type=tf.int64),
         }
 
+    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The signature's shape is not enforced, and kernels abort the process on others.
+        images = tf.ensure_shape(images, [None, *shape])
+        if check_pixels:
+            images = _checked_pixels(images, is_image)
+        return answers(images)
+
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = tf.map_fn(
-            lambda data: _decode(data, shape),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec(shape, tf.float32),
-        )
-        return serving_default(images)
+        image_bytes = tf.ensure_shape(image_bytes, [None])
+        return answers(_decoded(image_bytes, shape, max_megapixels))
 
     images_spec = tf.TensorSpec([None, *shape], tf.float32, name="images")
     signatures: dict[str, Signature] = {"serving_default": (serving_default, images_spec)}
-    if len(shape) == 3 and shape[2] in (1, 3):
+    if is_image and shape[2] in (1, 3):
         bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
         signatures["serve_bytes"] = (serve_bytes, bytes_spec)
     return signatures
 
 
-def _decode(data: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+def _checked_pixels(images: tf.Tensor, is_image: bool) -> tf.Tensor:
+    axes = list(range(1, len(images.shape)))
+    if is_image:  # NaN compares as false
+        good = tf.reduce_all(tf.abs(images - 0.5) <= 0.5 + PIXEL_TOLERANCE, axis=axes)
+        wrong = (
+            "NaN, infinite pixels or pixels outside [0, 1]; divide pixels of 0 to 255 by 255, and "
+            "clip what resampling leaves outside"
+        )
+    else:
+        good = tf.reduce_all(tf.math.is_finite(images), axis=axes)
+        wrong = "NaN or infinite values; send finite ones"
+    return _refusing(images, "images", tf.logical_not(good), wrong)
+
+
+def _refusing(values: tf.Tensor, name: str, bad: tf.Tensor, wrong: str) -> tf.Tensor:
+    """``values``, or an error that names the rows of the input ``name`` where ``bad`` is true.
+
+    An assertion on values, unlike one on shapes, is not folded away when the graph is optimized;
+    what is returned depends on it, so that it is not pruned either.
+    """
+
+    def fail() -> tf.Tensor:
+        rows = tf.strings.as_string(tf.where(bad)[:, 0])
+        listed = tf.strings.reduce_join(rows[:_ROWS_NAMED], separator=", ")
+        more = tf.cond(tf.size(rows) > _ROWS_NAMED, lambda: ", ...", lambda: "")
+        text = tf.strings.join(
+            [
+                f"{name}: ",
+                tf.strings.as_string(tf.size(rows)),
+                " of ",
+                tf.strings.as_string(tf.size(bad)),
+                " rows refused (row ",
+                listed,
+                more,
+                f", counted from 0): {wrong}",
+            ]
+        )
+        with tf.control_dependencies([tf.debugging.Assert(False, [text])]):
+            return tf.constant(False)
+
+    good = tf.cond(tf.reduce_any(bad), fail, lambda: tf.constant(True))
+    with tf.control_dependencies([good]):
+        return tf.identity(values)
+
+
+def _decoded(image_bytes: tf.Tensor, shape: tuple[int, ...], max_megapixels: float) -> tf.Tensor:
+    """PNG and JPEG files ``[B]`` as float32 ``[B, *shape]`` in [0, 1]."""
+    max_pixels = int(max_megapixels * 1e6)
+
+    def read(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        is_png = tf.equal(tf.strings.substr(data, 0, len(_PNG_START)), _PNG_START)
+        fits = tf.reduce_prod(tf.cast(_size_in_header(data, is_png), tf.int64)) <= max_pixels
+        image = tf.cond(fits, lambda: _decode(data, is_png, shape), lambda: tf.zeros(shape))
+        return row, fits, image
+
+    # In a data set, because only there a graph can leave out what fails and go on: a file that
+    # cannot be read has no element. The last one stands for none: a batch needs an element.
+    last = (tf.constant(-1, tf.int64), tf.constant(True), tf.zeros(shape))
+    dataset = tf.data.Dataset.from_tensor_slices(image_bytes).enumerate().map(read).ignore_errors()
+    dataset = dataset.concatenate(tf.data.Dataset.from_tensors(last))
+    total = tf.size(image_bytes, tf.int64)
+    rows, fits, images = dataset.batch(total + 1).get_single_element()
+    rows, fits, images = rows[:-1, tf.newaxis], fits[:-1], images[:-1]
+    unread = tf.logical_not(tf.scatter_nd(rows, tf.ones_like(fits), [total]))
+    large = tf.scatter_nd(rows, tf.logical_not(fits), [total])
+    name = "image_bytes"
+    images = _refusing(images, name, unread, "cannot be decoded as PNG or JPEG; send whole files")
+    return _refusing(
+        images, name, large, f"more than {max_megapixels:g} megapixels; send a smaller image"
+    )
+
+
+def _size_in_header(data: tf.Tensor, is_png: tf.Tensor) -> tf.Tensor:
+    """Two sides in pixels, before anything is decoded; an error where it is no PNG or JPEG."""
+    return tf.cond(
+        is_png,
+        lambda: tf.io.decode_raw(
+            tf.strings.substr(data, len(_PNG_START), 8), tf.int32, little_endian=False
+        ),
+        lambda: tf.io.extract_jpeg_shape(data)[:2],
+    )
+
+
+def _decode(data: tf.Tensor, is_png: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """One PNG or JPEG as float32 ``shape`` in [0, 1]."""
     height, width, channels = shape
     pixels = tf.cond(
-        tf.io.is_jpeg(data),
+        is_png,
+        lambda: tf.io.decode_png(data, channels=channels),
         # The accurate transform gives the very pixels that Pillow read for training.
         lambda: tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_png(data, channels=channels),
     )
     # Anti-aliasing matters for photographs much larger than the input; equal sizes stay exact.
-    images = tf.image.resize(scale(pixels), (height, width), antialias=True)
-    return tf.ensure_shape(images, shape)
+    # Scaled afterwards: the whole image as float32 would take four times the memory.
+    resized = tf.image.resize(pixels, (height, width), antialias=True)
+    return tf.ensure_shape(resized * PIXEL_SCALE, shape)
 
 
 def scale(pixels: Any) -> tf.Tensor:

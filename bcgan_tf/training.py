@@ -127,7 +127,7 @@ def _train_once(
         resume=True,
         callbacks=[progress.HistoryWriter(run.history, stage)],
     )
-    finish_training(run, stage, model, path)
+    finish_training(run, stage, model, path, {"classes": data.class_names})
     return path
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import check_name, path_within
 
 from . import options, output, session
 from .command import Command, FilePath
+
+if TYPE_CHECKING:
+    from bcgan_tf.runs import RunDirectory
 
 
 @click.command(cls=Command)
@@ -33,6 +38,17 @@ from .command import Command, FilePath
     default=True,
     help="Store the Keras file too: it lets attacks on the exported model see its layers.",
 )
+@click.option(
+    "--check-pixels/--no-check-pixels",
+    default=True,
+    help="Refuse requests with NaN, infinite pixels or pixels outside [0, 1].",
+)
+@click.option(
+    "--max-megapixels",
+    type=float,
+    default=64.0,
+    help="The largest PNG or JPEG that is decoded, in millions of pixels.",
+)
 @options.data_dir_option()
 @options.common_options()
 def command(
@@ -43,40 +59,45 @@ def command(
     evaluation: Path | None,
     seed: int,
     keras_file: bool,
+    check_pixels: bool,
+    max_megapixels: float,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
     """Export a run's hardened classifier, or a .keras file, for TF Serving."""
     if not source.exists():
         raise UserError(f"{source} does not exist; give a run's folder or a .keras file")
+    if name is not None:
+        check_name(name, "a served model")
     session.start_tensorflow()
     from bcgan_tf import model_card, pipeline, serving
     from bcgan_tf.classifier_io import load_classifier
-    from bcgan_tf.model_source import source_digest
+    from bcgan_tf.model_digest import digests
     from bcgan_tf.runs import RunDirectory
 
-    file = source
+    names = [part.strip() for part in class_names.split(",")] if class_names else None
+    if names and (not all(names) or len(set(names)) < len(names)):
+        raise click.UsageError(f"--class-names is {class_names!r}; give each class a name")
     if source.is_dir():
-        file, classifier, names, card, default = _of_run(source, data_dir)
+        file, default, card, names = _of_run(source, names, data_dir)
     else:
-        classifier = load_classifier(source)
-        names = [str(i) for i in range(classifier.output_shape[-1])]
-        card, default = {}, source.stem
-    if class_names:
-        names = [part.strip() for part in class_names.split(",")]
-        if not all(names) or len(set(names)) < len(names):
-            raise click.UsageError(f"--class-names is {class_names!r}; give each class a name")
+        file, default, card = source, source.stem, {}
+    name = check_name(name or default, "a served model; give --name")
     if evaluation:
-        card = model_card.with_evaluation(card, RunDirectory.open(evaluation), source_digest(file))
+        card = model_card.with_evaluation(card, RunDirectory.open(evaluation), digests(file))
+    classifier = load_classifier(file)
+    names = names or [str(i) for i in range(classifier.output_shape[-1])]
     classifier, changed = pipeline.servable(classifier, seed=seed)
     if changed:
         click.echo(f"note: {changed['note']}", err=True)
     path = serving.export(
         classifier,
-        saved_models / (name or default),
+        saved_models / name,
         class_names=names,
         card={**card, **changed},
         keras_file=keras_file,
+        check_pixels=check_pixels,
+        max_megapixels=max_megapixels,
     )
     if as_json:
         output.print_json({"exported": str(path)})
@@ -84,22 +105,35 @@ def command(
         output.print_paths({"exported model": path})
 
 
-def _of_run(folder: Path, data_dir: Path | None):
-    from bcgan_tf import data, model_card, pipeline
-    from bcgan_tf.classifier_io import load_classifier
+def _of_run(
+    folder: Path, names: list[str] | None, data_dir: Path | None
+) -> tuple[Path, str, dict[str, Any], list[str]]:
+    """The file of a run's classifier, what it is called, its card, and its classes.
+
+    Nothing that the run names is opened: what is read lies in its folder.
+    """
+    from bcgan_tf import model_card, pipeline, serving
     from bcgan_tf.runs import RunDirectory
 
     run = RunDirectory.open(folder)
-    file = folder / pipeline.HARDENED
-    model = "hardened"
-    if not file.exists() and run.command == "train":
-        file, model = folder / pipeline.CLASSIFIER, "original"
-    if not file.exists():
-        raise UserError(
-            f"{folder} holds no {'classifier' if run.command == 'train' else 'hardened classifier'}"
-            "; finish the run first, or give a .keras file"
-        )
-    dataset = data.load(run.config["dataset"], data_dir=data_dir)
+    model = "original" if run.command == "train" else "hardened"
     card = model_card.of_training(run, model)
-    kind = (card["defense"] or {}).get("defense", "bcgan") if model == "hardened" else model
-    return file, load_classifier(file), list(dataset.class_names), card, f"{dataset.name}-{kind}"
+    file = path_within(folder, pipeline.CLASSIFIER if model == "original" else pipeline.HARDENED)
+    if not file.is_file():
+        raise UserError(f"{file} is gone; put it back, or run again in another folder")
+    kind = str(card["defense"]["defense"]) if card["defense"] else model
+    default = serving.served_name(str(run.metrics().get("dataset")), kind)
+    return file, default, card, names or _classes(run, model, data_dir)
+
+
+def _classes(run: RunDirectory, model: str, data_dir: Path | None) -> list[str]:
+    from bcgan_tf import data, model_card
+
+    classes = model_card.trained(run, model).get("classes")
+    if isinstance(classes, list) and classes:
+        return [str(name) for name in classes]
+    # Older runs do not say. Their folder of images lies outside them, and is not looked into.
+    dataset = str(run.config.get("dataset"))
+    if dataset.startswith("folder:"):
+        raise UserError(f"{run.path} does not say what its classes are called; give --class-names")
+    return list(data.load(dataset, data_dir=data_dir).class_names)

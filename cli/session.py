@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shlex
 import sys
@@ -16,6 +15,7 @@ import click
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import check_name
+from bcgan_tf.model_digest import digests, model_digest
 
 from .command import DEBUG, REPEAT, RUN, from_run
 
@@ -153,9 +153,7 @@ def described(paths: Mapping[str, Path]) -> dict[str, Any]:
     """The models a run works on, for its settings: resumed with other weights, it is refused."""
     return {
         "models": {name: str(path) for name, path in paths.items()},
-        "models_sha256": {
-            name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()
-        },
+        "models_sha256": {name: model_digest(path) for name, path in paths.items()},
     }
 
 
@@ -224,8 +222,28 @@ def open_run(
 
     if resume and run_dir is None:
         raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with")
+    if resume and run_dir is not None:
+        config = _with_known_digests(config, RunDirectory.saved_config(run_dir))
     line = shlex.join(["bcgan-tf", *sys.argv[1:]])
     with RunDirectory.create(run_dir, command, config, resume=resume, command_line=line) as run:
         click.get_current_context().meta[RUN] = run.path
         click.echo(f"run: {run.path}", err=True)
         yield run
+
+
+def _with_known_digests(
+    config: Mapping[str, Any], found: Mapping[str, Any] | None
+) -> Mapping[str, Any]:
+    """The settings, with an older run's own digests of the files that it and they name alike.
+
+    Older runs know a Keras file by its bytes, not by what it holds.
+    """
+    saved = found["config"].get("models_sha256") if found else None
+    if not isinstance(saved, dict) or "models_sha256" not in config:
+        return config
+    known = {
+        name: saved[name] if file.is_file() and saved.get(name) in digests(file) else digest
+        for name, digest in config["models_sha256"].items()
+        for file in [Path(config["models"][name])]
+    }
+    return {**config, "models_sha256": known}

@@ -1,0 +1,64 @@
+"""What a model file is, as a digest: equal for equal models, whenever they were saved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+from bcgan_tf.files import file_digest
+
+_CHUNK = 1 << 20
+# When and with which Keras the file was written: not what the model is.
+_NOTES = "metadata.json"
+_CONFIG = "config.json"
+# Bytes; the largest networks have a hundredth of this, and more is not read into memory.
+_MOST_CONFIG = 1 << 26
+# The address in memory that an object had when it was saved.
+_ADDRESS = "shared_object_id"
+
+
+def model_digest(path: Path) -> str:
+    """SHA-256 of what a ``.keras`` file holds: architecture and weights.
+
+    Files of equal models have equal digests, unlike :func:`bcgan_tf.files.file_digest`: the date
+    of saving, times in the archive, and addresses in memory do not count. No code is run and no
+    model is built. Of any other file, ``.h5`` too, and of an archive that cannot be read, it is
+    the digest of the bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if info.filename != _NOTES]
+            found = hashlib.sha256()
+            for info in sorted(members, key=lambda info: info.filename):
+                with archive.open(info) as stream:
+                    parsed = info.filename == _CONFIG and info.file_size <= _MOST_CONFIG
+                    own = _config_digest(stream) if parsed else _digest(stream)
+                found.update(json.dumps([info.filename, own]).encode())
+    except OSError:
+        raise
+    except Exception:  # whatever a damaged archive makes of its reader
+        return file_digest(path)
+    return found.hexdigest()
+
+
+def digests(path: Path) -> tuple[str, ...]:
+    """All digests by which runs know a model file; older ones have that of its bytes."""
+    return model_digest(path), file_digest(path)
+
+
+def _digest(stream: IO[bytes]) -> str:
+    found = hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def _config_digest(stream: IO[bytes]) -> str:
+    def without_address(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in entries if key != _ADDRESS}
+
+    config = json.load(stream, object_pairs_hook=without_address)
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
