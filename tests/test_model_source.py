@@ -19,6 +19,7 @@ from bcgan_tf.attacks.checks import as_logits_fn
 from bcgan_tf.attacks.preprocessing import may_hide_gradients
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.fingerprints import fingerprint
+from bcgan_tf.files import file_digest
 from bcgan_tf.model_source import SourceModel, load_model, source_digest
 
 SHAPE, CLASSES = (4, 4, 1), 3
@@ -131,7 +132,7 @@ def test_a_keras_file_that_was_exchanged_is_refused(with_keras_file: Path) -> No
     with pytest.raises(UserError, match="is not the file that was exported"):
         take(with_keras_file)
     told = json.loads(card.read_text())
-    told["keras_file"]["sha256"] = source_digest(file)
+    told["keras_file"]["sha256"] = file_digest(file)
     card.write_text(json.dumps(told))
     with pytest.raises(UserError, match="does not answer what the SavedModel beside it answers"):
         take(with_keras_file)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import bcgan_tf
 from bcgan_tf.errors import UserError
+from bcgan_tf.model_digest import model_digest
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.serving import export, verify
 from helpers.exports import NAMES
@@ -30,13 +31,17 @@ def test_the_card_says_it_all(exported):
         "python": sys.version.split()[0],
     }
     file = exported / "assets.extra" / "classifier.keras"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert card.pop("keras_file") == {"path": "assets.extra/classifier.keras", "sha256": digest}
+    assert card.pop("keras_file") == {
+        "path": "assets.extra/classifier.keras",
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "model_sha256": model_digest(file),
+    }
     assert card == {
         "model": "digits",
         "classes": ["a", "b", "c", "d"],
         "input": {"shape": [8, 8, 1], "dtype": "float32", "range": [0.0, 1.0]},
         "signatures": ["serving_default", "serve_bytes"],
+        "checks": {"pixels": True, "max_megapixels": 64.0},
         "parameters": 26 * 32 + (25 * 32 + 1) * 64 + (4 * 64 + 1) * 4,
         "defense": {"name": "bcgan", "beta": 0.3},
         "clean_accuracy": 0.97,
