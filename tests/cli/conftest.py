@@ -88,6 +88,7 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     def train(run: Any, data: Any, recipe: Any, **options: Any) -> Path:
         note("train", run, data=data.name, recipe=recipe, **options)
         print("progress")
+        run.finish_stage("train", {"classes": data.class_names})
         return save(run, "classifier.keras")
 
     def harden(run: Any, data: Any, classifier: keras.Model, recipe: Any, **options: Any) -> Path:

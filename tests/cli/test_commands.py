@@ -194,9 +194,10 @@ def test_export_does_not_take_the_undefended_model_of_an_unfinished_run(
     cli("run", "--dataset", "digits", "--run-dir", "a")
     cli("train", "--dataset", "digits", "--run-dir", "b")
     Path("a", "classifier.keras").write_bytes(Path("b", "classifier.keras").read_bytes())
+    Path("a", "stages.json").unlink()
     refused = cli("export", "a")
     assert refused.exit_code == 1
-    assert "a holds no hardened classifier; finish the run first" in refused.stderr
+    assert "a has not finished its hardened classifier; go on with" in refused.stderr
     assert pipeline_calls[-1].name != "export"
     assert cli("export", "b").exit_code == 0  # a run of train is asked for its classifier
 

@@ -199,9 +199,7 @@ def test_the_largest_image_can_be_chosen(lenient: Path) -> None:
     for file_format in ("PNG", "JPEG"):
         (fits,), (larger,) = (encoded(pixels(1, n, 50, 1), file_format) for n in (20, 21))
         assert serve(image_bytes=tf.constant([fits]))["logits"].shape == (1, 4)
-        with pytest.raises(
-            REFUSED, match=r"\(row 1, .*: more than 0\.001 megapixels"
-        ):
+        with pytest.raises(REFUSED, match=r"\(row 1, .*: more than 0\.001 megapixels"):
             serve(image_bytes=tf.constant([fits, larger]))
 
 
