@@ -91,7 +91,7 @@ def export(
             of custom classes has none in any case.
         check_pixels: whether ``serving_default`` looks at the pixels; shapes are always checked.
         max_megapixels: the largest image that ``serve_bytes`` decodes, in millions of pixels.
-            Decoding takes up to about 4 bytes of memory a pixel, one image after the other.
+            Decoding takes up to about 10 bytes of memory a pixel, of one image after the other.
 
     Returns:
         The folder of the new version.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,13 +126,40 @@ def _refusing(values: tf.Tensor, name: str, bad: tf.Tensor, wrong: str) -> tf.Te
 
 def _decoded(image_bytes: tf.Tensor, shape: tuple[int, ...], max_megapixels: float) -> tf.Tensor:
     """PNG and JPEG files ``[B]`` as float32 ``[B, *shape]`` in [0, 1]."""
+    height, width, channels = shape
     max_pixels = int(max_megapixels * 1e6)
 
+    def within_limit(sides: tf.Tensor, decode: Callable[..., tf.Tensor], **options: Any) -> Any:
+        fits = tf.reduce_prod(tf.cast(sides, tf.int64)) <= max_pixels
+        pixels = tf.cond(
+            fits,
+            lambda: decode(channels=channels, **options),
+            lambda: tf.zeros([1, 1, channels], tf.uint8),
+        )
+        return fits, pixels
+
     def read(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        is_png = tf.equal(tf.strings.substr(data, 0, len(_PNG_START)), _PNG_START)
-        fits = tf.reduce_prod(tf.cast(_size_in_header(data, is_png), tf.int64)) <= max_pixels
-        image = tf.cond(fits, lambda: _decode(data, is_png, shape), lambda: tf.zeros(shape))
-        return row, fits, image
+        # The sides are those of the header, which is read before anything is decoded. What is no
+        # PNG is an error unless it is a JPEG.
+        fits, pixels = tf.cond(
+            tf.equal(tf.strings.substr(data, 0, len(_PNG_START)), _PNG_START),
+            lambda: within_limit(
+                tf.io.decode_raw(
+                    tf.strings.substr(data, len(_PNG_START), 8), tf.int32, little_endian=False
+                ),
+                functools.partial(tf.io.decode_png, data),
+            ),
+            lambda: within_limit(
+                tf.io.extract_jpeg_shape(data)[:2],
+                functools.partial(tf.io.decode_jpeg, data),
+                # The accurate transform gives the very pixels that Pillow read for training.
+                dct_method="INTEGER_ACCURATE",
+            ),
+        )
+        # Anti-aliasing matters for photographs much larger than the input; equal sizes stay exact.
+        # Scaled afterwards: the whole image as float32 would take four times the memory.
+        resized = tf.image.resize(pixels, (height, width), antialias=True)
+        return row, fits, tf.ensure_shape(resized * PIXEL_SCALE, shape)
 
     # In a data set, because only there a graph can leave out what fails and go on: a file that
     # cannot be read has no element. The last one stands for none: a batch needs an element.
@@ -148,32 +176,6 @@ def _decoded(image_bytes: tf.Tensor, shape: tuple[int, ...], max_megapixels: flo
     return _refusing(
         images, name, large, f"more than {max_megapixels:g} megapixels; send a smaller image"
     )
-
-
-def _size_in_header(data: tf.Tensor, is_png: tf.Tensor) -> tf.Tensor:
-    """Two sides in pixels, before anything is decoded; an error where it is no PNG or JPEG."""
-    return tf.cond(
-        is_png,
-        lambda: tf.io.decode_raw(
-            tf.strings.substr(data, len(_PNG_START), 8), tf.int32, little_endian=False
-        ),
-        lambda: tf.io.extract_jpeg_shape(data)[:2],
-    )
-
-
-def _decode(data: tf.Tensor, is_png: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """One PNG or JPEG as float32 ``shape`` in [0, 1]."""
-    height, width, channels = shape
-    pixels = tf.cond(
-        is_png,
-        lambda: tf.io.decode_png(data, channels=channels),
-        # The accurate transform gives the very pixels that Pillow read for training.
-        lambda: tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE"),
-    )
-    # Anti-aliasing matters for photographs much larger than the input; equal sizes stay exact.
-    # Scaled afterwards: the whole image as float32 would take four times the memory.
-    resized = tf.image.resize(pixels, (height, width), antialias=True)
-    return tf.ensure_shape(resized * PIXEL_SCALE, shape)
 
 
 def scale(pixels: Any) -> tf.Tensor:

@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bcgan_tf import exported_keras_file
 from bcgan_tf.attacks import PGD
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import load
 from bcgan_tf.data.tfds_source import prepared_version
 from bcgan_tf.files import file_digest, read_json
+from bcgan_tf.model_digest import model_digest
+from bcgan_tf.serving import verify
+from helpers.requests import MALFORMED_SHAPES, answers_to_malformed_shapes
 
 MODELS = Path(__file__).parents[2] / "saved_models"
 VERSIONS = sorted(card.parent for card in MODELS.glob("*/*/export.json"))
 ATTACKED = 200
+REFUSED = "InvalidArgumentError: Shape of tensor images"
 # Images near a boundary fall to the other side on another processor.
 ROUNDING = 3e-4
 
@@ -26,6 +31,47 @@ ROUNDING = 3e-4
 def test_the_hardened_models_of_the_readme_are_there() -> None:
     names = {version.parent.name for version in VERSIONS}
     assert names >= {"mnist-pgd-at", "fashion_mnist-trades"}
+
+
+def test_malformed_requests_are_errors_and_do_not_end_their_process() -> None:
+    answers = answers_to_malformed_shapes(VERSIONS)
+    for answer in answers:
+        assert len(answer) == len(MALFORMED_SHAPES)
+        wrong = {shape: told for shape, told in answer.items() if not told.startswith(REFUSED)}
+        assert not wrong
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.parent.name)
+def test_requests_are_checked_as_the_card_says(version: Path) -> None:
+    card = read_json(version / "export.json")
+    assert card["checks"] == {"pixels": True, "max_megapixels": 64.0}
+    loaded = tf.saved_model.load(str(version))
+    images, strings = (loaded.signatures[name] for name in card["signatures"])
+    shape = card["input"]["shape"]
+    assert images(images=tf.zeros([0, *shape]))["logits"].shape == (0, len(card["classes"]))
+    for value in (np.nan, 255.0):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="1 of 2 rows refused"):
+            images(
+                images=tf.constant(np.stack([np.zeros(shape), np.full(shape, value)]), tf.float32)
+            )
+    for data in (b"", b"no image"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="1 of 1 rows refused"):
+            strings(image_bytes=tf.constant([data]))
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.parent.name)
+def test_digests_and_classes_are_those_of_the_card(version: Path) -> None:
+    card = read_json(version / "export.json")
+    told = card.get("keras_file")
+    assert (told is not None) == (version / exported_keras_file.FILE).exists()
+    if told is None:
+        assert verify(version) == 0.0
+        return
+    file = version / told["path"]
+    assert file_digest(file) == told["sha256"] and model_digest(file) == told["model_sha256"]
+    classifier = load_classifier(file, num_classes=len(card["classes"]))
+    assert verify(version, classifier) <= 1e-5
+    assert classifier.count_params() == card["parameters"]
 
 
 @pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: version.parent.name)
@@ -60,7 +106,6 @@ def test_a_short_attack_breaks_no_more_than_the_long_ones(
     if worst is None or "keras_file" not in card:
         pytest.skip("no worst case on the card, or no Keras file beside it")
     file = folder / card["keras_file"]["path"]
-    assert file_digest(file) == card["keras_file"]["sha256"]
     part = test.take(ATTACKED, seed=0)
     attack = PGD(worst["eps"], steps=20)
     found = attack(load_classifier(file), part.scaled(), part.labels).robust_accuracy
