@@ -1,5 +1,6 @@
 # make demo     install, then harden a digits classifier end to end into runs/demo
 # make test     install with the development tools, then all tests
+# make faults   injects the faults of docs/reliability.md: about 40 minutes on 2 cores
 # make lint     ruff (rules and format) and pyright
 # make install  only the virtual environment, for `.venv/bin/bcgan-tf`
 #
@@ -20,7 +21,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c '$(USABLE)' >/dev/null 2>&
 
 METADATA := pyproject.toml setup.cfg constraints.txt
 
-.PHONY: demo test lint format install install-dev clean
+.PHONY: demo test faults lint format install install-dev clean
 
 demo: install
 	rm -rf runs/demo
@@ -28,6 +29,9 @@ demo: install
 
 test: install-dev
 	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+faults: install-dev
+	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from typing import Any
 SURVIVED, REFUSED, LOST, TRACEBACK = KINDS = ("survived", "refused", "lost", "traceback")
 # Of one fault, in bytes beyond what the process had; and of the whole process, address space.
 MEMORY = 2 * 2**30
-ADDRESS_SPACE = 20 * 2**30
+ADDRESS_SPACE = 14 * 2**30
 
 
 @dataclass(frozen=True)

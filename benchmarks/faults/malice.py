@@ -32,20 +32,8 @@ def prepare(folder: Path) -> None:
     """A classifier, a training run, and two shards of an evaluation, all sound."""
     stubs.network().save(folder / "m.keras")
     train = ["--classifier-epochs", "1", "--classifier-batch-size", "512", "--run-dir", "run"]
-    shards = [
-        [
-            "attack",
-            "m.keras",
-            "--dataset",
-            "digits",
-            *_TINY,
-            "--shard",
-            f"{i}/2",
-            "--run-dir",
-            f"s{i}",
-        ]
-        for i in (1, 2)
-    ]
+    attack = ["attack", "m.keras", "--dataset", "digits", *malicious_models.TINY]
+    shards = [[*attack, "--shard", f"{i}/2", "--run-dir", f"s{i}"] for i in (1, 2)]
     for arguments in (["train", "--dataset", "digits", *train], *shards):
         if (answer := command(*arguments, folder=folder)).code:
             raise RuntimeError(f"sound input fails: {answer.stderr}")
@@ -136,13 +124,10 @@ def _runs() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:
     for name in ("evaluation-m.npz",):
         yield f"{name} with pickles", _npz(f"s1/{name}", objects), [*merge, "--no-diagnose"]
         yield f"{name} with pickles", _npz(f"s1/{name}", objects), resume
-    for name in ("run/checkpoints/train/epoch-0001/state.npz",):
-        yield "a checkpoint with pickles", _unfinished(_npz(name, objects)), train
-        yield (
-            "a checkpoint that is a pickle",
-            _unfinished(_written(name, malicious_models.pickled())),
-            train,
-        )
+    state = "run/checkpoints/train/epoch-0001/state.npz"
+    pickle = malicious_models.pickled()
+    yield "a checkpoint with pickles", _unfinished(_npz(state, objects)), train
+    yield "a checkpoint that is a pickle", _unfinished(_written(state, pickle)), train
 
 
 def _settings() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:

@@ -97,17 +97,24 @@ def _zipped(member: str, content: Callable[[], bytes]) -> Callable[[Path], None]
 
 
 def _bomb(member: str) -> Callable[[Path], None]:
-    def make(path: Path) -> None:
-        kept = {name: _member(path, name) for name in zipfile.ZipFile(path).namelist()}
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for name, content in kept.items():
-                if name != member:
-                    archive.writestr(name, content)
-            with archive.open(member, "w", force_zip64=True) as stream:
-                for _ in range(3 * 2**10 // 16):
-                    stream.write(b" " * 2**24)
+    return lambda path: path.write_bytes(_bombed(path.read_bytes(), member)) and None
 
-    return make
+
+@functools.cache
+def _bombed(keras_file: bytes, member: str) -> bytes:
+    """The file with 3 GB of spaces for a member, in 3 MB."""
+    made = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(keras_file)) as old,
+        zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            if name != member:
+                new.writestr(name, old.read(name))
+        with new.open(member, "w", force_zip64=True) as stream:
+            for _ in range(3 * 2**30 // 2**24):
+                stream.write(b" " * 2**24)
+    return made.getvalue()
 
 
 def _external(path: Path) -> None:
