@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.faults import malicious_models, stubs
-from benchmarks.faults.core import LOST, Fault, Outcome, command
+from benchmarks.faults.core import LOST, SURVIVED, Fault, Outcome, command
 
 TITLE = "malicious models, runs, settings"
-COUNT = 75
+COUNT = 130
 LIMIT = 120
 _SECRET = b"secret-of-another-folder-"
 
@@ -37,8 +37,6 @@ def prepare(folder: Path) -> None:
     for arguments in (["train", "--dataset", "digits", *train], *shards):
         if (answer := command(*arguments, folder=folder)).code:
             raise RuntimeError(f"sound input fails: {answer.stderr}")
-    (folder / "m.keras").unlink()
-    stubs.network().save(folder / "s1" / "m.keras")
 
 
 def forget() -> None:
@@ -53,19 +51,24 @@ def forget() -> None:
 def faults(folder: Path, count: int, seed: int) -> list[Fault]:
     """All of them; of more than ``count``, a draw."""
     found = [
-        Fault(f"{what}, {' '.join(use)[:80]}", functools.partial(_inject, folder, make, use))
+        Fault(
+            f"{what}, {' '.join(use)[:80]}",
+            functools.partial(_inject, folder, make, use, what.startswith("the served name")),
+        )
         for what, make, use in [*malicious_models.cases(), *_runs(), *_settings()]
     ]
     rows = np.random.default_rng(seed).permutation(len(found))[:count]
     return [found[row] for row in sorted(rows)]
 
 
-def _inject(sound: Path, make: Callable[[Path], None], use: list[str]) -> Outcome:
+def _inject(
+    sound: Path, make: Callable[[Path], None], use: list[str], must_refuse: bool
+) -> Outcome:
     with tempfile.TemporaryDirectory(dir=sound) as outer:
         folder = Path(outer) / "work"
         for name in ("run", "s1", "s2"):
             shutil.copytree(sound / name, folder / name)
-        shutil.move(folder / "s1" / "m.keras", folder / "m.keras")
+        shutil.copy(sound / "m.keras", folder)
         Path(outer, "secret.png").write_bytes(_png(_SECRET))
         make(folder)
         outside = set(Path(outer).iterdir())
@@ -79,28 +82,32 @@ def _inject(sound: Path, make: Callable[[Path], None], use: list[str]) -> Outcom
             return Outcome(LOST, "a file from elsewhere is in the page")
         if b"<script>canary" in page or b"<img src=canary" in page:
             return Outcome(LOST, "raw HTML is in the page")
-        return answer.outcome()
+        outcome = answer.outcome()
+        if outcome.kind == SURVIVED and must_refuse:
+            return Outcome(LOST, "it was taken without a word")
+        return outcome
 
 
 def _runs() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:
     merge = ["attack", "merge", "s1", "s2", "--run-dir", "merged"]
+    judged = [*merge, "--diagnose"]
     train = ["train", "--run-dir", "run", "--resume"]
     resume = ["attack", "--run-dir", "s1", "--resume"]
     export = ["export", "run", "--saved-models", "out"]
     for code in ("evil.py:f", "evil:f"):
         named = _json(("s1", "s2"), "config.json", models={"m": code}, models_sha256={"m": "0"})
-        yield f"shards of {code}", named, merge
+        yield f"shards of {code}", named, judged
         yield f"shards of {code}", named, [*merge, "--no-diagnose"]
         yield f"an evaluation of {code}", named, resume
         yield f"an evaluation of {code}", named, ["report", "s1"]
         other = _json(("s1", "s2"), "config.json", surrogate=code, surrogate_sha256="0")
-        yield f"shards with the surrogate {code}", other, merge
+        yield f"shards with the surrogate {code}", other, judged
         yield (
             f"shards with the control {code}",
             _json(("s1", "s2"), "config.json", control=code, control_sha256="0"),
-            merge,
+            judged,
         )
-    for name in ("../../canary", "/tmp/../../canary", "<script>canary</script>", "a\nb", "1"):
+    for name in ("../../canary", "<script>canary</script>", "a\nb", "1"):
         models = _json(("s1", "s2"), "config.json", models={name: "m.keras"})
         yield f"a model named {name!r}", models, [*merge, "--no-diagnose"]
         measured = _json(("run",), "metrics.json", models={name: {"clean_accuracy": 0.5, "n": 9}})
@@ -108,12 +115,11 @@ def _runs() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:
         dataset = _json(("run",), "config.json", dataset=name)
         yield f"the data set {name!r}", dataset, ["report", "run"]
         yield f"the data set {name!r}", dataset, export
-        yield f"the name {name!r}", lambda folder: None, [*export, "--name", name]
     html = "<script>canary</script><img src=canary>"
     yield "HTML in env.json", _json(("run",), "env.json", tensorflow=html), ["report", "run"]
     yield "HTML in history.csv", _history(html), ["report", "run"]
     yield "a command line of HTML", _top("command_line", html), ["report", "run"]
-    for link in ("../../secret.png", "../../../../../../../../dev/zero"):
+    for link in ("../../../secret.png", "/dev/zero"):
         for figure in ("boundary_samples.png", "adversarial_original.png", "toy.png"):
             yield f"figures/{figure} that links to {link}", _link(figure, link), ["report", "run"]
     for name in ("stages.json", "config.json", "metrics.json"):
@@ -135,7 +141,8 @@ def _settings() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:
     yield "TOML with NUL", _written("c.toml", b"seed = \0"), toml
     yield "TOML of 100,000 brackets", _written("c.toml", b"seed = " + b"[" * 100_000), toml
     yield "a run folder elsewhere", _written("c.toml", b'run-dir = "../canary\\u0000"'), toml
-    for name in ("..", ".", "", "../x", "/", "a/b", "1", "~", "-", "x" * 5000, "a\nb", "\udcff"):
+    # None leads out of the temporary folder: a fault that gets through must do no harm.
+    for name in ("..", ".", "../x", "../../canary", "a/b", "1", "~", "x" * 300, "a\nb", "\udcff"):
         use = ["export", "m.keras", "--saved-models", "out", "--name", name]
         yield f"the served name {name[:20]!r}", lambda folder: None, use
 
