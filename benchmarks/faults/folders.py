@@ -17,7 +17,7 @@ from benchmarks.faults.core import LOST, REFUSED, SURVIVED, Fault, Outcome, comm
 from benchmarks.faults.requests import png_bomb
 
 TITLE = "image folders"
-COUNT = 54
+COUNT = 70
 LIMIT = 60
 SIDE = 8
 # What must come of a folder: it is trained on, it is refused, or either of them.
@@ -147,7 +147,7 @@ def _cases() -> Iterator[tuple[str, Callable[[Path], Any], str]]:
     yield "a class that is a link to another", linked("cat", "train/bird"), NOT
     for name in ("caf\udce9", "\udcff"):
         yield f"a class named {name!r}", renamed(name), NOT
-    for name in ("ä", "a\nb", "a b", "<b>x</b>", "-1", "x" * 250, "[red]", "a,b", "\x1b[31m", "0"):
+    for name in ("ä", "a\nb", "a b", "<b>x", "-1", "x" * 250, "[red]", "a,b", "\x1b[31m", "0"):
         yield f"a class named {name[:20]!r}", renamed(name), EITHER
     yield "an image named with a line end", moved(first, f"{cat}/a\nb.png"), TAKEN
     yield "an image name that is not UTF-8", moved(first, f"{cat}/\udcff.png"), EITHER

@@ -27,7 +27,7 @@ from benchmarks.faults.core import (
 )
 
 TITLE = "malformed requests to exported models"
-COUNT = 120
+COUNT = 200
 LIMIT = 60
 _BAD_ROW = 2  # of four
 _NAMES_ROW = re.compile(rf"\b(?:row|image|example)s?\b\D{{0,30}}\b{_BAD_ROW}\b", re.IGNORECASE)
@@ -103,6 +103,7 @@ def _requests(shape: tuple[int, ...]) -> Iterator[tuple[str, str, Any, str]]:
         "a PNG cut in half": good[: len(good) // 2],
         "a JPEG cut in half": jpeg[: len(jpeg) // 3],
         "a PNG with a flipped byte": good[:45] + bytes([good[45] ^ 255]) + good[46:],
+        "a PNG of 16,000 x 16,000 pixels": png_bomb(16_000, 16_000),
         "a PNG of 30,000 x 30,000 pixels": png_bomb(30_000, 30_000),
         "a PNG of 1 x 2,000,000,000 pixels": png_bomb(1, 2_000_000_000),
         "a PNG of no pixels": png_bomb(0, 0),
@@ -126,14 +127,14 @@ def _encoded(pixels: np.ndarray, file_format: str) -> bytes:
 
 @functools.cache
 def png_bomb(width: int, height: int) -> bytes:
-    """A PNG whose header promises many pixels; up to 16 million of them are there, as zeros."""
+    """A PNG whose header promises many pixels; up to 268 million of them are there, as zeros."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         crc = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    content = zlib.compress(bytes(min(height * (width + 1), 2**24)), 9)
+    content = zlib.compress(bytes(min(height * (width + 1), 2**28)), 9)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
