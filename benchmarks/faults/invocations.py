@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import tempfile
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,10 @@ def _defense_options() -> Iterator[tuple[str, str, list[str], dict[str, str], No
     base = _without(_BASE["run"], "--defense")
     for defense in presets.DEFENSES:
         chosen = presets.defense(defense, "digits", "quick", options=None, seed=0, devices=None)
+        hints = typing.get_type_hints(type(chosen))
         for field in dataclasses.fields(chosen):
-            numeric = "float" in str(field.type) or "int" in str(field.type)
+            hint = hints[field.name]
+            numeric = bool({int, float} & {hint, *typing.get_args(hint)})
             for value in _VALUES:
                 odd = numeric and value in _NONSENSE
                 what = f"--defense {defense} -o {field.name}={value[:40]!r}"

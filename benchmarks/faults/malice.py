@@ -23,7 +23,7 @@ from benchmarks.faults import malicious_models, stubs
 from benchmarks.faults.core import LOST, SURVIVED, Fault, Outcome, command
 
 TITLE = "malicious models, runs, settings"
-COUNT = 130
+COUNT = 111
 LIMIT = 120
 _SECRET = b"secret-of-another-folder-"
 

@@ -27,7 +27,7 @@ from benchmarks.faults.core import (
 )
 
 TITLE = "malformed requests to exported models"
-COUNT = 200
+COUNT = 205
 LIMIT = 60
 _BAD_ROW = 2  # of four
 _NAMES_ROW = re.compile(rf"\b(?:row|image|example)s?\b\D{{0,30}}\b{_BAD_ROW}\b", re.IGNORECASE)

@@ -34,16 +34,16 @@ def here(campaign: ModuleType, faults: list[core.Fault]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("campaign", "count"),
+    ("campaign", "count", "seed"),
     [
-        pytest.param(invocations, 80, id="invocations"),
-        pytest.param(malice, 14, id="malice"),
-        pytest.param(folders, 12, id="folders"),
+        pytest.param(invocations, 80, 0, id="invocations"),
+        pytest.param(malice, 14, 1, id="malice"),  # none of gigabytes
+        pytest.param(folders, 12, 2, id="folders"),
     ],
 )
-def test_nothing_is_lost(campaign: ModuleType, count: int, tmp_path: Path) -> None:
+def test_nothing_is_lost(campaign: ModuleType, count: int, seed: int, tmp_path: Path) -> None:
     campaign.prepare(tmp_path)
-    assert here(campaign, campaign.faults(tmp_path, count, seed=0)) == []
+    assert here(campaign, campaign.faults(tmp_path, count, seed)) == []
 
 
 def test_damaged_files_of_a_training(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_damaged_files_of_a_training(tmp_path: Path) -> None:
 
 def test_requests_to_an_export(tmp_path: Path) -> None:
     """In a process of its own, which the request may kill, and which lacks the package."""
-    found = core.outcomes(requests, tmp_path, 120, 0)
+    found = core.outcomes(requests, tmp_path, 70, 0)
     assert bad((what, outcome) for _, what, outcome in found) == []
 
 
