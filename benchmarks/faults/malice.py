@@ -40,12 +40,10 @@ def prepare(folder: Path) -> None:
 
 
 def forget() -> None:
-    """Drops what Keras and Python keep, so that code would run again."""
+    """Drops what Keras keeps of the models that were read."""
     import keras
 
     keras.backend.clear_session()
-    for name in [name for name in sys.modules if name == "evil" or "_bcgan_tf_source_" in name]:
-        del sys.modules[name]
 
 
 def faults(folder: Path, count: int, seed: int) -> list[Fault]:
@@ -71,6 +69,8 @@ def _inject(
         shutil.copy(sound / "m.keras", folder)
         Path(outer, "secret.png").write_bytes(_png(_SECRET))
         make(folder)
+        for name in [n for n in sys.modules if n == "evil" or "_bcgan_tf_source_" in n]:
+            del sys.modules[name]  # or its code would run once only
         outside = set(Path(outer).iterdir())
         answer = command(*use, folder=folder)
         if list(Path(outer).rglob("canary*")):
