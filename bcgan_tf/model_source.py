@@ -23,6 +23,7 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import file_digest
 from bcgan_tf.model_digest import model_digest
 from bcgan_tf.saved_model_source import (
     first_line,
