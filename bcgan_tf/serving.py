@@ -25,7 +25,7 @@ from bcgan_tf import exported_keras_file
 from bcgan_tf.classifier_io import input_shape, load_classifier
 from bcgan_tf.environment import environment
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import check_name, write_json
+from bcgan_tf.files import check_name, move_into_place, write_json
 from bcgan_tf.serving_signatures import (
     MAX_MEGAPIXELS,
     probe_pixels,
@@ -136,7 +136,6 @@ def export(
             content[exported_keras_file.CARD_KEY] = exported_keras_file.write(classifier, staging)
         write_json(staging / CARD, content)
         verify(staging, classifier)
-        _flush(staging)
         return _publish(staging, directory)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -284,19 +283,11 @@ def _publish(staging: Path, directory: Path) -> Path:
     while True:
         target = directory / str(version)
         try:
-            return staging.rename(target)
+            return move_into_place(staging, target)
         except OSError:  # a folder with something in it is never replaced by a rename
             if not target.exists():
                 raise
             version += 1
-
-
-def _flush(folder: Path) -> None:
-    """To the disk before the rename: a power cut must not leave a version of empty files."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("r+b") as stream:
-                os.fsync(stream.fileno())
 
 
 def _remove_leftovers(directory: Path) -> None:

@@ -254,8 +254,8 @@ def _settings(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
     if metrics.get("exported"):
         yield markup.paragraph(f"Exported model: {metrics['exported']}")
     yield _folded("Settings", run.config)
-    if run.stage_done("harden"):
-        yield _folded("Settings of the defence", run.stage_payload("harden").get("defense", {}))
+    if defense := run.stage_payload("harden", {}).get("defense"):
+        yield _folded("Settings of the defence", defense)
     yield _folded("Environment", run.env())
     seconds = run.stage_seconds()
     times = ((stage, f"{value:.1f} s") for stage, value in seconds.items())

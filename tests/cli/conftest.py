@@ -88,13 +88,16 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     def train(run: Any, data: Any, recipe: Any, **options: Any) -> Path:
         note("train", run, data=data.name, recipe=recipe, **options)
         print("progress")
-        run.finish_stage("train", {"classes": data.class_names})
-        return save(run, "classifier.keras")
+        path = save(run, "classifier.keras")
+        run.finish_stage("train", {"classes": data.class_names}, files=[path])
+        return path
 
     def harden(run: Any, data: Any, classifier: keras.Model, recipe: Any, **options: Any) -> Path:
         note("harden", run, data=data.name, recipe=recipe, classifier=classifier, **options)
         run.finish_stage("generated_set", {"n": 10, "oracle_accuracy": 0.5})
-        return save(run, "hardened.keras")
+        path = save(run, "hardened.keras")
+        run.finish_stage("harden", files=[path])
+        return path
 
     def attack(run: Any, data: Any, models: Any, recipe: Any, **options: Any) -> dict[str, Any]:
         note("attack", run, data=data.name, recipe=recipe, models=list(models), **options)
