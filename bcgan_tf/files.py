@@ -174,6 +174,8 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedFile: the file is gone, cut short or no JSON object.
     """
     advice = "start a new run in another folder"
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise DamagedFile(f"{path} is gone or no file; {advice}")
     try:
         content = json.loads(path.read_bytes().decode())
     except (OSError, ValueError, RecursionError) as error:
@@ -207,7 +209,7 @@ def kept_json(path: Path) -> dict[str, Any] | None:
         DamagedFile: the file is damaged, and its copy is damaged or missing.
     """
     copy = _copy_of(path)
-    if not copy.exists():
+    if not copy.is_file():
         return read_json(path) if path.exists() else None
     digest, _, text = copy.read_bytes().partition(b"\n")
     if hashlib.sha256(text).hexdigest().encode() != digest:
@@ -269,6 +271,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         DamagedFile: the file is gone, damaged, or something else.
     """
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise DamagedFile(f"{path} is gone or no file")
     try:
         with path.open("rb") as stream:
             stream.seek(-_ZIP_END, os.SEEK_END)

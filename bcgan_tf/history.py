@@ -88,7 +88,7 @@ class History:
             values: metric to number.
         """
         rows = [(stage, epoch, metric, repr(float(value))) for metric, value in values.items()]
-        before = self.file.read_bytes() if self.file.exists() else b""
+        before = self.file.read_bytes() if self.file.is_file() else b""
         replace_file(self.file, before + _text(rows if before else [_HEADER, *rows]).encode())
         if self._appended is not None:
             self._appended()
@@ -100,7 +100,7 @@ class History:
         again must not stand twice.
         """
         rows = [row for row in self._rows() if row[0] != stage or int(row[1]) <= epochs]
-        if rows or self.file.exists():
+        if rows or self.file.is_file():
             replace_file(self.file, _text([_HEADER, *rows]).encode())
 
     def read(self) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -139,7 +139,7 @@ class History:
 
     def _rows_in_file(self) -> tuple[list[list[str]], str]:
         """The sound rows, and what is wrong with others."""
-        if not self.file.exists():
+        if not self.file.is_file():
             return [], ""
         text = self.file.read_bytes().decode(errors="replace")
         whole = text[: text.rfind("\n") + 1]  # a kill could leave half a row: it has no line end

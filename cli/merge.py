@@ -116,16 +116,17 @@ def _refuse_unnamed(
 
 def _check_unchanged(config: dict[str, Any]) -> None:
     """Refuses models that are not what the shards were made of, before any is loaded."""
+    from bcgan_tf.model_digest import digests
     from bcgan_tf.model_source import source_digest
 
     attacked = [(spec, config["models_sha256"][name]) for name, spec in config["models"].items()]
     others = [(config[key], config.get(f"{key}_sha256")) for key in _OTHERS if config.get(key)]
     for spec, digest in [*attacked, *others]:
         try:
-            same = source_digest(spec) == digest
+            own = digests(Path(spec)) if Path(spec).is_file() else (source_digest(spec),)
         except UserError as error:
             raise UserError(f"{error}; put it there, or merge with --no-diagnose") from error
-        if not same:
+        if digest not in own:
             raise UserError(
                 f"{spec} is no longer what the shards attacked; put that back, or merge with "
                 "--no-diagnose"

@@ -56,6 +56,12 @@ def logits_differ(
     return ~np.where(finite, close, same).all(axis=1)
 
 
+def below_top(logits: np.ndarray) -> np.ndarray:
+    """How far each logit ``[N, K]`` lies below the largest of its row, in float64: at most 0."""
+    logits = np.asarray(logits, np.float64)
+    return logits - logits.max(axis=1, keepdims=True)
+
+
 def masked_classes(logits: np.ndarray) -> np.ndarray:
     """Which classes the model never means: bool ``[K]``, from its logits ``[N, K]``.
 

@@ -96,7 +96,7 @@ def load(path: str | Path) -> Evaluation:
             certified=arrays.get("certified"),
             **{name: settings[name] for name in _SETTINGS},
         )
-    except (DamagedFile, KeyError, IndexError, TypeError, ValueError) as error:
+    except (DamagedFile, KeyError, IndexError, RecursionError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged or no evaluation ({type(error).__name__}); run that one again"
         ) from error
