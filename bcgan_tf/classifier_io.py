@@ -17,8 +17,8 @@ import keras
 import numpy as np
 
 from bcgan_tf.attacks.checks import look_like_probabilities
-from bcgan_tf.errors import UserError
-from bcgan_tf.keras_file import first_line, read_keras_file
+from bcgan_tf.errors import UserError, first_line
+from bcgan_tf.keras_file import read_keras_file
 from bcgan_tf.output_activation import PROBABILITY_ACTIVATIONS, final_activation
 
 _PROBE_ROWS = 8

@@ -18,8 +18,9 @@ import h5py
 import keras
 import tensorflow as tf
 
-from bcgan_tf.errors import UserError
+from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.files import readable_size
+from bcgan_tf.model_digest import KERAS_SUFFIXES
 
 # Weights hardly compress, and Keras does not try: a file that grows more than this is no model's.
 _MOST_GROWTH = 20
@@ -53,7 +54,7 @@ def read_keras_file(path: Path) -> Any:
         raise UserError(f"{path} {what}; give the path of a .keras file")
     if path.name.endswith(".weights.h5"):
         raise UserError(f"{path} holds weights without their model; {again}")
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
+    if path.suffix not in KERAS_SUFFIXES:
         raise UserError(f"{path} is no .keras or .h5 file; {again}")
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise UserError(f"{path} is cut short or no .keras file; {again}")
@@ -212,11 +213,3 @@ def _stored_bytes(path: Path, file: h5py.File) -> int:
 
 def _elsewhere(item: h5py.Dataset) -> bool:
     return bool(item.external) or item.is_virtual
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line: Keras' messages have dozens, and end with the cause."""
-    lines = str(error).rpartition("Exception encountered: ")[2].strip().splitlines() or [
-        type(error).__name__
-    ]
-    return lines[0][:200]

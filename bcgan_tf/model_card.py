@@ -31,7 +31,10 @@ def of_training(run: RunDirectory, model: str) -> Card:
         payload = trained(run, model)
         metrics = run.metrics().get("models", {}).get(model)
         if metrics is None:
-            raise UserError(f"{run.path} has not measured its {model} classifier; {_go_on(run)}")
+            raise UserError(
+                f"{run.path} has not measured its {model} classifier; go on with: "
+                f"{run.resuming_command}"
+            )
         robust = [
             {
                 "attack": entry["attack"],
@@ -58,12 +61,11 @@ def trained(run: RunDirectory, model: str) -> dict[str, Any]:
     """
     stage = _STAGES[model]
     if not run.stage_done(stage):
-        raise UserError(f"{run.path} has not finished its {model} classifier; {_go_on(run)}")
+        raise UserError(
+            f"{run.path} has not finished its {model} classifier; go on with: "
+            f"{run.resuming_command}"
+        )
     return run.stage_payload(stage)
-
-
-def _go_on(run: RunDirectory) -> str:
-    return f"go on with: bcgan-tf {run.command} --run-dir {shlex.quote(str(run.path))} --resume"
 
 
 @contextlib.contextmanager
@@ -107,7 +109,7 @@ def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digests: Collect
 def _evaluated(run: RunDirectory, digests: Collection[str], before: Iterable[Any]) -> Card:
     models = run.metrics().get("models", {})
     if not models:
-        raise UserError(f"{run.path} is not finished; {_go_on(run)}")
+        raise UserError(f"{run.path} is not finished; go on with: {run.resuming_command}")
     known = run.config.get("models_sha256", {})
     attacked = [models[name] for name, own in known.items() if own in digests and name in models]
     entries = [entry for model in attacked for entry in model.get("evaluations", ())]

@@ -10,6 +10,8 @@ from typing import IO, Any
 
 from bcgan_tf.files import file_digest
 
+# How the files end that Keras writes; whatever else is a model is a program.
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _CHUNK = 1 << 20
 # When and with which Keras the file was written: not what the model is.
 _NOTES = "metadata.json"

@@ -22,17 +22,11 @@ from bcgan_tf import exported_keras_file
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.classifier_io import load_classifier
-from bcgan_tf.errors import UserError
+from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.files import file_digest
-from bcgan_tf.model_digest import model_digest
-from bcgan_tf.saved_model_source import (
-    first_line,
-    folder_digest,
-    read_saved_model,
-    version_folder,
-)
+from bcgan_tf.model_digest import KERAS_SUFFIXES, digests, model_digest
+from bcgan_tf.saved_model_source import folder_digest, read_saved_model, version_folder
 
-_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _PROBE_ROWS = 8
 
 
@@ -90,7 +84,7 @@ def load_model(
     """
     text, shape = os.fspath(spec), tuple(int(side) for side in image_shape)
     path = Path(text)
-    if path.suffix in _KERAS_SUFFIXES:
+    if path.suffix in KERAS_SUFFIXES:
         return load_classifier(path, image_shape=shape, num_classes=num_classes)
     if path.is_dir():
         version = version_folder(path)
@@ -101,7 +95,7 @@ def load_model(
         )
         return model if twin is None else twin
     if (code := _as_code(text)) is not None:
-        found, digest = _imported(*code)
+        found, digest = _imported(*code), source_digest(text)
         if isinstance(found, keras.Model):
             try:
                 return load_classifier(found, image_shape=shape, num_classes=num_classes)
@@ -145,6 +139,18 @@ def source_digest(spec: str | os.PathLike[str]) -> str:
     raise UserError(f"{text} does not exist")
 
 
+def is_source(spec: str | os.PathLike[str], digest: str | None) -> bool:
+    """Whether a run that noted this digest noted what is on disk now.
+
+    Older runs know a Keras file by its bytes, not by what it holds.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    path = Path(spec)
+    return digest in (digests(path) if path.is_file() else (source_digest(spec),))
+
+
 # ---- Python code
 
 
@@ -184,18 +190,14 @@ def _no_module(source: str, folder: str | os.PathLike[str]) -> UserError:
     )
 
 
-def _imported(source: str, attribute: str) -> tuple[Any, str]:
-    """The attribute, and the digest of the source file."""
-    module = _module(source)
-    found: Any = module
+def _imported(source: str, attribute: str) -> Any:
+    found: Any = _module(source)
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             raise UserError(f"{source} has no attribute {attribute!r}; check its name") from None
-    file = getattr(module, "__file__", None)
-    content = Path(file).read_bytes() if file else source.encode()
-    return found, hashlib.sha256(content).hexdigest()
+    return found
 
 
 def _module(source: str) -> ModuleType:

@@ -29,6 +29,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -203,6 +204,12 @@ class RunDirectory:
             raise UserError(f"{file} is not the config.json of a run; choose another folder")
         return found
 
+    @property
+    def resuming_command(self) -> str:
+        """The command line that resumes it."""
+        command = "attack merge" if self.command == "merge" else self.command
+        return f"bcgan-tf {command} --run-dir {shlex.quote(str(self.path))} --resume"
+
     def close(self) -> None:
         """Releases the lock; the object can still be read."""
         if self._lock is not None:
@@ -235,7 +242,8 @@ class RunDirectory:
                 continue
             if self._lock is None:
                 raise UserError(
-                    f"{file} is damaged or gone; resume the run {self.path}, which makes it again"
+                    f"{file} is damaged or gone; resume the run, which makes it again: "
+                    f"{self.resuming_command}"
                 )
             note(f"{file} is damaged or gone; the stage {name} makes it again")
             return False

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from bcgan_tf import serving
-from bcgan_tf.errors import UserError
+from bcgan_tf.errors import UserError, first_line
 
 _SAVED_MODEL = "saved_model.pb"
 _SIGNATURE = "serving_default"
@@ -120,9 +120,3 @@ def folder_digest(folder: Path) -> str:
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for one line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

@@ -26,7 +26,7 @@ from bcgan_tf.attacks.logits import below_top
 from bcgan_tf.classifier_io import input_shape, load_classifier
 from bcgan_tf.environment import environment
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import check_name, move_into_place, write_json
+from bcgan_tf.files import DiskFull, check_name, disk_full, move_into_place, write_json
 from bcgan_tf.serving_signatures import (
     MAX_MEGAPIXELS,
     probe_pixels,
@@ -39,8 +39,6 @@ CARD = exported_keras_file.CARD
 _STAGING = ".export-"
 # What a killed export left behind; none takes anywhere near a day.
 _LEFTOVER_SECONDS = 24 * 3600
-# In TensorFlow a full disk is an exhausted resource, as a full memory is.
-_DISK_FULL = re.compile("No space left|Disk quota|ENOSPC", re.IGNORECASE)
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 # Card keys that the caller may fill; null means that it was not measured.
 _MEASURED = ("defense", "clean_accuracy", "robust_accuracy", "run")
@@ -140,9 +138,8 @@ def export(
         return _publish(staging, directory)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
-        failed_write = isinstance(error, OSError | tf.errors.ResourceExhaustedError)
-        if failed_write and _DISK_FULL.search(str(error)):
-            raise UserError(
+        if disk_full(error):
+            raise DiskFull(
                 f"the disk of {directory} is full; make room on it, or choose another folder"
             ) from error
         raise

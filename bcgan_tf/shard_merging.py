@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ def common_config(paths: Sequence[str | Path]) -> dict[str, Any]:
     """The settings of the whole, of which the runs are shards.
 
     Raises:
-        UserError: a folder is no run of ``bcgan-tf attack`` with a suite, or two runs differ in a
-            setting, or a model has a name that no file may have.
+        UserError: a folder is no run of ``bcgan-tf attack`` with a suite, a setting is out of
+            range, two runs differ in one, or a model has a name that no file may have.
     """
     runs = [RunDirectory.open(path) for path in paths]
     for run in runs:
         if run.command != "attack" or "suite" not in run.config or "eps" not in run.config:
             raise UserError(f"{run.path} holds no attack with a suite; give runs of its shards")
         _check_models(run)
+        _check_settings(run)
     first = runs[0]
     for run in runs[1:]:
         for key in {**first.config, **run.config}:
@@ -41,19 +42,12 @@ def common_config(paths: Sequence[str | Path]) -> dict[str, Any]:
     return first.config | {"shard": None}
 
 
-def common_settings(config: Mapping[str, Any]) -> AssessmentSettings:
-    """What the shards were told to measure.
-
-    Raises:
-        UserError: a setting is out of range, or nothing that the command writes.
-    """
+def _check_settings(run: RunDirectory) -> None:
     try:
-        return AssessmentSettings.from_dict(dict(config))
-    except UserError:
-        raise
+        AssessmentSettings.from_dict(run.config)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"the shards' settings cannot be read ({error}); attack them again"
+            f"{run.path}: the shards' settings cannot be read ({error}); attack them again"
         ) from error
 
 
@@ -96,8 +90,8 @@ def merge_shards(
             for source in sources:
                 if not source.stage_done(f"evaluate-{reading.label}"):
                     raise UserError(
-                        f"{source.path} is not finished ({reading.label}); go on with it: "
-                        f"bcgan-tf attack --run-dir {source.path} --resume"
+                        f"{source.path} is not finished ({reading.label}); go on with: "
+                        f"{source.resuming_command}"
                     )
             parts = [archive.load(evaluation_file(source, reading.label)) for source in sources]
             keep(run, reading.label, archive.merge(parts))

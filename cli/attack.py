@@ -83,7 +83,7 @@ def command(
             "suite": suite,
             "seed": seed,
             "deterministic": deterministic,
-            **session.described_sources(names),
+            **session.described(names),
         }
         with session.open_run("attack", config, **run_options) as run:
             metrics = pipeline.attack(run, data, loaded, recipe, seed=seed)
@@ -103,7 +103,7 @@ def command(
         "dataset": dataset,
         **chosen.to_dict(),
         "deterministic": deterministic,
-        **session.described_sources(names, **others),
+        **session.described(names, **others),
     }
     others = session.load_sources({k: Path(v) for k, v in others.items() if v}, data)
     with session.open_run("attack", config, **run_options) as run:

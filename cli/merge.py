@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
 
 from . import options, output, session, suite_options
@@ -63,7 +64,7 @@ def command(
     config = shard_merging.common_config(runs)
     chosen = {"diagnose": diagnose, "minimum_perturbation": minimum_perturbation}
     config |= {key: value for key, value in chosen.items() if value is not None}
-    settings = shard_merging.common_settings(config)
+    settings = AssessmentSettings.from_dict(config)
     config["models"] = _models(config, models)
     config |= session.described_others(surrogate=surrogate, control=control)
     config["runs_merged"] = list(runs)
@@ -116,17 +117,16 @@ def _refuse_unnamed(
 
 def _check_unchanged(config: dict[str, Any]) -> None:
     """Refuses models that are not what the shards were made of, before any is loaded."""
-    from bcgan_tf.model_digest import digests
-    from bcgan_tf.model_source import source_digest
+    from bcgan_tf.model_source import is_source
 
     attacked = [(spec, config["models_sha256"][name]) for name, spec in config["models"].items()]
     others = [(config[key], config.get(f"{key}_sha256")) for key in _OTHERS if config.get(key)]
     for spec, digest in [*attacked, *others]:
         try:
-            own = digests(Path(spec)) if Path(spec).is_file() else (source_digest(spec),)
+            same = is_source(spec, digest)
         except UserError as error:
             raise UserError(f"{error}; put it there, or merge with --no-diagnose") from error
-        if digest not in own:
+        if not same:
             raise UserError(
                 f"{spec} is no longer what the shards attacked; put that back, or merge with "
                 "--no-diagnose"

@@ -13,7 +13,7 @@ from bcgan_tf.recipes import DEFAULT_DEFENSE, DEFENSES, PRESETS, Recipe, recipe
 from bcgan_tf.settings.fields import OneOf, Setting, setting, settings_of
 from bcgan_tf.settings.kinds import Devices, Seed
 
-from .command import FAULTS, FilePath, config_option, take_up_run
+from .command import FAULTS, FilePath, config_option, from_run, take_up_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -291,11 +291,11 @@ def check_belongs(defense: str, *, trains: bool = True) -> None:
 def given(
     context: click.Context, names: Iterable[str], sources: Collection[ParameterSource]
 ) -> str:
-    """The flags of those options whose value is from one of ``sources``, separated by commas."""
+    """The flags of options whose value is from one of ``sources``, and not of a resumed run."""
     return ", ".join(
         "--" + name.replace("_", "-")
         for name in names
-        if context.get_parameter_source(name) in sources
+        if context.get_parameter_source(name) in sources and not from_run(context, name)
     )
 
 

@@ -15,11 +15,9 @@ import click
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import check_name
-from bcgan_tf.model_digest import digests, model_digest
+from bcgan_tf.model_digest import KERAS_SUFFIXES
 
 from .command import DEBUG, REPEAT, RUN, from_run
-
-_KERAS = (".keras", ".h5", ".hdf5")
 
 if TYPE_CHECKING:
     import keras
@@ -64,12 +62,12 @@ def _title(model: Path) -> str:
     if model.is_dir():
         folder = model.resolve()
         return folder.parent.name if folder.name.isdigit() else folder.name
-    return model.stem if model.suffix in _KERAS else str(model).rpartition(":")[2]
+    return model.stem if model.suffix in KERAS_SUFFIXES else str(model).rpartition(":")[2]
 
 
 def is_program(model: str | Path) -> bool:
     """Whether code runs when a model is loaded: Python's, or that of a SavedModel's operations."""
-    return Path(model).suffix not in _KERAS
+    return Path(model).suffix not in KERAS_SUFFIXES
 
 
 def refuse_unnamed(folder: str | Path, arguments: Iterable[str], otherwise: str = "") -> None:
@@ -149,16 +147,11 @@ def load_models(paths: Mapping[str, Path], data: Dataset) -> dict[str, keras.Mod
     }
 
 
-def described(paths: Mapping[str, Path]) -> dict[str, Any]:
-    """The models a run works on, for its settings: resumed with other weights, it is refused."""
-    return {
-        "models": {name: str(path) for name, path in paths.items()},
-        "models_sha256": {name: model_digest(path) for name, path in paths.items()},
-    }
+def described(models: Mapping[str, Path], **others: str | None) -> dict[str, Any]:
+    """The models a run works on, for its settings: resumed with other weights, it is refused.
 
-
-def described_sources(models: Mapping[str, Path], **others: str | None) -> dict[str, Any]:
-    """As :func:`described`, of models of any kind; ``others`` are single ones, by their option."""
+    Models are of any kind; ``others`` are single ones, by their option.
+    """
     from bcgan_tf.model_source import source_digest
 
     return {
@@ -234,16 +227,22 @@ def open_run(
 def _with_known_digests(
     config: Mapping[str, Any], found: Mapping[str, Any] | None
 ) -> Mapping[str, Any]:
-    """The settings, with an older run's own digests of the files that it and they name alike.
+    """The settings, with the run's own digests of models that are what it noted."""
+    from bcgan_tf.model_source import is_source
 
-    Older runs know a Keras file by its bytes, not by what it holds.
-    """
-    saved = found["config"].get("models_sha256") if found else None
-    if not isinstance(saved, dict) or "models_sha256" not in config:
-        return config
-    known = {
-        name: saved[name] if file.is_file() and saved.get(name) in digests(file) else digest
-        for name, digest in config["models_sha256"].items()
-        for file in [Path(config["models"][name])]
+    def known(model: Any, digest: Any, before: Any) -> Any:
+        return before if before and before != digest and is_source(model, before) else digest
+
+    saved = found["config"] if found else {}
+    changed = {
+        key: known(config[key.removesuffix("_sha256")], digest, saved.get(key))
+        for key, digest in config.items()
+        if key.endswith("_sha256") and key != "models_sha256"
     }
-    return {**config, "models_sha256": known}
+    before = saved.get("models_sha256")
+    if isinstance(before, dict) and "models_sha256" in config:
+        changed["models_sha256"] = {
+            name: known(config["models"][name], digest, before.get(name))
+            for name, digest in config["models_sha256"].items()
+        }
+    return {**config, **changed}

@@ -49,7 +49,7 @@ def logits_differ(
     tops = [np.where(finite, one, -math.inf).max(axis=1, keepdims=True) for one in (first, second)]
     with np.errstate(invalid="ignore"):
         below = [top - one for top, one in zip(tops, (first, second), strict=True)]
-        scale = np.maximum(np.maximum(*below), max(_median_gap(first), _median_gap(second)))
+        scale = np.maximum(np.maximum(*below), max(median_gap(first), median_gap(second)))
         largest = np.maximum(*(np.abs(top) for top in tops)).astype(np.float32)
         allowed = rounding * scale + _SPACINGS * np.spacing(largest)
         close = np.abs(below[0] - below[1]) <= allowed
@@ -69,7 +69,7 @@ def masked_classes(logits: np.ndarray) -> np.ndarray:
     """
     with np.errstate(invalid="ignore"):
         below = logits.max(axis=1, keepdims=True).astype(np.float64) - logits
-    far = max(_MASKED, _MASKED_GAPS * _median_gap(logits))
+    far = max(_MASKED, _MASKED_GAPS * median_gap(logits))
     return (np.isneginf(logits) | (below > far)).all(axis=0)
 
 
@@ -91,7 +91,7 @@ def check_digits(logits: np.ndarray) -> None:
     Raises:
         UserError: if its spacing at the largest logit is above a fiftieth of the median gap.
     """
-    top, gap = logits.max(axis=1).astype(np.float32), _median_gap(logits)
+    top, gap = logits.max(axis=1).astype(np.float32), median_gap(logits)
     spacing = float(np.median(np.spacing(np.abs(top))))
     if np.median(np.abs(top)) > _MASKED and spacing > _COARSE * gap:
         raise UserError(
@@ -102,7 +102,7 @@ def check_digits(logits: np.ndarray) -> None:
         )
 
 
-def _median_gap(logits: np.ndarray) -> float:
+def median_gap(logits: np.ndarray) -> float:
     """Median of the largest minus the second-largest logit; 0 without a finite one."""
     if logits.shape[1] < 2:
         return 0.0

@@ -14,6 +14,7 @@ from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack, AttackResult, deciding_settings
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.fgsm import FGSM
+from bcgan_tf.attacks.logits import median_gap
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.preprocessing import AdaptiveAPGD
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -82,11 +83,7 @@ class Subject:
     @functools.cached_property
     def gap(self) -> float:
         """Median of the largest minus the second-largest logit."""
-        ordered = np.sort(self.logits, axis=-1)
-        with np.errstate(invalid="ignore"):
-            gaps = ordered[:, -1] - ordered[:, -2]
-        finite = gaps[np.isfinite(gaps)]
-        return float(np.median(finite)) if finite.size else 0.0
+        return median_gap(self.logits)
 
     def fgsm(self) -> FGSM:
         """One step."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bcgan_tf.files import keep_json, read_json
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs import RunDirectory
 
@@ -22,9 +23,9 @@ BOTH = ["s1", "s2"]
 
 def _edit(run: str, change: Any) -> None:
     file = Path(run, "config.json")
-    content = json.loads(file.read_text())
+    content = read_json(file)
     change(content["config"])
-    file.write_text(json.dumps(content))
+    keep_json(file, content)
 
 
 def _plant() -> None:
@@ -172,7 +173,7 @@ def test_a_run_does_not_say_where_data_are_read(cli, pipeline_calls, tmp_path: P
     content = json.loads(Path("a/config.json").read_text())
     for key, value in hidden.items():
         changed = {**content, "config": {**content["config"], key: value}}
-        Path("a/config.json").write_text(json.dumps(changed))
+        keep_json(Path("a/config.json"), changed)
         result = cli("run", "--run-dir", "a", "--resume")
         # Not taken up: it stays a difference to what is run now.
         assert result.exit_code == 1 and f"{key} (" in result.stderr, result.stderr
