@@ -10,7 +10,7 @@ from typing import Any
 
 from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import path_within
+from bcgan_tf.files import COPY_PREFIX, path_within
 from bcgan_tf.runs import RunDirectory
 
 Card = dict[str, Any]
@@ -73,6 +73,7 @@ def _reading(run: RunDirectory) -> Iterator[None]:
     """Of files that may have been cut short, or made by a stranger."""
     for name in ("config.json", "stages.json", "metrics.json"):
         path_within(run.path, name)
+        path_within(run.path, f"{COPY_PREFIX}{name}")
     try:
         yield
     except UserError:

@@ -194,7 +194,8 @@ def test_export_does_not_take_the_undefended_model_of_an_unfinished_run(
     cli("run", "--dataset", "digits", "--run-dir", "a")
     cli("train", "--dataset", "digits", "--run-dir", "b")
     Path("a", "classifier.keras").write_bytes(Path("b", "classifier.keras").read_bytes())
-    Path("a", "stages.json").unlink()
+    for name in ("stages.json", ".copy-stages.json"):
+        Path("a", name).unlink()
     refused = cli("export", "a")
     assert refused.exit_code == 1
     assert "a has not finished its hardened classifier; go on with" in refused.stderr

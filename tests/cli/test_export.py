@@ -11,7 +11,7 @@ import pytest
 
 from bcgan_tf import model_card
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import file_digest, write_json
+from bcgan_tf.files import COPY_PREFIX, file_digest, keep_json
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs import RunDirectory
 
@@ -34,7 +34,7 @@ def finished(model_file: Path, tmp_path: Path) -> Path:
 
 
 def change(file: Path, **values: Any) -> None:
-    write_json(file, {**json.loads(file.read_text()), **values})
+    keep_json(file, {**json.loads(file.read_text()), **values})
 
 
 def refused(cli, calls: Calls, *arguments: str) -> str:
@@ -57,7 +57,7 @@ def test_a_finished_run_is_exported_as_it_says(cli, pipeline_calls: Calls, finis
     assert not pipeline_calls[-1].check_pixels and pipeline_calls[-1].max_megapixels == 5
 
 
-@pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/tmp/x", "a/b", "7", "a b", "é"])
+@pytest.mark.parametrize("name", ["..", ".", "../../x", "/tmp/x", "a/b", "7", "a b", "é"])
 def test_a_name_that_is_a_path_or_a_version_is_refused(
     cli, pipeline_calls: Calls, model_file: Path, name: str
 ) -> None:
@@ -86,7 +86,10 @@ def test_a_run_cannot_say_where_it_is_exported(cli, pipeline_calls: Calls, finis
     assert pipeline_calls[-1].directory == Path("saved_models/..-..-x-pgd-at")
 
 
-@pytest.mark.parametrize("name", ["hardened.keras", "config.json", "stages.json", "metrics.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["hardened.keras", "config.json", "stages.json", ".copy-stages.json", "metrics.json"],
+)
 def test_a_link_out_of_the_run_is_not_followed(
     cli, pipeline_calls: Calls, finished, tmp_path: Path, name: str
 ) -> None:
@@ -99,7 +102,7 @@ def test_a_folder_of_images_that_a_run_names_is_not_looked_into(
     cli, pipeline_calls: Calls, finished, tmp_path: Path
 ) -> None:
     found = json.loads((finished / "config.json").read_text())
-    write_json(finished / "config.json", {**found, "config": {"dataset": f"folder:{tmp_path}/no"}})
+    keep_json(finished / "config.json", {**found, "config": {"dataset": f"folder:{tmp_path}/no"}})
     assert cli("export", "h").exit_code == 0  # the run says what its classes are
     pipeline_calls.clear()
     payload = {"defense": PAYLOAD["defense"]}  # as older runs have it
@@ -111,11 +114,12 @@ def test_a_folder_of_images_that_a_run_names_is_not_looked_into(
 @pytest.mark.parametrize("lost", ["stages.json", "metrics.json", "the stage", "the model"])
 def test_an_unfinished_run_is_refused(cli, pipeline_calls: Calls, finished, lost: str) -> None:
     if lost == "the stage":
-        write_json(finished / "stages.json", {"gan": {"payload": {}, "seconds": 1}})
+        keep_json(finished / "stages.json", {"gan": {"payload": {}, "seconds": 1}})
     elif lost == "the model":
-        write_json(finished / "metrics.json", {"models": {"original": MEASURED}})
+        keep_json(finished / "metrics.json", {"models": {"original": MEASURED}})
     else:
         (finished / lost).unlink()
+        (finished / f"{COPY_PREFIX}{lost}").unlink()
     line = refused(cli, pipeline_calls, "h")
     assert line.endswith("; go on with: bcgan-tf harden --run-dir h --resume")
     with pytest.raises(UserError, match="hardened classifier; go on with"):
@@ -127,7 +131,6 @@ def test_an_unfinished_run_is_refused(cli, pipeline_calls: Calls, finished, lost
     [
         ("stages.json", {"harden": {"payload": {"defense": None}, "seconds": 1}}),
         ("stages.json", {"harden": {"payload": {}, "seconds": 1}}),
-        ("stages.json", {"harden": 5}),
         ("metrics.json", {"models": 5}),
         ("metrics.json", {"models": {"hardened": {"attacks": [{"config": 5}]}}}),
     ],
@@ -137,6 +140,8 @@ def test_files_that_no_run_wrote_are_one_line(
 ) -> None:
     change(finished / file, **values)
     assert "the files of h are not those that a run writes" in refused(cli, pipeline_calls, "h")
+    change(finished / "stages.json", harden=5)
+    assert "h/stages.json is damaged at harden" in refused(cli, pipeline_calls, "h")
 
 
 def test_an_unfinished_evaluation_is_refused(cli, pipeline_calls: Calls, finished) -> None:
@@ -153,7 +158,7 @@ def test_a_run_that_knows_a_file_by_its_bytes_goes_on(
     assert cli(*arguments, "--run-dir", "a").exit_code == 0
     found = json.loads(Path("a/config.json").read_text())
     found["config"]["models_sha256"] = {"original": file_digest(model_file)}
-    write_json(Path("a/config.json"), found)
+    keep_json(Path("a/config.json"), found)
     resumed = cli(*arguments, "--run-dir", "a", "--resume")
     assert resumed.exit_code == 0, resumed.stderr
     small_cnn((8, 8, 1), 10, seed=1).save(model_file)
