@@ -100,7 +100,8 @@ class Setting:
             return self.optional
         if not self.many:
             return self._fits(value)
-        return isinstance(value, tuple | list) and bool(value) and all(map(self._fits, value))
+        some = isinstance(value, tuple | list) and (bool(value) or self.default == ())
+        return some and all(map(self._fits, value))
 
     def _fits(self, value: Any) -> bool:
         truth = type(value).__name__ in ("bool", "bool_")
@@ -257,13 +258,17 @@ def setting(name: str, hint: Any, default: Any = None) -> Setting:
     """The setting that a type with a range declares."""
     optional = many = False
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
-        optional = True
+        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+        optional = len(kinds) < len(typing.get_args(hint))
+        hint = kinds[0] if len(kinds) == 1 else object
     if typing.get_origin(hint) is tuple:
-        hint, many = typing.get_args(hint)[0], True
+        kinds = set(typing.get_args(hint)) - {...}
+        hint, many = kinds.pop() if len(kinds) == 1 else object, True
     kind, allowed = hint, None
     if typing.get_origin(hint) is typing.Annotated:
         kind, allowed = typing.get_args(hint)
+    if not isinstance(kind, type) or typing.get_origin(kind):  # of a user's own: anything
+        kind = object
     if allowed is None and kind in (int, float):
         allowed = Range()
     return Setting(name, kind, allowed, optional, many, default)

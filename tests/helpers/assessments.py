@@ -39,6 +39,7 @@ SETTINGS = AssessmentSettings(eps=EPS, n=0, diagnose=False)
 
 def open_run(folder: Path, settings: AssessmentSettings = SETTINGS) -> RunDirectory:
     config = {"dataset": "toy", **settings.to_dict(), "models": {"m": "m"}}
+    config["models_sha256"] = {"m": "0" * 64}
     return RunDirectory.create(folder, "attack", config, resume=True)
 
 

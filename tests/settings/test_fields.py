@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import numpy as np
@@ -98,6 +98,26 @@ def test_all_that_is_wrong_is_in_one_message() -> None:
     for part in ("no setting 'colour'", "epochs is 0;", "rate is '8/0';", "betas is '1,x';"):
         assert part in str(error.value)
     assert "decay is" not in str(error.value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Own(Checked):
+    """Types that a class of a user's own may have, which have no range."""
+
+    table: dict[str, int] = dataclasses.field(default_factory=dict)
+    call: Callable[[int], int] | None = None
+    either: int | str = 1
+    pair: tuple[int, str] = (1, "a")
+    which: tuple[int, ...] = ()
+
+
+def test_types_without_a_range_are_left_alone_and_an_empty_tuple_may_be_the_default() -> None:
+    own = Own(table={"a": 1}, call=abs, either="b", pair=(2, "c"))
+    assert own.which == () and Own(which=(1, 2)).which == (1, 2)
+    with pytest.raises(UserError, match="which is "):
+        Own(which=("x",))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="betas is "):
+        Tried(betas=())
 
 
 def test_texts_stand_for_values() -> None:
