@@ -211,7 +211,8 @@ class _Assessment:
     def _evaluation(self, images: np.ndarray, labels: np.ndarray) -> Evaluation:
         """Read back from its file even when it was made now: a resumed run sees the same."""
         label = self.reading.label
-        if not self.run.stage_done(f"evaluate-{label}"):
+        done = self.run.stage_done(f"evaluate-{label}")
+        if not done:
             with self._reporting("") as report:
                 evaluation = evaluate(
                     self.model,
@@ -227,8 +228,9 @@ class _Assessment:
                 )
             keep(self.run, label, evaluation)
         found = archive.load(evaluation_file(self.run, label))
-        now = fingerprints.identity_of(self.model, images, labels)
-        _refuse_another(self.run, label, found.identity, now)
+        if done:
+            now = fingerprints.identity_of(self.model, images, labels)
+            _refuse_another(self.run, label, found.identity, now)
         return found
 
     def _certificate(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from bcgan_tf.files import DamagedFile, check_seal, note, replace_file
 
 # In a checkpoint: the logs of all epochs up to it.
 LOGS = "history.json"
+# In a folder of checkpoints that another run trained: their numbers are none of this one's.
+ELSEWHERE = "trained-elsewhere"
 _HEADER = ("stage", "epoch", "metric", "value")
 _CHECKPOINT = re.compile(r"epoch-(\d{4,})(?:-step-(\d+))?")
 # The text of each value, by (epoch, metric).
@@ -162,6 +164,8 @@ class History:
             return {}
         trained: list[tuple[float, str, _Numbers]] = []
         for directory in self.checkpoints.iterdir():
+            if (directory / ELSEWHERE).exists():
+                continue
             for _, _, folder in reversed(checkpoints_in(directory)):
                 try:
                     logs = checkpoint_logs(folder)

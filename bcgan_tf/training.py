@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from bcgan_tf import progress
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation import fingerprints
 from bcgan_tf.files import replacing
 from bcgan_tf.models.augmentation import noisy_shifted_batch
 from bcgan_tf.models.classifier_trainer import BatchBuilder
@@ -144,10 +144,7 @@ def finish_training(
         UserError: the stage was finished before, its file is damaged, and the training that makes
             it again had lost its checkpoints: later stages go by weights that are no more.
     """
-    weights = hashlib.sha256()
-    for weight in model.get_weights():
-        weights.update(weight.tobytes())
-    digest = weights.hexdigest()
+    digest = fingerprints.digest(*model.get_weights())
     if run.stage_payload(stage, {}).get("weights", digest) != digest:
         raise UserError(
             f"{path} was damaged, and cannot be made again as it was: the checkpoints are other "

@@ -39,7 +39,7 @@ def fingerprint(model: Any) -> str:
     """
     if isinstance(model, keras.Model):
         weights = [np.asarray(weight) for weight in model.weights]
-        return _digest(*weights, np.frombuffer(_architecture(model).encode(), np.uint8))
+        return digest(*weights, np.frombuffer(_architecture(model).encode(), np.uint8))
     own = getattr(model, "fingerprint", "")
     return own if isinstance(own, str) else ""
 
@@ -59,7 +59,7 @@ def identity_of(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str,
     return {
         "model": fingerprint(model),
         "answers": [_answers(Batched(function, PROBES), probes) for function in functions],
-        "data": _digest(images, labels),
+        "data": digest(images, labels),
     }
 
 
@@ -114,7 +114,7 @@ def _same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool((~logits_differ(*logits) | near.all(axis=1)).all())
 
 
-def _digest(*arrays: np.ndarray) -> str:
+def digest(*arrays: np.ndarray) -> str:
     """The SHA-256 of the arrays' bytes, hexadecimal."""
     found = hashlib.sha256()
     for array in arrays:

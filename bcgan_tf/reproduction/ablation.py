@@ -29,6 +29,7 @@ from bcgan_tf.files import (
     write_json,
 )
 from bcgan_tf.hardening import chosen_defense, harden
+from bcgan_tf.history import ELSEWHERE
 from bcgan_tf.recipes import recipe
 from bcgan_tf.reproduction import measures
 from bcgan_tf.reproduction.ablation_page import ablation_page
@@ -179,8 +180,10 @@ def _trained(
     with workspace.open_run("harden", f"ablation-{defense}-{arm}", identity) as run:
         shared_folders = _shared_folders(workspace, chosen, original)
         for name, folder in shared_folders.items():
-            if folder.exists():
-                _copy_folder(folder, run.checkpoints / name)
+            own = run.checkpoints / name
+            if folder.exists() and not own.exists():
+                _copy_folder(folder, own)
+                (own / ELSEWHERE).touch()
         file = harden(
             run,
             workspace.data,
@@ -218,10 +221,10 @@ def _copy_folder(source: Path, target: Path) -> None:
     partial = target.with_name(f"{PARTIAL_PREFIX}{os.getpid()}-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, partial)
     try:
+        shutil.copytree(source, partial)
         move_into_place(partial, target)
-    except OSError:
-        shutil.rmtree(partial)
-        if not target.exists():
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not (isinstance(error, OSError) and target.exists()):
             raise

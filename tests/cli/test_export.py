@@ -154,13 +154,31 @@ def test_an_unfinished_evaluation_is_refused(cli, pipeline_calls: Calls, finishe
 def test_a_run_that_knows_a_file_by_its_bytes_goes_on(
     cli, pipeline_calls: Calls, model_file: Path
 ) -> None:
-    arguments = ("harden", "--dataset", "digits", "--classifier", str(model_file))
-    assert cli(*arguments, "--run-dir", "a").exit_code == 0
+    given = ("--dataset", "digits", "--surrogate", str(model_file), "--control", str(model_file))
+    arguments = ("attack", f"m={model_file}", *given, "--run-dir", "a")
+    assert cli(*arguments).exit_code == 0
     found = json.loads(Path("a/config.json").read_text())
-    found["config"]["models_sha256"] = {"original": file_digest(model_file)}
+    older = file_digest(model_file)
+    found["config"] |= {"models_sha256": {"m": older}, "surrogate_sha256": older}
     keep_json(Path("a/config.json"), found)
-    resumed = cli(*arguments, "--run-dir", "a", "--resume")
+    resumed = cli(*arguments, "--resume")
     assert resumed.exit_code == 0, resumed.stderr
     small_cnn((8, 8, 1), 10, seed=1).save(model_file)
-    resumed = cli(*arguments, "--run-dir", "a", "--resume")
-    assert resumed.exit_code == 1 and "models_sha256" in resumed.stderr
+    resumed = cli(*arguments, "--resume")
+    assert resumed.exit_code == 1
+    for key in ("models_sha256", "surrogate_sha256", "control_sha256"):
+        assert f"{key} (" in resumed.stderr
+
+
+def test_a_run_that_noted_settings_nobody_reads_is_refused_for_its_settings(
+    cli, pipeline_calls: Calls, model_file: Path
+) -> None:
+    """As earlier versions noted the network that a given classifier has no need of."""
+    arguments = ("run", "--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a")
+    assert cli(*arguments).exit_code == 0
+    found = json.loads(Path("a/config.json").read_text())
+    found["config"]["architecture"] = "small_cnn"
+    keep_json(Path("a/config.json"), found)
+    resumed = cli("run", "--run-dir", "a", "--resume")
+    assert resumed.exit_code == 1
+    assert 'started with other settings: architecture ("small_cnn" there' in resumed.stderr
