@@ -38,8 +38,8 @@ SETTINGS = AssessmentSettings(eps=EPS, n=0, diagnose=False)
 
 
 def open_run(folder: Path, settings: AssessmentSettings = SETTINGS) -> RunDirectory:
-    config = {"dataset": "toy", **settings.to_dict(), "models": {"m": "m"}}
-    config["models_sha256"] = {"m": "0" * 64}
+    models = {"models": {"m": "m"}, "models_sha256": {"m": "0"}}
+    config = {"dataset": "toy", **settings.to_dict(), **models}
     return RunDirectory.create(folder, "attack", config, resume=True)
 
 
