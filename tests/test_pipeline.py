@@ -22,7 +22,9 @@ STAGES = (
     "oracle",
     "generated_set",
     "harden",
+    "identity-original",
     "attack-original",
+    "identity-hardened",
     "attack-hardened",
     "export-begin",
     "export",
@@ -236,7 +238,10 @@ def test_a_run_with_another_defence(whole, data, tiny, tmp_path):
 
 
 def test_an_unknown_option_is_told_before_anything_is_trained(data, tiny, tmp_path):
-    with create(tmp_path / "run") as run, pytest.raises(UserError, match="no option 'nonsense'"):
+    with (
+        create(tmp_path / "run") as run,
+        pytest.raises(UserError, match="has no setting 'nonsense'"),
+    ):
         pipeline.run(run, data, tiny, defense="pgd-at", options={"nonsense": "1"})
     assert not run.stage_done("train") and not run.history.read()
 
