@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import keras
@@ -11,7 +12,10 @@ import pytest
 from bcgan_tf import keras_file
 from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
-from helpers.malicious_models import CANARY, CLASSES, MALICIOUS, SHAPE
+
+sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ is not installed
+
+from benchmarks.faults.malicious_models import CANARY, CLASSES, MALICIOUS, SHAPE
 
 
 @pytest.mark.parametrize("name", MALICIOUS)

@@ -10,6 +10,7 @@ import base64
 import functools
 import io
 import json
+import pickle
 import shutil
 import sys
 import tempfile
@@ -19,12 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.faults import malicious_models, stubs
+from bcgan_tf.files import COPY_PREFIX, keep_json
+from benchmarks.faults import stubs
 from benchmarks.faults.core import LOST, SURVIVED, Fault, Outcome, command
+from benchmarks.faults.malicious_models import CANARY, MALICIOUS, Payload, bomb
 
 TITLE = "malicious models, runs, settings"
-COUNT = 111
+COUNT = 179
 LIMIT = 120
+_TINY = ["--eps", "0.3", "--n", "20", "--no-diagnose"]
 _SECRET = b"secret-of-another-folder-"
 
 
@@ -32,7 +36,7 @@ def prepare(folder: Path) -> None:
     """A classifier, a training run, and two shards of an evaluation, all sound."""
     stubs.network().save(folder / "m.keras")
     train = ["--classifier-epochs", "1", "--classifier-batch-size", "512", "--run-dir", "run"]
-    attack = ["attack", "m.keras", "--dataset", "digits", *malicious_models.TINY]
+    attack = ["attack", "m.keras", "--dataset", "digits", *_TINY]
     shards = [[*attack, "--shard", f"{i}/2", "--run-dir", f"s{i}"] for i in (1, 2)]
     for arguments in (["train", "--dataset", "digits", *train], *shards):
         if (answer := command(*arguments, folder=folder)).code:
@@ -53,7 +57,7 @@ def faults(folder: Path, count: int, seed: int) -> list[Fault]:
             f"{what}, {' '.join(use)[:80]}",
             functools.partial(_inject, folder, make, use, what.startswith("the served name")),
         )
-        for what, make, use in [*malicious_models.cases(), *_runs(), *_settings()]
+        for what, make, use in [*_models(), *_runs(), *_settings()]
     ]
     rows = np.random.default_rng(seed).permutation(len(found))[:count]
     return [found[row] for row in sorted(rows)]
@@ -86,6 +90,26 @@ def _inject(
         if outcome.kind == SURVIVED and must_refuse:
             return Outcome(LOST, "it was taken without a word")
         return outcome
+
+
+def _models() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:
+    """Every malicious file as the model of a command that reads one."""
+    uses = {
+        "attack": ["--dataset", "digits", *_TINY],
+        "export": ["--saved-models", "out"],
+        "boundary": ["--dataset", "digits", "--resolution", "3"],
+    }
+    for name, (write, _) in MALICIOUS.items():
+        for use, options in uses.items():
+            yield name, functools.partial(_model, write, name), [use, name, *options]
+    for member in ("config.json", "model.weights.h5"):
+        write, name = bomb(member, 192), "3_gigabytes.keras"
+        yield f"3 GB in {member}", functools.partial(_model, write, name), ["export", name]
+
+
+def _model(write: Callable[[Path], None], name: str, folder: Path) -> None:
+    write(folder / name)
+    (folder / CANARY).unlink(missing_ok=True)  # building a model with a Lambda layer runs it
 
 
 def _runs() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:
@@ -126,14 +150,14 @@ def _runs() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:
         deep = _written(f"run/{name}", b'{"a":' * 50_000)
         for use in (train, ["report", "run"], export):
             yield f"{name} of 50,000 braces", deep, use
-    objects = np.array([malicious_models.Payload()], object)
+    objects = np.array([Payload()], object)
     for name in ("evaluation-m.npz",):
         yield f"{name} with pickles", _npz(f"s1/{name}", objects), [*merge, "--no-diagnose"]
         yield f"{name} with pickles", _npz(f"s1/{name}", objects), resume
     state = "run/checkpoints/train/epoch-0001/state.npz"
-    pickle = malicious_models.pickled()
+    pickled = pickle.dumps(Payload())
     yield "a checkpoint with pickles", _unfinished(_npz(state, objects)), train
-    yield "a checkpoint that is a pickle", _unfinished(_written(state, pickle)), train
+    yield "a checkpoint that is a pickle", _unfinished(_written(state, pickled)), train
 
 
 def _settings() -> Iterator[tuple[str, Callable[[Path], None], list[str]]]:
@@ -153,10 +177,9 @@ def _json(roots: tuple[str, ...], name: str, **changes: Any) -> Callable[[Path],
     def make(folder: Path) -> None:
         (folder / "evil.py").write_text("open('canary', 'w')\ndef f(x): return x\n")
         for root in roots:
-            file = folder / root / name
-            content = json.loads(file.read_text())
+            content = json.loads((folder / root / name).read_text())
             (content["config"] if name == "config.json" else content).update(changes)
-            file.write_text(json.dumps(content))
+            keep_json(folder / root / name, content)
 
     return make
 
@@ -164,7 +187,7 @@ def _json(roots: tuple[str, ...], name: str, **changes: Any) -> Callable[[Path],
 def _top(key: str, value: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         file = folder / "run" / "config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+        keep_json(file, {**json.loads(file.read_text()), key: value})
 
     return make
 
@@ -181,7 +204,14 @@ def _link(figure: str, target: str) -> Callable[[Path], None]:
 
 
 def _written(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(content) and None
+    """A file of a stranger's making, so that no copy speaks for another."""
+
+    def make(folder: Path) -> None:
+        file = folder / name
+        file.with_name(f"{COPY_PREFIX}{file.name}").unlink(missing_ok=True)
+        file.write_bytes(content)
+
+    return make
 
 
 def _npz(name: str, array: np.ndarray) -> Callable[[Path], None]:
@@ -196,7 +226,8 @@ def _npz(name: str, array: np.ndarray) -> Callable[[Path], None]:
 def _unfinished(make: Callable[[Path], None]) -> Callable[[Path], None]:
     def both(folder: Path) -> None:
         make(folder)
-        (folder / "run" / "stages.json").unlink()
+        for name in ("stages.json", f"{COPY_PREFIX}stages.json"):
+            (folder / "run" / name).unlink()
 
     return both
 
