@@ -30,6 +30,8 @@ _MODES = {
 }
 # Of the memory that is free: choosing the validation images copies all of them once.
 _SHARE_OF_MEMORY = 0.4
+# Of one image: 4096 x 4096. A batch of larger ones is not to be trained on, nor attacked.
+_MOST_PIXELS = 2**24
 # How many of the bad files and folders are named; the others are counted.
 _NAMED = 5
 
@@ -184,6 +186,11 @@ def _each(function: Callable[[Path], _Found], paths: Sequence[Path]) -> Iterator
 
 def _header(path: Path) -> _Shape:
     with _opened(path) as (image, mode):
+        if image.height * image.width > _MOST_PIXELS:
+            raise UserError(
+                f"{_told(path)}: {image.height}x{image.width} are more than the {_MOST_PIXELS:,} "
+                "pixels that an image may have; resize all images to the input of a network"
+            )
         return (image.height, image.width, len(mode))
 
 

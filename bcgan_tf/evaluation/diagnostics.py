@@ -207,6 +207,7 @@ def _flags(
     subject: Subject, health: GradientHealth, others: _Others, progress: Progress | None
 ) -> list[Flag]:
     through = subject.through_preprocessing
+    differing, evaluated_with = others.differing, others.evaluated_with
     table: list[tuple[str, Callable[[], Flag]]] = [
         ("iterative vs one-step", lambda: attack_checks.iterative(subject)),
         ("white vs black box", lambda: attack_checks.black_box(subject)),
@@ -217,10 +218,7 @@ def _flags(
         ("gradient health", lambda: limit_checks.gradient_flag(health, through=through)),
         ("logit scale", lambda: attack_checks.logit_scale(subject)),
         ("loss choice", lambda: attack_checks.loss_choice(subject)),
-        (
-            "stochastic forward",
-            lambda: limit_checks.stochastic(others.differing, others.evaluated_with),
-        ),
+        ("stochastic forward", lambda: limit_checks.stochastic(differing, evaluated_with)),
         ("unbounded attack", lambda: limit_checks.unbounded(subject)),
         ("random noise", lambda: limit_checks.random_noise(subject)),
         ("positive control", lambda: attack_checks.positive_control(subject, others.control)),
