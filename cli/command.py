@@ -51,10 +51,9 @@ class FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value).strip():
             self.fail("the path is empty", param, ctx)
-        try:
-            return super().convert(value, param, ctx)
-        except ValueError as error:  # a NUL character, which no path has
-            self.fail(f"{value!r} is no path: {error}", param, ctx)
+        if not str(value).isprintable():  # NUL, the end of a line, bytes that are no UTF-8
+            self.fail(f"{str(value)!r} is no path of printable characters; rename it", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Command(click.Command):
@@ -142,8 +141,8 @@ class Command(click.Command):
         faults = list(dict.fromkeys(ctx.meta.get(FAULTS, ())))
         for name, value in ctx.params.items():
             for part in value if isinstance(value, tuple | list) else [value]:
-                if isinstance(part, str) and (not part.strip() or "\0" in part):
-                    faults.append(f"{name} is {part!r}; give a text, without NUL characters")
+                if isinstance(part, str) and not (part.strip() and part.isprintable()):
+                    faults.append(f"{name} is {part!r}; give a text of printable characters")
         if faults and not ctx.resilient_parsing:
             raise click.UsageError(". ".join(faults), ctx)
         return rest

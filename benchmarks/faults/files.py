@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from bcgan_tf.files import COPY_PREFIX
 from benchmarks.faults.core import LOST, REFUSED, SURVIVED, Answer, Fault, Outcome, command
 from benchmarks.faults.kills import compared, kill_at, weights, without_seconds
 
@@ -115,7 +116,8 @@ def _of_scenario(place: Path, name: str) -> Iterator[Fault]:
     roots = [place / root for root in scenario.damaged]
     files = [f.relative_to(place) for root in roots for f in root.rglob("*") if f.is_file()]
     for file in sorted(files):
-        for damage in _DAMAGES if file.suffix != ".json" else {**_DAMAGES, **_OF_JSON}:
+        is_json = file.suffix == ".json" and not file.name.startswith(COPY_PREFIX)
+        for damage in {**_DAMAGES, **_OF_JSON} if is_json else _DAMAGES:
             for use in scenario.uses:
                 inject = functools.partial(_inject, place, scenario.uses[use], file, damage)
                 yield Fault(f"{name}: {file} {damage}, then {use}", inject)

@@ -161,7 +161,9 @@ def test_files_and_variables_know_the_names_of_the_flags(cli, pipeline_calls: Ca
         ("harden", ["--delay-epochs", "1", "--ema", "0"], 2, "only .* --delay-epochs, --ema;"),
         ("run", ["--classifier", "classifier.keras", "--threshold", "0"], 2, "no --threshold"),
         ("train", ["--run-dir", ""], 2, "the path is empty"),
-        ("train", ["--run-dir", "a\0b"], 2, "null"),
+        ("train", ["--run-dir", "a\0b"], 2, "is no path of printable characters"),
+        ("train", ["--config", "a\nb"], 2, "is no path of printable characters"),
+        ("run", ["--saved-models", "\udcff"], 2, "is no path of printable characters"),
     ],
 )  # fmt: skip
 def test_nonsense_leaves_no_folder(
