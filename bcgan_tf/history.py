@@ -105,6 +105,17 @@ class History:
         if rows or self.file.is_file():
             replace_file(self.file, _text([_HEADER, *rows]).encode())
 
+    def mend(self) -> None:
+        """Writes the file again where rows of it are damaged or gone and checkpoints have them.
+
+        Raises:
+            UserError: the file is damaged, and no checkpoint has those numbers.
+        """
+        if rows := self._rows():
+            text = _text([_HEADER, *rows]).encode()
+            if not self.file.is_file() or self.file.read_bytes() != text:
+                replace_file(self.file, text)
+
     def read(self) -> dict[str, dict[str, list[tuple[int, float]]]]:
         """``{stage: {metric: [(epoch, value), ...]}}``; empty when there is no file.
 

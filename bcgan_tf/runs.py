@@ -145,6 +145,7 @@ class RunDirectory:
                 for name in (_CONFIG, _STAGES, _METRICS):
                     mend_json(folder / name)
                 _note_environment(folder)
+                cls(folder, command, settings, "", None).history.mend()
             for name in ("checkpoints", "figures"):
                 (folder / name).mkdir(exist_ok=True)
         except BaseException:

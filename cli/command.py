@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from bcgan_tf import interruption
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import DiskFull, disk_full
+from bcgan_tf.files import DiskFull, disk_full, note
 
 INTERRUPTED, TERMINATED = 130, 143
 # Key of ctx.meta under which a command's run folder stands once it is open.
@@ -151,6 +151,7 @@ class Command(click.Command):
         # TensorFlow's notes are not for users; a user who set the level keeps it.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         debug = ctx.params.pop("debug", False)
+        note.cache_clear()  # what an earlier command of this process said
         ctx.meta[DEBUG] = debug
         try:
             if ctx.params.get("run_dir") is not None:

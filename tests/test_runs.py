@@ -368,6 +368,8 @@ def test_history_comes_back_from_the_checkpoints(
     assert history.read() == expected
     said = capsys.readouterr().err
     assert said == f"{history.file} is damaged or gone; its rows are taken from the checkpoints\n"
+    history.mend()
+    assert history.file.read_bytes() == whole
     history.keep("gan", 3)
     assert history.file.read_bytes() == whole
 
