@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bcgan_tf.assessment import evaluation_file, keep
+from bcgan_tf.assessment import evaluation_file
 from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.files import check_name
 from bcgan_tf.runs import RunDirectory
 
@@ -65,33 +66,32 @@ def _check_models(run: RunDirectory) -> None:
         check_name(name, f"a model of {run.path}")
 
 
-def merge_shards(
-    run: RunDirectory,
-    shards: Sequence[str | Path],
-    names: Sequence[str],
-    settings: AssessmentSettings,
-) -> None:
-    """Joins the evaluations of each model, and keeps them as this run's own.
+def merged(
+    shards: Sequence[str | Path], names: Sequence[str], settings: AssessmentSettings
+) -> dict[str, Evaluation]:
+    """Joins the evaluations of each model.
 
     Args:
-        run: the new one; what it has already is left.
         shards: their runs' folders, all of them, in any order.
         names: of the models.
         settings: of the whole.
+
+    Returns:
+        By the label of the model and the threat model (:class:`Reading`).
 
     Raises:
         UserError: a shard is missing, unfinished, given twice, or of another evaluation.
     """
     sources = [RunDirectory.open(path) for path in shards]
-    for name in names:
-        for reading in settings.readings(name):
-            if run.stage_done(f"evaluate-{reading.label}"):
-                continue
-            for source in sources:
-                if not source.stage_done(f"evaluate-{reading.label}"):
-                    raise UserError(
-                        f"{source.path} is not finished ({reading.label}); go on with: "
-                        f"{source.resuming_command}"
-                    )
-            parts = [archive.load(evaluation_file(source, reading.label)) for source in sources]
-            keep(run, reading.label, archive.merge(parts))
+    found = {}
+    for label in [reading.label for name in names for reading in settings.readings(name)]:
+        for source in sources:
+            if not source.stage_done(f"evaluate-{label}"):
+                raise UserError(
+                    f"{source.path} is not finished ({label}); go on with: "
+                    f"{source.resuming_command}"
+                )
+        found[label] = archive.merge(
+            [archive.load(evaluation_file(source, label)) for source in sources]
+        )
+    return found

@@ -60,6 +60,7 @@ def command(
         raise click.UsageError("give the folders of the runs of all shards")
     session.start_tensorflow()
     from bcgan_tf import pipeline, progress, shard_merging
+    from bcgan_tf.assessment import keep
 
     config = shard_merging.common_config(runs)
     chosen = {"diagnose": diagnose, "minimum_perturbation": minimum_perturbation}
@@ -72,8 +73,11 @@ def command(
         _refuse_unnamed(ctx, runs[0], config, models)
         _check_unchanged(config)
     names = list(config["models"])
+    evaluations = shard_merging.merged(runs, names, settings)
     with session.open_run("merge", config, run_dir=run_dir, resume=resume) as run:
-        shard_merging.merge_shards(run, runs, names, settings)
+        for label, evaluation in evaluations.items():
+            if not run.stage_done(f"evaluate-{label}"):
+                keep(run, label, evaluation)
         if settings.diagnose or settings.minimum_perturbation:
             session.make_repeatable(settings.seed, config.get("deterministic", False))
             data = session.load_data(config["dataset"], data_dir, settings.seed)

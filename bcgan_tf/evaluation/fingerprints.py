@@ -30,6 +30,8 @@ _NUDGE = {False: 1e-6, True: 2**-8}
 _HALF = (tf.bfloat16, tf.float16)
 # Standard errors by which two answers must differ.
 _ERRORS = 6.0
+# By how much the spread of two models' draws must differ, where so many passes show it.
+_SPREADS, _SHOWN = 2.0, 24
 
 
 def fingerprint(model: Any) -> str:
@@ -93,11 +95,14 @@ def _answers(predict: Batched, probes: np.ndarray) -> dict[str, Any]:
         return predict.once(np.clip(probes + noise, 0, 1).astype(np.float32))
 
     passes = passes_of((lambda _: predict.once(probes)) if draws else nudged, _PASSES[draws])
+    found, spread = np.asarray(passes, np.float64), None
     with np.errstate(invalid="ignore"):
-        error = np.std(np.asarray(passes, np.float64), axis=0)
+        error = np.std(found, axis=0)
+        if draws and len(passes) >= _SHOWN:  # medians: rare and wild draws do not shake them
+            spread = float(np.nanmedian(np.median(np.abs(found - np.median(found, 0)), axis=0)))
     if draws:
-        first, error = np.mean(np.asarray(passes, np.float64), axis=0), error / len(passes) ** 0.5
-    return as_json({"logits": _short(first, 8), "errors": _short(error, 2)})
+        first, error = np.mean(found, axis=0), error / len(passes) ** 0.5
+    return as_json({"logits": _short(first, 8), "errors": _short(error, 2), "spread": spread})
 
 
 def _short(values: np.ndarray, digits: int) -> list[list[float]]:
@@ -105,6 +110,9 @@ def _short(values: np.ndarray, digits: int) -> list[list[float]]:
 
 
 def _same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    spreads = [part.get("spread") for part in (one, other)]
+    if all(spreads) and max(spreads) > _SPREADS * min(spreads):
+        return False
     logits = [np.array(part["logits"], np.float64) for part in (one, other)]
     if logits[0].shape != logits[1].shape:
         return False

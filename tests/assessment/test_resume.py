@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from bcgan_tf import assessment, files
-from bcgan_tf.assessment import assess_models
+from bcgan_tf.assessment import assess_models, keep
 from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
 from bcgan_tf.runs import RunDirectory
-from bcgan_tf.shard_merging import common_config, merge_shards
+from bcgan_tf.shard_merging import common_config, merged
 from helpers.assessments import (
     LABELS,
     PIXELS,
@@ -94,10 +94,10 @@ def test_shards_merged_are_one_run(quick, diagnosed, tmp_path: Path) -> None:
     config = common_config(folders)
     assert AssessmentSettings.from_dict(config) == settings
     with RunDirectory.create(tmp_path / "merged", "merge", config) as run:
-        merge_shards(run, folders, ["m"], settings)
-        merged = assess_models(run, dataset(), {"m": linear}, settings)
+        keep(run, "m", merged(folders, ["m"], settings)["m"])
+        metrics = assess_models(run, dataset(), {"m": linear}, settings)
     same(arrays(tmp_path / "merged"), arrays(tmp_path / "whole"))
-    assert without_seconds(merged) == without_seconds(expected)
+    assert without_seconds(metrics) == without_seconds(expected)
 
 
 def test_only_shards_of_one_assessment_are_merged(quick, tmp_path: Path) -> None:
@@ -111,11 +111,10 @@ def test_only_shards_of_one_assessment_are_merged(quick, tmp_path: Path) -> None
         common_config([one, other])
     with pytest.raises(UserError, match="holds no run"):
         common_config([one, tmp_path])
-    config = common_config([one, two])
 
     def merge(*folders: Path) -> None:
-        with RunDirectory.create(tmp_path / "merged", "merge", config, resume=True) as run:
-            merge_shards(run, folders, ["m"], SETTINGS)
+        common_config(folders)
+        merged(folders, ["m"], SETTINGS)
 
     with pytest.raises(UserError, match="overlap"):
         merge(one, one)

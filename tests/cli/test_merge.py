@@ -67,6 +67,7 @@ def test_three_shards_merged_are_one_run(cli, short, model_file: Path) -> None:
     bare = cli("attack", "merge", "s1", "s2", "s3", "--no-diagnose", "--run-dir", "p")
     assert bare.exit_code == 0, bare.stderr
     assert "worst case" in bare.stdout and "No verdict: not diagnosed." in bare.stdout
+    assert not Path("n").exists()  # the corrected command can use the folder
 
 
 def test_a_control_that_the_shards_lacked(cli, short: list[dict[str, Any]], model_file) -> None:

@@ -53,6 +53,10 @@ PAIRS = {
     "a lambda": (_linear(WEIGHTS), _linear(OTHER)),
     "an attribute": (Scaled(1.0), Scaled(2.0)),
     "a stand-in": (_with_backward(WEIGHTS), _with_backward(OTHER)),
+    "a spread": (
+        lambda x: _linear(WEIGHTS)(x) + tf.random.normal([1, 4], stddev=0.1),
+        lambda x: _linear(WEIGHTS)(x) + tf.random.normal([1, 4], stddev=0.4),
+    ),
     "a mean": (
         lambda x: _linear(WEIGHTS)(x) + tf.random.normal([1, 4], stddev=0.1),
         lambda x: (
