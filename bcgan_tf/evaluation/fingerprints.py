@@ -110,8 +110,8 @@ def _short(values: np.ndarray, digits: int) -> list[list[float]]:
 
 
 def _same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    spreads = [part.get("spread") for part in (one, other)]
-    if all(spreads) and max(spreads) > _SPREADS * min(spreads):
+    spreads = [found for part in (one, other) if (found := part.get("spread"))]
+    if len(spreads) == 2 and max(spreads) > _SPREADS * min(spreads):
         return False
     logits = [np.array(part["logits"], np.float64) for part in (one, other)]
     if logits[0].shape != logits[1].shape:
