@@ -291,6 +291,14 @@ class RunDirectory:
             return default
         return stages[name]["payload"]
 
+    def damaged_files(self) -> list[Path]:
+        """Those that finished stages left, and that are gone or hold other bytes by now."""
+        left = [stage.get("files", {}) for stage in self._stages().values()]
+        found = [
+            (path_within(self.path, name), sha) for files in left for name, sha in files.items()
+        ]
+        return [file for file, digest in found if not is_whole(file, digest)]
+
     def stage_seconds(self) -> dict[str, float]:
         """Seconds that each finished stage took, in the order they ended.
 

@@ -43,7 +43,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bcgan_tf.files import check_name, path_within, replace_file
+from bcgan_tf.files import check_name, note, path_within, replace_file
 from bcgan_tf.report import (
     comparison_page,
     evaluation_page,
@@ -83,11 +83,19 @@ def write_report(run: RunDirectory) -> Path:
     """
     path_within(run.path, run.figures.name)  # pictures are written there too
     metrics = run.metrics()
+    damaged = [
+        f"{file} is damaged or gone, and what it holds is left out; {run.resuming_command} makes it "
+        "again"
+        for file in run.damaged_files()
+    ]
+    for line in damaged:
+        note(line)
     title = f"{run.command}: {run.config.get('dataset', '')}".rstrip(": ")
     parts = [
         f"<header><h1>{markup.text(title)}</h1>",
         markup.paragraph(_subtitle(run), "under"),
         "</header>",
+        *map(markup.paragraph, damaged),
         *evaluation_page.cards(metrics),
         markup.section("Side by side", *_side_by_side(run, metrics)),
         *_first_look(run, metrics),

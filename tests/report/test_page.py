@@ -102,6 +102,19 @@ def test_a_run_without_results_has_a_page(tmp_path: Path) -> None:
     assert "Accuracy" not in reader.text and "Boundary samples" not in reader.text
 
 
+def test_a_file_that_a_stage_left_and_that_is_gone_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunDirectory.create(tmp_path / "a", "attack", {"dataset": "digits"}) as run:
+        file = run.path / "evaluation-m.npz"
+        np.savez(file, labels=np.arange(3))
+        run.finish_stage("evaluate-m", files=[file])
+        assert "damaged" not in Page(write_report(run)).text
+        file.unlink()
+        line = f"{file} is damaged or gone, and what it holds is left out; bcgan-tf attack"
+        assert line in Page(write_report(run)).text and line in capsys.readouterr().err
+
+
 def test_a_toy_run_has_its_table(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "b", "toy", {"dataset": "gaussians"}) as run:
         run.write_metrics({"toy": [{"beta": 0.0, "distance": 2.1234567}, {"beta": 5.0}]})
