@@ -84,8 +84,8 @@ def write_report(run: RunDirectory) -> Path:
     path_within(run.path, run.figures.name)  # pictures are written there too
     metrics = run.metrics()
     damaged = [
-        f"{file} is damaged or gone, and what it holds is left out; {run.resuming_command} makes it "
-        "again"
+        f"{file} is damaged or gone, and what it holds is left out; {run.resuming_command} makes "
+        "it again"
         for file in run.damaged_files()
     ]
     for line in damaged:
