@@ -62,8 +62,9 @@ def outcomes(folder: Path, count: int, seed: int) -> Iterator[tuple[int, str, Ou
     whole = {name: _uninterrupted(folder / name, name) for name in _DEFENSES}
     number = 0
     while number < count:
-        name = list(_DEFENSES)[len(list(folder.iterdir())) % len(_DEFENSES)]
-        place = _new_folder(folder / f"killed-{number}", name)
+        runs = len(list(folder.iterdir()))  # not kills: a run may end before its first
+        name = list(_DEFENSES)[runs % len(_DEFENSES)]
+        place = _new_folder(folder / f"killed-{runs}", name)
         expected, seconds = whole[name]
         kills: list[tuple[str, Outcome]] = []
         while number + len(kills) < count:
