@@ -74,7 +74,7 @@ def outcomes(folder: Path, count: int, seed: int) -> Iterator[tuple[int, str, Ou
             if code == 0:
                 break
             what = f"{name}: {sent.name} after {after:.2f} s"
-            kills.append((what, _killed(sent, code, stderr)))
+            kills.append((what, _killed(sent, code, stderr, _finished(place, expected))))
         code, stderr = (0, "") if number + len(kills) < count else _run(place)
         same = Outcome(TRACEBACK, stderr[-300:]) if code else compared(expected, result(place))
         for what, outcome in kills:
@@ -174,12 +174,20 @@ def _run(
     return process.returncode, stderr
 
 
-def _killed(sent: signal.Signals, code: int | None, stderr: str) -> Outcome:
-    """SIGTERM, once the run is open, ends in a line that says how to go on."""
+def _finished(place: Path, expected: dict[str, Any]) -> bool:
+    """Whether all is there: what is killed then is a process that ends."""
+    try:
+        return compared(expected, result(place)).kind == SURVIVED
+    except (OSError, ValueError):
+        return False
+
+
+def _killed(sent: signal.Signals, code: int | None, stderr: str, finished: bool) -> Outcome:
+    """SIGTERM, while the run is open, ends in a line that says how to go on."""
     last = (stderr.splitlines() or [""])[-1]
     if sent == signal.SIGKILL:
         good = code == -signal.SIGKILL
-    elif stderr.startswith("run: "):
+    elif stderr.startswith("run: ") and not (finished and code == -signal.SIGTERM):
         good = code == _TERMINATED and "--resume" in last
     else:
         good = code in (_TERMINATED, -signal.SIGTERM)
