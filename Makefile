@@ -19,7 +19,7 @@ CANDIDATES = python3.11 python3.12 python3.13 python3 python $(wildcard $(HOME)/
 USABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c '$(USABLE)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-METADATA := pyproject.toml setup.cfg constraints.txt
+METADATA := pyproject.toml setup.cfg setup.py constraints.txt
 
 .PHONY: demo test faults lint format install install-dev clean
 

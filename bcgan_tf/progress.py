@@ -12,7 +12,7 @@ import keras
 from rich import progress as bars
 from rich.console import Console
 
-from bcgan_tf.history import History
+from bcgan_tf.runs.history import History
 
 
 class HistoryWriter(keras.callbacks.Callback):

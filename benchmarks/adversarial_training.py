@@ -47,10 +47,10 @@ from torch_twin import torch_twin
 from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, Split, training_stream
 from bcgan_tf.defenses import PGDTraining
-from bcgan_tf.environment import environment
-from bcgan_tf.models import adversarial_trainer
-from bcgan_tf.models.fitting import fit
 from bcgan_tf.networks.classifiers import classifier
+from bcgan_tf.runs.environment import environment
+from bcgan_tf.training import adversarial_trainer
+from bcgan_tf.training.fit import fit
 
 SHAPE, CLASSES = (28, 28, 1), 10
 CHECKED_STEPS = 3

@@ -23,11 +23,13 @@ import keras
 import numpy as np
 
 import bcgan_tf
-from bcgan_tf import hardening, recipes, training
-from bcgan_tf.environment import environment
 from bcgan_tf.evaluation.generated_set import measure_generated_set
-from bcgan_tf.models.fitting import fit
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.runs.environment import environment
+from bcgan_tf.settings import presets
+from bcgan_tf.training.fit import fit
+from bcgan_tf.workflows import harden as hardening
+from bcgan_tf.workflows import train as training
 
 COLUMNS = {
     "oracle_accuracy": "oracle says c",
@@ -50,7 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/beta"))
     args = parser.parse_args()
 
-    recipe = recipes.recipe(args.dataset, args.preset)
+    recipe = presets.recipe(args.dataset, args.preset)
     if args.gan_epochs:
         recipe = dataclasses.replace(recipe, gan_epochs=args.gan_epochs)
     data = bcgan_tf.load(args.dataset)

@@ -28,10 +28,10 @@ import tensorflow as tf
 from attacks import usable_cpus
 
 from bcgan_tf import losses
-from bcgan_tf.environment import environment
-from bcgan_tf.models.classifier_trainer import ClassifierTrainer
-from bcgan_tf.models.fused_normalization import fused_normalization
 from bcgan_tf.networks.classifiers import resnet18
+from bcgan_tf.runs.environment import environment
+from bcgan_tf.training.classifier_trainer import ClassifierTrainer
+from bcgan_tf.training.fused_normalization import fused_normalization
 
 SHAPE, CLASSES, BATCH = (32, 32, 3), 10, 128
 # In bfloat16 both round every layer, the fused kernel once where Keras does so twice.

@@ -31,14 +31,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bcgan_tf import randomness, recipes
+from bcgan_tf import randomness
 from bcgan_tf.data import Split, training_stream
-from bcgan_tf.environment import environment
 from bcgan_tf.models.acgan import ACGAN
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.models.checkpoints import StopOnNonFinite
 from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.runs.environment import environment
+from bcgan_tf.settings import presets
+from bcgan_tf.training.checkpoints import StopOnNonFinite
 
 SHAPE, CLASSES = (28, 28, 1), 10
 CHECKED_STEPS = 3
@@ -56,7 +57,7 @@ class Networks:
     discriminator_optimizer: keras.optimizers.Optimizer
 
     @classmethod
-    def of(cls, recipe: recipes.Recipe, *, boundary: bool) -> Networks:
+    def of(cls, recipe: presets.Recipe, *, boundary: bool) -> Networks:
         """The recipe's GAN; with ``boundary``, the small CNN as the frozen classifier."""
         classifier = None
         if boundary:
@@ -75,7 +76,7 @@ class Networks:
         )
 
 
-def our_gan(networks: Networks, recipe: recipes.Recipe) -> ACGAN:
+def our_gan(networks: Networks, recipe: presets.Recipe) -> ACGAN:
     """The package's model over the networks, compiled."""
     common: dict[str, Any] = {"num_classes": CLASSES, "seed": 0, "real_target": recipe.real_target}
     pair = networks.generator, networks.discriminator
@@ -87,7 +88,7 @@ def our_gan(networks: Networks, recipe: recipes.Recipe) -> ACGAN:
     return gan
 
 
-def bare_step(networks: Networks, recipe: recipes.Recipe, draw: Draw) -> Callable[..., Any]:
+def bare_step(networks: Networks, recipe: presets.Recipe, draw: Draw) -> Callable[..., Any]:
     """The same step by hand: a compiled function from a batch to both mean losses."""
     generator, discriminator = networks.generator, networks.discriminator
     classifier, beta, real_target = networks.classifier, recipe.beta, recipe.real_target
@@ -155,7 +156,7 @@ def our_draw(batch_size: int, latent_dim: int) -> Draw:
     return draw
 
 
-def check(recipe: recipes.Recipe, stream: tf.data.Dataset, *, boundary: bool) -> float:
+def check(recipe: presets.Recipe, stream: tf.data.Dataset, *, boundary: bool) -> float:
     """Largest relative difference of the losses of the first steps, on the same draws.
 
     Raises:
@@ -176,7 +177,7 @@ def check(recipe: recipes.Recipe, stream: tf.data.Dataset, *, boundary: bool) ->
 
 
 def compare(
-    name: str, recipe: recipes.Recipe, split: Split, *, steps: int, repeats: int
+    name: str, recipe: presets.Recipe, split: Split, *, steps: int, repeats: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Wall and CPU milliseconds a step of every turn, after the check and a warm-up."""
     boundary = name == "BCGAN"
@@ -251,7 +252,7 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = dataclasses.replace(
-        recipes.recipe("mnist", options.preset), gan_batch_size=options.batch_size
+        presets.recipe("mnist", options.preset), gan_batch_size=options.batch_size
     )
     tf.random.set_seed(0)
     random = np.random.default_rng(0)

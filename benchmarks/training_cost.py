@@ -35,13 +35,13 @@ import numpy as np
 from bcgan_tf.data import Dataset, load
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.defense_gan import DefenseGAN
-from bcgan_tf.environment import environment
-from bcgan_tf.models.supervised import trained_from
-from bcgan_tf.recipes import Recipe, recipe
 from bcgan_tf.reproduction.markdown import duration
 from bcgan_tf.reproduction.protocol import PRESETS
 from bcgan_tf.reproduction.rows import ROWS, defense_of_row
-from bcgan_tf.training import untrained
+from bcgan_tf.runs.environment import environment
+from bcgan_tf.settings.presets import Recipe, recipe
+from bcgan_tf.training.supervised import trained_from
+from bcgan_tf.workflows.train import untrained
 
 WARM_UP = 3
 SEARCH_STEPS, SEARCH_IMAGES = 20, 8

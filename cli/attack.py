@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bcgan_tf.assessment_settings import AssessmentSettings
+from bcgan_tf.settings.attack import AssessmentSettings
 
 from . import merge, options, output, session, suite_options
 from .command import Command
@@ -75,7 +75,7 @@ def command(
     if suite == suite_options.FIRST_LOOK:
         recipe = options.chosen_recipe(dataset, recipe_options)
         session.make_repeatable(seed, deterministic)
-        from bcgan_tf import pipeline
+        from bcgan_tf.workflows import run as pipeline
 
         loaded = session.load_sources(names, data)
         config = {
@@ -96,7 +96,8 @@ def command(
     settings["shard"] = settings["shard"] or (1, 1)
     chosen = AssessmentSettings(suite=suite, eps=eps, seed=seed, **settings)
     session.make_repeatable(seed, deterministic)
-    from bcgan_tf import pipeline, progress
+    from bcgan_tf import progress
+    from bcgan_tf.workflows import run as pipeline
 
     loaded = session.load_sources(names, data)
     config = {

@@ -47,8 +47,8 @@ def command(
     names = session.named_models(models)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
-    from bcgan_tf import pipeline
-    from bcgan_tf.boundary import boundary
+    from bcgan_tf.workflows import run as pipeline
+    from bcgan_tf.workflows.boundary import boundary
 
     chosen = BoundarySettings(**settings, seed=seed)
     loaded = session.load_models(names, data)

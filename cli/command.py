@@ -112,7 +112,7 @@ class Command(click.Command):
 
     def take_up(self, ctx: click.Context, folder: Path) -> None:
         """Makes the settings of a run that is resumed the defaults of this command's options."""
-        from bcgan_tf.runs import RunDirectory
+        from bcgan_tf.runs.directory import RunDirectory
 
         try:
             found = RunDirectory.saved_config(folder)
@@ -155,7 +155,7 @@ class Command(click.Command):
         ctx.meta[DEBUG] = debug
         try:
             if ctx.params.get("run_dir") is not None:
-                from bcgan_tf.runs import RunDirectory
+                from bcgan_tf.runs.directory import RunDirectory
 
                 RunDirectory.check_startable(ctx.params["run_dir"], resume=ctx.params["resume"])
             ctx.meta[STDOUT] = sys.stdout

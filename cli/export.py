@@ -14,7 +14,7 @@ from . import options, output, session
 from .command import Command, FilePath
 
 if TYPE_CHECKING:
-    from bcgan_tf.runs import RunDirectory
+    from bcgan_tf.runs.directory import RunDirectory
 
 
 @click.command(cls=Command)
@@ -70,10 +70,12 @@ def command(
     if name is not None:
         check_name(name, "a served model")
     session.start_tensorflow()
-    from bcgan_tf import model_card, pipeline, serving
-    from bcgan_tf.classifier_io import load_classifier
-    from bcgan_tf.model_digest import digests
-    from bcgan_tf.runs import RunDirectory
+    from bcgan_tf.loading.classifier import load_classifier
+    from bcgan_tf.loading.digest import digests
+    from bcgan_tf.runs.directory import RunDirectory
+    from bcgan_tf.serving import card as model_card
+    from bcgan_tf.serving import export as serving
+    from bcgan_tf.workflows import run as pipeline
 
     names = [part.strip() for part in class_names.split(",")] if class_names else None
     if names and (not all(names) or len(set(names)) < len(names)):
@@ -112,8 +114,10 @@ def _of_run(
 
     Nothing that the run names is opened: what is read lies in its folder.
     """
-    from bcgan_tf import model_card, pipeline, serving
-    from bcgan_tf.runs import RunDirectory
+    from bcgan_tf.runs.directory import RunDirectory
+    from bcgan_tf.serving import card as model_card
+    from bcgan_tf.serving import export as serving
+    from bcgan_tf.workflows import run as pipeline
 
     run = RunDirectory.open(folder)
     model = "original" if run.command == "train" else "hardened"
@@ -127,7 +131,8 @@ def _of_run(
 
 
 def _classes(run: RunDirectory, model: str, data_dir: Path | None) -> list[str]:
-    from bcgan_tf import data, model_card
+    from bcgan_tf import data
+    from bcgan_tf.serving import card as model_card
 
     classes = model_card.trained(run, model).get("classes")
     if isinstance(classes, list) and classes:

@@ -47,8 +47,8 @@ def command(
     changes = options.named_values(defense_options)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
-    from bcgan_tf import pipeline
-    from bcgan_tf.classifier_io import load_classifier
+    from bcgan_tf.loading.classifier import load_classifier
+    from bcgan_tf.workflows import run as pipeline
 
     # The oracle is trained like the preset's classifier; hardening has no option for that.
     original = session.load_models({"original": classifier}, data)["original"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.attack import AssessmentSettings
 
 from . import options, output, session, suite_options
 from .command import REPEAT, Command, from_run
@@ -52,15 +52,17 @@ def command(
     with --no-diagnose it needs neither. A model that is a program, a SavedModel or module:function,
     is run only if it is named here: --model, --surrogate, --control.
     """
-    from bcgan_tf.runs import RunDirectory
+    from bcgan_tf.runs.directory import RunDirectory
 
     if not runs and resume and run_dir and (saved := RunDirectory.saved_config(run_dir)):
         runs = tuple(map(str, saved["config"].get("runs_merged") or ()))
     if not runs:
         raise click.UsageError("give the folders of the runs of all shards")
     session.start_tensorflow()
-    from bcgan_tf import pipeline, progress, shard_merging
-    from bcgan_tf.assessment import keep
+    from bcgan_tf import progress
+    from bcgan_tf.workflows import merge as shard_merging
+    from bcgan_tf.workflows import run as pipeline
+    from bcgan_tf.workflows.attack import keep
 
     config = shard_merging.common_config(runs)
     chosen = {"diagnose": diagnose, "minimum_perturbation": minimum_perturbation}
@@ -121,7 +123,7 @@ def _refuse_unnamed(
 
 def _check_unchanged(config: dict[str, Any]) -> None:
     """Refuses models that are not what the shards were made of, before any is loaded."""
-    from bcgan_tf.model_source import is_source
+    from bcgan_tf.loading.model import is_source
 
     attacked = [(spec, config["models_sha256"][name]) for name, spec in config["models"].items()]
     others = [(config[key], config.get(f"{key}_sha256")) for key in _OTHERS if config.get(key)]

@@ -9,9 +9,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from bcgan_tf.recipes import DEFAULT_DEFENSE, DEFENSES, PRESETS, Recipe, recipe
 from bcgan_tf.settings.fields import OneOf, Setting, setting, settings_of
 from bcgan_tf.settings.kinds import Devices, Seed
+from bcgan_tf.settings.presets import DEFAULT_DEFENSE, DEFENSES, PRESETS, Recipe, recipe
 
 from .command import FAULTS, FilePath, config_option, from_run, take_up_run
 

@@ -16,7 +16,7 @@ from bcgan_tf.files import as_json
 from .command import STDOUT
 
 if TYPE_CHECKING:
-    from bcgan_tf.runs import RunDirectory
+    from bcgan_tf.runs.directory import RunDirectory
 
 
 def print_json(content: Any) -> None:
@@ -56,7 +56,7 @@ def console() -> Console:
 
 def finish(run: RunDirectory, metrics: Mapping[str, Any], as_json: bool) -> None:
     """Writes the report of a run of attacks, and prints what it found."""
-    from bcgan_tf import pipeline
+    from bcgan_tf.workflows import run as pipeline
 
     report = pipeline.report(run)
     if as_json:

@@ -34,7 +34,7 @@ def command(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """
     from bcgan_tf.report import comparison, comparison_page, write_report
     from bcgan_tf.report.columns import columns_of
-    from bcgan_tf.runs import RunDirectory
+    from bcgan_tf.runs.directory import RunDirectory
 
     opened = [RunDirectory.open(run) for run in runs]
     if len(opened) == 1 and out is None:

@@ -63,7 +63,7 @@ def command(
     changes = options.named_values(defense_options)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
-    from bcgan_tf import pipeline
+    from bcgan_tf.workflows import run as pipeline
 
     model = None
     if classifier is not None:

@@ -15,7 +15,7 @@ import click
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import check_name
-from bcgan_tf.model_digest import KERAS_SUFFIXES
+from bcgan_tf.loading.digest import KERAS_SUFFIXES
 
 from .command import DEBUG, REPEAT, RUN, from_run
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
     from bcgan_tf.data import Dataset
-    from bcgan_tf.runs import RunDirectory
+    from bcgan_tf.runs.directory import RunDirectory
 
 
 def load_data(dataset: str, data_dir: Path | None, seed: int) -> Dataset:
@@ -129,7 +129,7 @@ def check_publishing(folder: Path | None, saved_models: Path) -> None:
 
 def load_sources(models: Mapping[str, Path], data: Dataset) -> dict[str, Any]:
     """Checked models of any kind: Keras files, SavedModels, and ``module:function``."""
-    from bcgan_tf.model_source import load_model
+    from bcgan_tf.loading.model import load_model
 
     return {
         name: load_model(model, image_shape=data.image_shape, num_classes=data.num_classes)
@@ -139,7 +139,7 @@ def load_sources(models: Mapping[str, Path], data: Dataset) -> dict[str, Any]:
 
 def load_models(paths: Mapping[str, Path], data: Dataset) -> dict[str, keras.Model]:
     """Checked classifiers for the data's images and classes."""
-    from bcgan_tf.classifier_io import load_classifier
+    from bcgan_tf.loading.classifier import load_classifier
 
     return {
         name: load_classifier(path, image_shape=data.image_shape, num_classes=data.num_classes)
@@ -152,7 +152,7 @@ def described(models: Mapping[str, Path], **others: str | None) -> dict[str, Any
 
     Models are of any kind; ``others`` are single ones, by their option.
     """
-    from bcgan_tf.model_source import source_digest
+    from bcgan_tf.loading.model import source_digest
 
     return {
         "models": {name: str(model) for name, model in models.items()},
@@ -164,7 +164,7 @@ def described(models: Mapping[str, Path], **others: str | None) -> dict[str, Any
 
 def described_others(**others: str | None) -> dict[str, Any]:
     """Single models of any kind by their option, each with its digest; None has no entry."""
-    from bcgan_tf.model_source import source_digest
+    from bcgan_tf.loading.model import source_digest
 
     given = {key: model for key, model in others.items() if model}
     return {**given, **{f"{key}_sha256": source_digest(model) for key, model in given.items()}}
@@ -211,7 +211,7 @@ def open_run(
     command: str, config: Mapping[str, Any], *, run_dir: Path | None, resume: bool
 ) -> Iterator[RunDirectory]:
     """The run's folder, locked, with every setting (``config``) written down."""
-    from bcgan_tf.runs import RunDirectory
+    from bcgan_tf.runs.directory import RunDirectory
 
     if resume and run_dir is None:
         raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with")
@@ -228,7 +228,7 @@ def _with_known_digests(
     config: Mapping[str, Any], found: Mapping[str, Any] | None
 ) -> Mapping[str, Any]:
     """The settings, with the run's own digests of models that are what it noted."""
-    from bcgan_tf.model_source import is_source
+    from bcgan_tf.loading.model import is_source
 
     def known(model: Any, digest: Any, before: Any) -> Any:
         return before if before and before != digest and is_source(model, before) else digest

@@ -7,8 +7,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from bcgan_tf.assessment_settings import DEFAULT_EPS, SUITES, AssessmentSettings, parse_shard
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.attack import DEFAULT_EPS, SUITES, AssessmentSettings, parse_shard
 from bcgan_tf.settings.fields import setting, settings_of
 from bcgan_tf.settings.kinds import Batch
 

@@ -39,8 +39,8 @@ def command(
     Two Gaussians in the plane, where the best boundary is known, and one BCGAN for each beta.
     """
     session.make_repeatable(seed, deterministic)
-    from bcgan_tf import pipeline
-    from bcgan_tf.toy import toy
+    from bcgan_tf.reproduction.toy import toy
+    from bcgan_tf.workflows import run as pipeline
 
     chosen = ToySettings(**settings, seed=seed)
     config = {"dataset": "gaussians", **chosen.to_dict(), "deterministic": deterministic}

@@ -31,9 +31,9 @@ def command(
     recipe = options.chosen_recipe(dataset, recipe_options)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
-    from bcgan_tf import pipeline
-    from bcgan_tf.classifier_io import load_classifier
     from bcgan_tf.evaluation.first_look import clean_accuracy
+    from bcgan_tf.loading.classifier import load_classifier
+    from bcgan_tf.workflows import run as pipeline
 
     pipeline.check_training(data, recipe, devices)
     config = {**recipe.to_dict(), "seed": seed, "deterministic": deterministic, "devices": devices}

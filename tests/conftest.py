@@ -16,6 +16,7 @@ import bcgan_tf  # noqa: F401  (pins the Keras backend before any test imports k
 from bcgan_tf import distribute
 
 pytest.register_assert_rewrite("helpers")
+pytest_plugins = ["helpers.small_networks"]
 
 # Before TensorFlow touches a device: afterwards the configuration is fixed.
 tf.config.set_logical_device_configuration(

@@ -21,14 +21,6 @@ ROOT = Path(__file__).parents[1]
 SOURCES = {"bcgan_tf": ROOT / "bcgan_tf", "bcgan_tf/cli": ROOT / "cli"}
 
 
-def _packages_in_tree() -> set[str]:
-    return {
-        ".".join([*prefix.split("/"), *init.parent.relative_to(folder).parts])
-        for prefix, folder in SOURCES.items()
-        for init in folder.rglob("__init__.py")
-    }
-
-
 def _files_in_tree() -> set[str]:
     return {
         f"{prefix}/{file.relative_to(folder).as_posix()}"
@@ -48,16 +40,10 @@ def _project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def test_setup_cfg_lists_exactly_the_packages_of_the_tree():
-    listed = _setup_cfg()["options"]["packages"].split()
-    assert listed == sorted(listed)
-    assert set(listed) == _packages_in_tree()
-
-
 def test_setup_cfg_holds_nothing_that_a_project_table_would_silently_override():
     parser = _setup_cfg()
     assert parser.sections() == ["options"]
-    assert set(parser["options"]) == {"packages", "package_dir"}
+    assert set(parser["options"]) == {"package_dir"}
 
 
 def test_constraints_pin_every_direct_dependency_of_what_is_tested():
@@ -78,7 +64,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     """A wheel built from a copy of the tree, offline, with the setuptools that is installed."""
     pytest.importorskip("build", reason="needs the dev extra")
     copy = tmp_path_factory.mktemp("tree")
-    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.cfg", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("bcgan_tf", "cli", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.history import History
 from bcgan_tf.progress import EpochLines, HistoryWriter, counted, told
+from bcgan_tf.runs.history import History
 
 
 def fit(*callbacks: keras.callbacks.Callback, start: int = 0, epochs: int = 3) -> dict:

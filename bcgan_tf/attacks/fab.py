@@ -14,7 +14,7 @@ from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.box_projection import box_projection
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.linearised_boundary import Hyperplanes, towards_nearest, towards_target
+from bcgan_tf.attacks.linearized_boundary import Hyperplanes, towards_nearest, towards_target
 from bcgan_tf.attacks.objectives import ranked_wrong_class
 from bcgan_tf.attacks.primitives import (
     fooled,

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import keras
 
 from bcgan_tf.defenses.robust_training import RobustTraining
-from bcgan_tf.models.adversarial_trainer import AdversarialTrainer
-from bcgan_tf.models.classifier_trainer import BatchBuilder
-from bcgan_tf.models.inner_maximisation import InnerMaximisation
 from bcgan_tf.settings.kinds import BelowOne, PositiveWeight, StepRatio, Steps
+from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
+from bcgan_tf.training.classifier_trainer import BatchBuilder
+from bcgan_tf.training.inner_maximization import InnerMaximisation
 
 # From here on, as a share of the steps of training, the attack has its final length.
 _FINAL = 0.75

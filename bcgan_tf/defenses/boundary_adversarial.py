@@ -18,12 +18,12 @@ from bcgan_tf.defenses.adversarial_training import TRADES, PGDTraining
 from bcgan_tf.defenses.defense import StageCallbacks
 from bcgan_tf.defenses.extra_rows import NOTHING, Added, generated_rows, repeated_rows
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, fit_gan
-from bcgan_tf.defenses.oracle_training import trained_oracle
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.models.robust_trainer import RobustTrainer
 from bcgan_tf.settings.fields import OneOf, Range
 from bcgan_tf.settings.kinds import OptionalEpochs, PositiveWeight
+from bcgan_tf.training.oracle_training import trained_oracle
+from bcgan_tf.training.robust_trainer import RobustTrainer
 
 FAKES = ("boundary", "plain", "duplicates", "none")
 GENERATED = ("boundary", "plain")

@@ -18,9 +18,9 @@ from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, f
 from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.models.classifier_trainer import BatchBuilder, ClassifierTrainer
-from bcgan_tf.models.fitting import fit
 from bcgan_tf.settings.kinds import Batch, CleanRatio, Epochs, Images, LearningRate
+from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
+from bcgan_tf.training.fit import fit
 
 # Beside the two draws of bcgan_tf.defenses.gan_settings.
 _ROWS = 2

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import keras
 
-from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
+from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.settings.fields import Checked
 from bcgan_tf.settings.kinds import Devices, Seed
 

@@ -8,12 +8,11 @@ from typing import ClassVar
 
 import keras
 
-from bcgan_tf.cloning import copy_in
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.keras_graph import copy_in
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
-from bcgan_tf.models.fitting import fit
 from bcgan_tf.models.reconstruction import Reconstruction
 from bcgan_tf.models.wgan_gp import WGANGP
 from bcgan_tf.networks.wgan import wgan_critic, wgan_generator
@@ -30,6 +29,7 @@ from bcgan_tf.settings.kinds import (
     Weight,
     Width,
 )
+from bcgan_tf.training.fit import fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import keras
 
-from bcgan_tf.cloning import fresh_copy
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import scope, strategy
-from bcgan_tf.models.distillation_trainer import DistillationTrainer
-from bcgan_tf.models.fitting import fit
+from bcgan_tf.keras_graph import fresh_copy
 from bcgan_tf.settings.kinds import Batch, Dtype, Epochs, LearningRate, Temperature
+from bcgan_tf.training.distillation_trainer import DistillationTrainer
+from bcgan_tf.training.fit import fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

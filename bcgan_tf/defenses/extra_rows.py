@@ -10,10 +10,10 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf.defenses.gan_settings import draw_fakes
-from bcgan_tf.models.augmentation import Augmentation
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.models.classifier_trainer import BatchBuilder
-from bcgan_tf.models.robust_trainer import RobustTrainer
+from bcgan_tf.training.augmentation import Augmentation
+from bcgan_tf.training.classifier_trainer import BatchBuilder
+from bcgan_tf.training.robust_trainer import RobustTrainer
 
 # (images, labels, count, seed) -> (images, labels, weights) of ``count`` extra rows
 ExtraRows = Callable[
@@ -78,7 +78,7 @@ def batches(
     Args:
         added: the extra rows.
         first_term: whether they count in a loss's first term too; see
-            :class:`bcgan_tf.models.robust_trainer.RobustTrainer`.
+            :class:`bcgan_tf.training.robust_trainer.RobustTrainer`.
         augment: changes every image of the batch in a way of its own.
 
     Returns:

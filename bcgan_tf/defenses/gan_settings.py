@@ -14,7 +14,6 @@ from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import copy_classifier
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.models.fitting import fit
 from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.settings.fields import Checked
 from bcgan_tf.settings.kinds import (
@@ -30,6 +29,7 @@ from bcgan_tf.settings.kinds import (
     Weight,
     Width,
 )
+from bcgan_tf.training.fit import fit
 
 _NOISE, _LABELS = range(2)
 
@@ -158,7 +158,7 @@ def fit_gan(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Trains to ``gan_epochs`` and ``more_epochs`` beyond; see bcgan_tf.models.fitting.fit."""
+    """Trains to ``gan_epochs`` and ``more_epochs`` beyond; see bcgan_tf.training.fit.fit."""
     fit(
         gan,
         data.train,

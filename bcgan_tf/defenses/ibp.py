@@ -8,16 +8,16 @@ from typing import Annotated, ClassVar
 
 import keras
 
+from bcgan_tf.certification.interval_bounds import require_bounds
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.boundary_adversarial import JudgedBoundaryTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
-from bcgan_tf.interval_bounds import require_bounds
-from bcgan_tf.models.classifier_trainer import BatchBuilder
-from bcgan_tf.models.ibp_trainer import IBPTrainer
-from bcgan_tf.models.inner_maximisation import InnerMaximisation
-from bcgan_tf.networks.ibp_initialisation import reset_for_ibp
+from bcgan_tf.networks.ibp_initialization import reset_for_ibp
 from bcgan_tf.settings.fields import OneOf
 from bcgan_tf.settings.kinds import BelowOne, Epochs, EpochShare, OptionalSteps
+from bcgan_tf.training.classifier_trainer import BatchBuilder
+from bcgan_tf.training.ibp_trainer import IBPTrainer
+from bcgan_tf.training.inner_maximization import InnerMaximisation
 
 STARTS = ("ibp", "given")
 

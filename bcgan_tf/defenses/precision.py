@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from bcgan_tf.cloning import copy_in
 from bcgan_tf.defenses.defense import copy_classifier
 from bcgan_tf.errors import UserError
+from bcgan_tf.keras_graph import copy_in
 
 
 def in_precision(classifier: keras.Model, dtype: str | None) -> keras.Model:

@@ -17,12 +17,6 @@ from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches
 from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.models.augmentation import AUGMENTATIONS
-from bcgan_tf.models.best_weights import BestWeights
-from bcgan_tf.models.classifier_trainer import BatchBuilder
-from bcgan_tf.models.fitting import fit
-from bcgan_tf.models.robust_trainer import RobustTrainer
-from bcgan_tf.models.schedules import ConstantThenLinear, Cyclic
 from bcgan_tf.settings.fields import OneOf, Range
 from bcgan_tf.settings.kinds import (
     Batch,
@@ -34,6 +28,12 @@ from bcgan_tf.settings.kinds import (
     SomeImages,
     TrainingEps,
 )
+from bcgan_tf.training.augmentation import AUGMENTATIONS
+from bcgan_tf.training.best_weights import BestWeights
+from bcgan_tf.training.classifier_trainer import BatchBuilder
+from bcgan_tf.training.fit import fit
+from bcgan_tf.training.robust_trainer import RobustTrainer
+from bcgan_tf.training.schedules import ConstantThenLinear, Cyclic
 
 SCHEDULES = ("linear", "cyclic")
 # Where the cycle of the learning rate has its peak.

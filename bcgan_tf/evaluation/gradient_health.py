@@ -17,7 +17,7 @@ from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import logits_differ
-from bcgan_tf.cloning import copy_in
+from bcgan_tf.keras_graph import copy_in
 
 _BATCH = 250
 # What a float64 copy of the model may differ from it, relative to the distances of its logits.

@@ -24,9 +24,9 @@ from bcgan_tf.attacks.preprocessing import (
 )
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite as attacks_of
+from bcgan_tf.certification.certificate import proved
 from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.certificate import proved
 from bcgan_tf.evaluation.chunks import Chunks, Progress
 from bcgan_tf.evaluation.fingerprints import identity_of
 from bcgan_tf.evaluation.gradient_health import usable

@@ -2,6 +2,5 @@
 
 from bcgan_tf.models.acgan import ACGAN
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.models.classifier_trainer import ClassifierTrainer
 
-__all__ = ["ACGAN", "BCGAN", "ClassifierTrainer"]
+__all__ = ["ACGAN", "BCGAN"]

@@ -10,7 +10,7 @@ from typing import Any
 from bcgan_tf.errors import UserError
 from bcgan_tf.report import evaluation_findings as findings
 from bcgan_tf.report import evaluation_page, per_example
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

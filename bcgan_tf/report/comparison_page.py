@@ -17,7 +17,7 @@ from bcgan_tf.report import (
     per_example,
 )
 from bcgan_tf.report.columns import Column, runs_of
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 _SUFFIXES = (".html", ".htm")
 NAME = "comparison.html"

@@ -123,7 +123,7 @@ def loss_against_iteration(curves: Mapping[str, Any], path: Path) -> Path:
     """Mean cross entropy (left) and mean margin (right) of each run of gradient ascent.
 
     Args:
-        curves: what :func:`bcgan_tf.evaluation.loss_curves.loss_curves` returns.
+        curves: what :func:`bcgan_tf.diagnosis.loss_curves.loss_curves` returns.
         path: the PNG to write.
     """
     names = loss_series(curves)

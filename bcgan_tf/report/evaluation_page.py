@@ -11,7 +11,7 @@ from bcgan_tf.report import evaluation_findings as findings
 from bcgan_tf.report import markup, per_example
 from bcgan_tf.report.distances import bins_of_curve
 from bcgan_tf.report.table import percent
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 _READINGS = (
     ("rho_fgsm", "Along the gradient's sign (FGSM)", "Misled by masked gradients: compare it with "

@@ -53,7 +53,7 @@ from bcgan_tf.report import (
 )
 from bcgan_tf.report.columns import columns_of
 from bcgan_tf.report.table import Cell, headline_rows
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 _STAGES = {
     "train": "Classifier",

@@ -13,7 +13,7 @@ import numpy as np
 
 from bcgan_tf.report import evaluation_findings as findings
 from bcgan_tf.report import markup
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 _ARRAYS = (
     ("labels", "int [N]", "true classes"),

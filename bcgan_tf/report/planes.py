@@ -32,7 +32,7 @@ _NAMED_SHARE = 0.01
 
 
 class Plane(Protocol):
-    """What is drawn of ``bcgan_tf.evaluation.boundary_plane.BoundaryPlane``."""
+    """What is drawn of ``bcgan_tf.perturbation.boundary_plane.BoundaryPlane``."""
 
     @property
     def u(self) -> np.ndarray: ...

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bcgan_tf.certification import certified_accuracy
-from bcgan_tf.classifier_io import load_classifier
+from bcgan_tf.certification.certified import certified_accuracy
 from bcgan_tf.defenses.boundary_adversarial import (
     GENERATED,
     BoundaryTraining,
@@ -28,9 +27,7 @@ from bcgan_tf.files import (
     replace_file,
     write_json,
 )
-from bcgan_tf.hardening import chosen_defense, harden
-from bcgan_tf.history import ELSEWHERE
-from bcgan_tf.recipes import recipe
+from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.reproduction import measures
 from bcgan_tf.reproduction.ablation_page import ablation_page
 from bcgan_tf.reproduction.ablation_settings import (
@@ -44,6 +41,9 @@ from bcgan_tf.reproduction.measures import Subject, stage
 from bcgan_tf.reproduction.protocol import protocol
 from bcgan_tf.reproduction.rows import lasting_settings, original_of
 from bcgan_tf.reproduction.workspace import Workspace, digest
+from bcgan_tf.runs.history import ELSEWHERE
+from bcgan_tf.settings.presets import recipe
+from bcgan_tf.workflows.harden import chosen_defense, harden
 
 _IDENTITY = ("dataset", "preset", "seed", "settings", "eps")
 _NETWORK = "strided_cnn"

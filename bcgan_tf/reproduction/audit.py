@@ -12,14 +12,14 @@ import numpy as np
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.diagnosis import subject as diagnosed
+from bcgan_tf.diagnosis.attack_checks import scaled, temperature
+from bcgan_tf.diagnosis.causes import clipped_log_probabilities, towards_true_label
+from bcgan_tf.diagnosis.transfer import FullPGD
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import subject as diagnosed
-from bcgan_tf.evaluation.attack_checks import scaled, temperature
-from bcgan_tf.evaluation.causes import clipped_log_probabilities, towards_true_label
 from bcgan_tf.evaluation.gradient_health import with_finite_gradient
-from bcgan_tf.evaluation.perturbation_search import PerturbationSearch
-from bcgan_tf.evaluation.transfer import FullPGD
 from bcgan_tf.files import as_json, file_digest, replace_file, write_json
+from bcgan_tf.perturbation.perturbation_search import PerturbationSearch
 from bcgan_tf.reproduction import paper
 from bcgan_tf.reproduction.audit_page import audit_page
 from bcgan_tf.reproduction.measures import Subject, bounded_attacks, carlini_wagner, stage

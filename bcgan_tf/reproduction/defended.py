@@ -18,10 +18,10 @@ from bcgan_tf.attacks.checks import as_logits_fn
 from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.data import Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.minimum_perturbation import minimum_perturbation
 from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction, fixed_starts
+from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
 from bcgan_tf.reproduction.measures import (
     SUMMARY,
     Subject,

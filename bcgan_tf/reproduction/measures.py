@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from bcgan_tf import progress
-from bcgan_tf.assessment import assess_models
-from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.attacks import FGSM, PGD, Attack, CarliniWagnerL2
-from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import Split
 from bcgan_tf.evaluation.first_look import clean_accuracy
-from bcgan_tf.evaluation.minimum_perturbation import minimum_perturbation
 from bcgan_tf.evaluation.runner import evaluate
 from bcgan_tf.files import file_digest
+from bcgan_tf.loading.classifier import load_classifier
+from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
 from bcgan_tf.report.table import eps_text
 from bcgan_tf.reproduction.protocol import Protocol
 from bcgan_tf.reproduction.workspace import Workspace
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.workflows.attack import assess_models
 
 SUMMARY = "summary"
 # Settings of a training's run that its row's place in a table says already.

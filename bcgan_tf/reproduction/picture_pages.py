@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.boundary import BoundarySettings
 from bcgan_tf.data.gaussians import BAYES_ERROR, MEAN
 from bcgan_tf.report.table import percent
 from bcgan_tf.reproduction import markdown
-from bcgan_tf.toy import ToySettings
+from bcgan_tf.reproduction.toy import ToySettings
+from bcgan_tf.workflows.boundary import BoundarySettings
 
 # Distances within this share of each other are called equal.
 _CLOSE = 0.1
@@ -45,7 +45,7 @@ def figure2_page(
     """Figure 2's page, in Markdown.
 
     Args:
-        metrics: what :func:`bcgan_tf.toy.toy` returns.
+        metrics: what :func:`bcgan_tf.reproduction.toy.toy` returns.
         settings: with which.
         picture: its file's name.
         command: that repeats it.
@@ -111,7 +111,7 @@ def figure2_findings(
     """Each expectation with what was found, a sentence each.
 
     Args:
-        panels: :func:`bcgan_tf.toy.measure` of every beta, which is among them.
+        panels: :func:`bcgan_tf.reproduction.toy.measure` of every beta, which is among them.
         expected: see :func:`expected_of_data`.
     """
     panels = sorted(panels, key=lambda panel: panel["beta"])
@@ -154,7 +154,7 @@ def figure4_page(
     """Figure 4's page, in Markdown.
 
     Args:
-        metrics: what :func:`bcgan_tf.boundary.boundary` returns.
+        metrics: what :func:`bcgan_tf.workflows.boundary.boundary` returns.
         settings: with which.
         pictures: their files' names.
         left_out: rows that were asked for and have no boundary to draw.

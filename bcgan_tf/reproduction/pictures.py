@@ -8,17 +8,17 @@ from typing import Any
 
 import keras
 
-from bcgan_tf.boundary import BoundarySettings, boundary
-from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.defenses import DefenseGAN
 from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest, replace_file
+from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.reproduction import rows as table_rows
 from bcgan_tf.reproduction.picture_pages import figure2_page, figure4_page
+from bcgan_tf.reproduction.toy import ToySettings, toy
 from bcgan_tf.reproduction.workspace import Workspace, digest
-from bcgan_tf.runs import RunDirectory
-from bcgan_tf.toy import ToySettings, toy
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.workflows.boundary import BoundarySettings, boundary
 
 # What Figure 4 shows unless rows are named, and how many stay readable side by side.
 FIGURE_4_ROWS = ("original", "bcgan", "pgd-at", "trades", "distillation")
@@ -40,7 +40,7 @@ def figure2(
         cache: the folder of runs; that of these settings is made, gone on with, or only read.
         seed: of all draws.
         command: printed on the page: what repeats it.
-        **changes: settings of :class:`bcgan_tf.toy.ToySettings`.
+        **changes: settings of :class:`bcgan_tf.reproduction.toy.ToySettings`.
 
     Returns:
         The page.

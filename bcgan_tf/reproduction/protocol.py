@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from bcgan_tf.assessment_settings import DEFAULT_EPS
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import paper
+from bcgan_tf.settings.attack import DEFAULT_EPS
 from bcgan_tf.settings.fields import Checked, Range, parsed, settings_of
 from bcgan_tf.settings.kinds import Images, LearningRate, Repeats, SomeImages, Steps, TrainingEps
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.presets import defense
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest
-from bcgan_tf.hardening import defense_of, harden
-from bcgan_tf.recipes import Recipe, recipe
+from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.reproduction import paper
 from bcgan_tf.reproduction.workspace import Workspace
-from bcgan_tf.training import train
+from bcgan_tf.settings.presets import Recipe, recipe
+from bcgan_tf.workflows.harden import defense_of, harden
+from bcgan_tf.workflows.train import train
 
 ORIGINAL = "original"
 # The paper's rows, and the stronger baseline that it lacks.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from bcgan_tf.data import Dataset
 from bcgan_tf.files import FolderInUse, FolderLock, as_json, read_json
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 _Taken = TypeVar("_Taken")
 

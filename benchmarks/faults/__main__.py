@@ -84,7 +84,7 @@ def main() -> int:
     if unknown := set(options.campaigns) - set(CAMPAIGNS):
         parser.error(f"no campaign is named {', '.join(sorted(unknown))}")
 
-    from bcgan_tf.environment import environment
+    from bcgan_tf.runs.environment import environment
 
     found: dict[str, Any] = {}
     if options.out and options.out.exists():

@@ -23,9 +23,12 @@ def network() -> Any:
 @contextlib.contextmanager
 def heavy_work() -> Iterator[None]:
     """Replaces training, attacks, pictures, exports and downloads while it lasts."""
-    from bcgan_tf import boundary, data, pipeline, serving, toy
+    from bcgan_tf import data
     from bcgan_tf.data import tfds_source
-    from bcgan_tf.reproduction import ablation, audit, pictures, tables
+    from bcgan_tf.reproduction import ablation, audit, pictures, tables, toy
+    from bcgan_tf.serving import export as serving
+    from bcgan_tf.workflows import boundary
+    from bcgan_tf.workflows import run as pipeline
 
     load = data.load
 

@@ -12,11 +12,11 @@ import tensorflow as tf
 from bcgan_tf.attacks import FGSM
 from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.expectation import expectation
+from bcgan_tf.diagnosis.diagnostics import diagnose
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.diagnostics import diagnose
-from bcgan_tf.evaluation.minimum_perturbation import minimum_perturbation
 from bcgan_tf.evaluation.runner import evaluate
-from bcgan_tf.model_source import load_model
+from bcgan_tf.loading.model import load_model
+from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
 from helpers.linear_task import IMAGES, LABELS, linear
 
 MEMBERS = [linear, lambda images: -linear(images)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.attacks import CarliniWagnerL2, linearised_boundary
+from bcgan_tf.attacks import CarliniWagnerL2, linearized_boundary
 from bcgan_tf.attacks.fab import FAB
 from helpers.toy_models import Linear, linear_model
 
@@ -148,7 +148,7 @@ def test_on_trained_digits_with_and_without_eps(norm, digits_cnn):
 def test_many_classes_are_taken_one_after_the_other_with_the_same_outcome(norm, monkeypatch):
     model, images, labels = linear_model(6)
     at_once = FAB(None, norm=norm, targeted=False, steps=5)(model, images, labels)
-    monkeypatch.setattr(linearised_boundary, "_UNROLLED", 5)
+    monkeypatch.setattr(linearized_boundary, "_UNROLLED", 5)
     in_turn = FAB(None, norm=norm, targeted=False, steps=5)(model, images, labels)
     np.testing.assert_array_equal(at_once.adversarials, in_turn.adversarials)
 
@@ -156,7 +156,7 @@ def test_many_classes_are_taken_one_after_the_other_with_the_same_outcome(norm, 
 def test_a_thousand_classes_make_no_thousand_gradients_in_the_graph():
     kernel = tf.constant(np.random.default_rng(0).normal(size=(4, 1000)).astype(np.float32))
     step = tf.function(
-        lambda points, labels: linearised_boundary.towards_nearest(
+        lambda points, labels: linearized_boundary.towards_nearest(
             lambda x: x @ kernel, points, labels, norm="linf"
         )
     )

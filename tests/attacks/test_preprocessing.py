@@ -15,8 +15,8 @@ from bcgan_tf.attacks.preprocessing import (
     monotone_preprocessing,
     through_preprocessing,
 )
-from bcgan_tf.cloning import copy_in
 from bcgan_tf.errors import UserError
+from bcgan_tf.keras_graph import copy_in
 from bcgan_tf.leading_layers import leading_layers
 from bcgan_tf.networks.strided_cnn import strided_cnn
 

@@ -12,13 +12,15 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf import assessment, pipeline, serving
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.cli import main
+from bcgan_tf.diagnosis.diagnostics import Diagnosis
 from bcgan_tf.evaluation import runner
-from bcgan_tf.evaluation.diagnostics import Diagnosis
 from bcgan_tf.evaluation.gradient_health import GradientHealth
 from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.serving import export as serving
+from bcgan_tf.workflows import attack as assessment
+from bcgan_tf.workflows import run as pipeline
 
 CLEAN = {"clean_accuracy": 0.9, "clean_interval": [0.86, 0.93], "n": 360}
 EVALUATION = {

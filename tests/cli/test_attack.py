@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcgan_tf import serving
-from bcgan_tf.assessment_settings import SUITES, AssessmentSettings
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.attacks.suites import SUITES as REAL_SUITES
 from bcgan_tf.cli import suite_options
 from bcgan_tf.networks.classifiers import small_cnn
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.serving import export as serving
+from bcgan_tf.settings.attack import SUITES, AssessmentSettings
 
 Calls = list[SimpleNamespace]
 BASE = ["attack", "classifier.keras", "--dataset", "digits"]

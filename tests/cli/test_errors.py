@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bcgan_tf import pipeline
 from bcgan_tf.errors import UserError
+from bcgan_tf.workflows import run as pipeline
 
 Calls = list[SimpleNamespace]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bcgan_tf import model_card
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import COPY_PREFIX, file_digest, keep_json
 from bcgan_tf.networks.classifiers import small_cnn
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.serving import card as model_card
 
 Calls = list[SimpleNamespace]
 PAYLOAD = {

@@ -12,7 +12,7 @@ import pytest
 
 from bcgan_tf.files import keep_json, read_json
 from bcgan_tf.networks.classifiers import small_cnn
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 CODE = "import keras\nmodel = keras.models.load_model('classifier.keras')\n"
 CANARY = "code_has_run"
@@ -72,7 +72,7 @@ def test_what_is_named_may_have_moved_and_is_named_again(cli, short, model_file:
     moved = [text.replace("mod.py", "elsewhere/mod.py") for text in shards]
     merge = ["attack", "merge", *BOTH, *moved, "--run-dir", "m"]
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr("bcgan_tf.assessment.loss_curves", _killed)
+        broken.setattr("bcgan_tf.workflows.attack.loss_curves", _killed)
         result = cli(*merge)
     assert result.exit_code == 130, result.stderr
     assert f"attack merge --run-dir m --resume {' '.join(moved)}" in result.stderr

@@ -11,8 +11,8 @@ import pytest
 
 from bcgan_tf.cli import boundary, options, toy
 from bcgan_tf.cli.group import _COMMANDS
-from bcgan_tf.recipes import Recipe
 from bcgan_tf.settings.figures import BoundarySettings, ToySettings
+from bcgan_tf.settings.presets import Recipe
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "cleverhans", "tensorflow_datasets", "sklearn")
 CODE = f"""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bcgan_tf.networks.classifiers import small_cnn
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 BASE = ["attack", "classifier.keras", "--dataset", "digits", "--eps", "0.05", "--n", "40", "--json"]
 
@@ -75,7 +75,7 @@ def test_a_control_that_the_shards_lacked(cli, short: list[dict[str, Any]], mode
     small_cnn((8, 8, 1), 10, seed=1).save("plain.keras")
     shards = ["attack", "merge", "s1", "s2", "s3"]
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr("bcgan_tf.assessment.loss_curves", _killed)
+        broken.setattr("bcgan_tf.workflows.attack.loss_curves", _killed)
         result = cli(*shards, "--control", "plain.keras", "--run-dir", "m")
     assert result.exit_code == 130 and "attack merge --run-dir m --resume" in result.stderr
     assert [options["control"] is not None for options in short] == [True]

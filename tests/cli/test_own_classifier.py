@@ -17,9 +17,9 @@ import tensorflow as tf
 from PIL import Image
 
 from bcgan_tf.attacks import PGD
-from bcgan_tf.certification import certified
-from bcgan_tf.classifier_io import load_classifier
+from bcgan_tf.certification.certified import certified
 from bcgan_tf.cli import main
+from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 
 SIDE, CLASSES, EPS = 12, ("cross", "ring", "stripe"), 0.1

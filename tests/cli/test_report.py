@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 
 def evaluation(robust: float, eps: float = 0.3) -> dict[str, Any]:

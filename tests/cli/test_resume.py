@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from bcgan_tf.networks.classifiers import small_cnn
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 Calls = list[SimpleNamespace]
 FIRST = (

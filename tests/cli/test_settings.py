@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bcgan_tf.recipes import recipe
+from bcgan_tf.settings.presets import recipe
 
 Calls = list[SimpleNamespace]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from bcgan_tf import interruption, pipeline
-from bcgan_tf.models.checkpoints import EpochCheckpoint
+from bcgan_tf import interruption
+from bcgan_tf.training.checkpoints import EpochCheckpoint
+from bcgan_tf.workflows import run as pipeline
 
 TRAIN = ["train", "--dataset", "digits", "--classifier-epochs=2", "--classifier-batch-size=256"]
 

@@ -16,10 +16,10 @@ from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, Boundary
 from bcgan_tf.defenses.extra_rows import Added, batches, generated_rows
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan
 from bcgan_tf.errors import UserError
-from bcgan_tf.models.adversarial_trainer import AdversarialTrainer
-from bcgan_tf.models.augmentation import shifted_images
-from bcgan_tf.models.fitting import fit
-from bcgan_tf.models.inner_maximisation import InnerMaximisation
+from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
+from bcgan_tf.training.augmentation import shifted_images
+from bcgan_tf.training.fit import fit
+from bcgan_tf.training.inner_maximization import InnerMaximisation
 
 GAN = GANSettings(
     gan_epochs=1,

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks import FGSM, PGD
-from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import load
 from bcgan_tf.defenses.defense_gan import DefenseGAN
 from bcgan_tf.errors import UserError
+from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction, fixed_starts, nearest_generated
 from bcgan_tf.networks.classifiers import small_cnn

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses
 from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches, generated_rows, repeated_rows
-from bcgan_tf.models.augmentation import shifted_images
+from bcgan_tf.training.augmentation import shifted_images
 
 SEED = tf.constant([1, 2])
 

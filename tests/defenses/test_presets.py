@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bcgan_tf import recipes
 from bcgan_tf.defenses.presets import DEFENSES, EPS, defense
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings import presets
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
-PRESETS = [(name, preset) for name in DATASETS for preset in recipes.presets(name)]
+PRESETS = [(name, preset) for name in DATASETS for preset in presets.presets(name)]
 
 
 @pytest.mark.parametrize("name", DEFENSES)
@@ -25,7 +25,7 @@ def test_every_defence_has_settings_for_every_data_set(name, dataset, preset):
 
 
 def test_the_command_line_knows_the_same_names():
-    assert tuple(DEFENSES) == recipes.DEFENSES
+    assert tuple(DEFENSES) == presets.DEFENSES
 
 
 @pytest.mark.parametrize("name", ["bcgan-at", "bcgan-trades", "bcgan-ibp"])
@@ -36,7 +36,7 @@ def test_boundary_samples_are_added_to_a_training_and_a_gan_as_they_are(name, da
     assert {key: found[key] for key in without if key != "defense"} == {
         key: value for key, value in without.items() if key != "defense"
     }
-    recipe = recipes.recipe(dataset, preset)
+    recipe = presets.recipe(dataset, preset)
     expected = {key: getattr(recipe, key) for key in found["gan"]}
     assert found["gan"] == expected
     assert found.get("oracle_epochs", recipe.oracle_epochs) == recipe.oracle_epochs
@@ -45,17 +45,17 @@ def test_boundary_samples_are_added_to_a_training_and_a_gan_as_they_are(name, da
 
 def test_images_of_ones_own_get_the_gan_of_their_recipe():
     found = defense("bcgan-at", "folder:pictures", options={"eps": "0.1"})
-    recipe = recipes.recipe("folder:pictures")
+    recipe = presets.recipe("folder:pictures")
     expected = {key: getattr(recipe, key) for key in found.config()["gan"]}
     assert found.config()["gan"] == expected
-    assert recipe.gan_epochs < recipes.recipe("digits").gan_epochs
+    assert recipe.gan_epochs < presets.recipe("digits").gan_epochs
 
 
 def test_options_of_the_gan_have_its_name_in_front():
     options = {"gan.beta": "0.7", "gan.boundary_loss": "top2", "beta": "3", "gan.dtype": "none"}
     found = defense("bcgan-trades", "digits", options=options)
     assert (found.beta, found.gan.beta, found.gan.boundary_loss) == (3.0, 0.7, "top2")
-    assert found.gan.gan_epochs == recipes.recipe("digits").gan_epochs  # the preset's stays
+    assert found.gan.gan_epochs == presets.recipe("digits").gan_epochs  # the preset's stays
     assert defense("bcgan-at", "mnist", options={"gan.ema": 0.9}).gan.ema == 0.9
 
 

@@ -13,7 +13,7 @@ import pytest
 from bcgan_tf.attacks import AttackResult
 from bcgan_tf.data import Split
 from bcgan_tf.evaluation.first_look import _examples, _worst_case, first_look
-from bcgan_tf.recipes import recipe
+from bcgan_tf.settings.presets import recipe
 
 
 def result(correct, success, linf, *, attack="PGD", **config):

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.assessment import keep_identity
 from bcgan_tf.attacks import FGSM
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.fingerprints import differing, identity_of
 from bcgan_tf.evaluation.runner import evaluate
 from bcgan_tf.files import as_json
-from bcgan_tf.model_source import load_model
+from bcgan_tf.loading.model import load_model
+from bcgan_tf.workflows.attack import keep_identity
 from helpers.assessments import SETTINGS, assess, open_run
 from helpers.linear_task import IMAGES, LABELS, WEIGHTS
 

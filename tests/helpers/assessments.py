@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bcgan_tf.assessment import assess_models
-from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.data import Dataset, Split
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.workflows.attack import assess_models
 
 RNG = np.random.default_rng(4)
 PIXELS = RNG.integers(40, 216, (60, 4, 4, 1), dtype=np.uint8)

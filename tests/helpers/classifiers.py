@@ -7,8 +7,8 @@ import re
 import keras
 import pytest
 
-from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.errors import UserError
+from bcgan_tf.loading.classifier import load_classifier
 
 SHAPE = (8, 8, 1)
 

@@ -12,9 +12,9 @@ import tensorflow as tf
 from bcgan_tf import distribute, losses, randomness
 from bcgan_tf.data import Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.models.checkpoints import state_variables
-from bcgan_tf.models.fitting import fit
 from bcgan_tf.models.wgan_gp import _NOISE_C, _NOISE_G, WGANGP, gradient_norm
+from bcgan_tf.training.checkpoints import state_variables
+from bcgan_tf.training.fit import fit
 
 SIZE, LATENT, ROWS, UPDATES, SEED = 5, 4, 8, 2, 11
 PENALTY, RATES = 3.0, (0.5, 0.1)  # of the generator, of the critic

@@ -13,7 +13,7 @@ import pytest
 from bcgan_tf.errors import UserError
 from bcgan_tf.report import comparison, comparison_page
 from bcgan_tf.report.columns import columns_of
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 
 DIGEST = "0123"
 

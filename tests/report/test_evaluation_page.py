@@ -15,7 +15,7 @@ from bcgan_tf.report import evaluation_findings as findings
 from bcgan_tf.report import evaluation_page, write_report
 from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.report.evaluation_figures import example_images, figure_name
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 from helpers.html_pages import Page
 
 
@@ -126,7 +126,7 @@ def test_every_flag_stands_with_number_threshold_and_grade(
 
 
 def test_every_check_of_a_diagnosis_is_explained() -> None:
-    from bcgan_tf.evaluation import diagnostics
+    from bcgan_tf.diagnosis import diagnostics
 
     names = re.findall(r'\("([a-z -]+)", lambda', Path(diagnostics.__file__).read_text())
     assert len(names) == 13 and set(names) == set(findings.CHECKS)

@@ -14,7 +14,7 @@ import pytest
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import COPY_PREFIX
 from bcgan_tf.report import figures, write_report
-from bcgan_tf.runs import RunDirectory
+from bcgan_tf.runs.directory import RunDirectory
 from helpers.html_pages import Page
 
 

@@ -8,15 +8,15 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf import boundary as boundaries
-from bcgan_tf import toy as toys
-from bcgan_tf.boundary import BoundarySettings
 from bcgan_tf.data import Dataset, Split
 from bcgan_tf.data import load as load_data
 from bcgan_tf.data.gaussians import bayes_probability
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import picture_pages, pictures
+from bcgan_tf.reproduction import toy as toys
 from bcgan_tf.reproduction.workspace import Workspace
+from bcgan_tf.workflows import boundary as boundaries
+from bcgan_tf.workflows.boundary import BoundarySettings
 
 TINY = {"betas": (0.0, 5.0), "steps": 3, "classifier_steps": 3, "samples": 20}
 QUICK = BoundarySettings(samples=8, resolution=41, extent=2.0, pgd_steps=5)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.networks.classifiers import small_cnn
-from bcgan_tf.serving import export
+from bcgan_tf.serving.export import export
 from helpers.exports import CARD, NAMES
 
 

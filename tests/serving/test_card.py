@@ -15,9 +15,9 @@ import tensorflow as tf
 
 import bcgan_tf
 from bcgan_tf.errors import UserError
-from bcgan_tf.model_digest import model_digest
+from bcgan_tf.loading.digest import model_digest
 from bcgan_tf.networks.classifiers import small_cnn
-from bcgan_tf.serving import export, verify
+from bcgan_tf.serving.export import export, verify
 from helpers.exports import NAMES
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf import exported_keras_file
 from bcgan_tf.attacks import PGD
-from bcgan_tf.classifier_io import load_classifier
 from bcgan_tf.data import load
 from bcgan_tf.data.tfds_source import prepared_version
 from bcgan_tf.files import file_digest, read_json
-from bcgan_tf.model_digest import model_digest
-from bcgan_tf.serving import verify
+from bcgan_tf.loading import exported
+from bcgan_tf.loading.classifier import load_classifier
+from bcgan_tf.loading.digest import model_digest
+from bcgan_tf.serving.export import verify
 from helpers.requests import MALFORMED_SHAPES, answers_to_malformed_shapes
 
 MODELS = Path(__file__).parents[2] / "saved_models"
@@ -63,7 +63,7 @@ def test_requests_are_checked_as_the_card_says(version: Path) -> None:
 def test_digests_and_classes_are_those_of_the_card(version: Path) -> None:
     card = read_json(version / "export.json")
     told = card.get("keras_file")
-    assert (told is not None) == (version / exported_keras_file.FILE).exists()
+    assert (told is not None) == (version / exported.FILE).exists()
     if told is None:
         assert verify(version) == 0.0
         return

@@ -17,9 +17,9 @@ from PIL import Image
 
 from bcgan_tf.attacks import PGD
 from bcgan_tf.errors import UserError
-from bcgan_tf.model_source import load_model
+from bcgan_tf.loading.model import load_model
 from bcgan_tf.networks.classifiers import mlp
-from bcgan_tf.serving import export
+from bcgan_tf.serving.export import export
 from helpers.exports import NAMES, encoded, pixels, scaled
 from helpers.requests import MALFORMED_SHAPES, answers_to_malformed_shapes
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bcgan_tf.networks.classifiers import mlp, resnet18, small_cnn
-from bcgan_tf.serving import export, verify
+from bcgan_tf.serving.export import export, verify
 from helpers.exports import NAMES, encoded, pixels, scaled
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import bcgan_tf
-from bcgan_tf import serving
 from bcgan_tf.errors import UserError
-from bcgan_tf.serving import export, verify
+from bcgan_tf.serving import export as serving
+from bcgan_tf.serving.export import export, verify
 from helpers.exports import NAMES
 
 

@@ -9,7 +9,6 @@ from typing import Annotated
 import numpy as np
 import pytest
 
-from bcgan_tf.assessment_settings import AssessmentSettings
 from bcgan_tf.attacks import APGD, FAB, FGSM, PGD, CarliniWagnerL2, Square
 from bcgan_tf.defenses.presets import DEFENSES, defense
 from bcgan_tf.errors import UserError
@@ -17,11 +16,12 @@ from bcgan_tf.models.bcgan import BOUNDARY_LOSSES
 from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.networks.classifiers import CLASSIFIERS, deep_cnn, strided_cnn
 from bcgan_tf.networks.wgan import wgan_critic
-from bcgan_tf.recipes import NETWORKS, Recipe, recipe
 from bcgan_tf.reproduction.ablation_settings import AblationSettings
 from bcgan_tf.reproduction.protocol import Protocol
+from bcgan_tf.settings.attack import AssessmentSettings
 from bcgan_tf.settings.fields import Checked, OneOf, Range, Setting, parsed, settings_of
 from bcgan_tf.settings.figures import BoundarySettings, ToySettings
+from bcgan_tf.settings.presets import NETWORKS, Recipe, recipe
 
 NAN, INF = float("nan"), float("inf")
 

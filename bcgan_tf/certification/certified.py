@@ -1,0 +1,147 @@
+"""Certified accuracy: what interval bounds prove that no perturbation can take away."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.certification.interval_bounds import Box, RoundedBox, last_layer_box, require_bounds
+from bcgan_tf.errors import UserError
+
+# What float32 may add to a pixel that was moved by eps.
+_PIXEL_ROUNDING = 2.0**-23
+
+
+def worst_margins(
+    model: keras.Model, lower: tf.Tensor, upper: tf.Tensor, labels: tf.Tensor
+) -> tf.Tensor:
+    """Upper bounds of every logit minus the true one's, over all points of a box.
+
+    The last dense layer is elided: its weights are subtracted before they are bounded, which is
+    tighter than bounds on two logits that cannot both be reached. As logits for a cross entropy
+    they are Gowal's worst case.
+
+    Args:
+        model: a classifier that :mod:`bcgan_tf.certification.interval_bounds` can bound.
+        lower: float32 ``[B, ...]``, the least value of each pixel.
+        upper: float32 ``[B, ...]``, the largest.
+        labels: int ``[B]``, the true classes.
+
+    Returns:
+        float32 ``[B, K]``, 0 at the label; all others negative: the answer is the label everywhere.
+
+    Raises:
+        UserError: a layer cannot be bounded; the message names it.
+
+    Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
+    Verifiably Robust Models", section 3 ("elision of the last layer").
+    """
+    return _margins(model, Box(lower, upper), labels)
+
+
+def certified(
+    model: keras.Model, images: Any, labels: Any, eps: float, *, batch_size: int = 250
+) -> np.ndarray:
+    """Which images provably keep their true label within eps.
+
+    Args:
+        model: a classifier that :mod:`~bcgan_tf.certification.interval_bounds` can bound.
+        images: float32 ``[N, ...]`` in [0, 1]; perturbed ones stay there.
+        labels: int ``[N]``.
+        eps: Linf radius, in [0, 1] pixel units, at least 0.
+        batch_size: bounds the memory; changes nothing else.
+
+    Returns:
+        bool ``[N]``: the float32 network is right on the image, and its bounds, rounding included
+        (:class:`~bcgan_tf.certification.interval_bounds.RoundedBox`), prove it right within eps.
+        False means only that they prove nothing.
+
+    Raises:
+        UserError: a layer cannot be bounded, eps is negative, the images are not float32 in
+            [0, 1], or a label is no class of the model.
+    """
+    checks.check_number("eps", eps)
+    if not len(labels):
+        return np.zeros(0, bool)
+    images = checks.check_images(images)
+    labels = checks.check_labels(labels, len(images))
+    checks.check_model_input(model, images)
+    require_bounds(model)
+    classes = model.outputs[0].shape[-1]
+    # Of a single logit nothing is the other class, and everything would be proved.
+    if classes < 2 or labels.max() >= classes:
+        raise UserError(
+            f"the model has {classes} logits and the labels go up to {labels.max()}; certificates "
+            "need a logit for each of at least 2 classes"
+        )
+    bound = tf.constant(eps, tf.float32)
+    with _full_float32():
+        return Batched(lambda x, y: is_certified(model, x, y, bound), batch_size)(images, labels)
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """Without TensorFloat-32, in which GPUs round far more than a proof allows for."""
+    settings: Any = tf.config.experimental
+    before = settings.tensor_float_32_execution_enabled()
+    settings.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        settings.enable_tensor_float_32_execution(before)
+
+
+def certified_accuracy(
+    model: keras.Model, images: Any, labels: Any, eps: float, *, batch_size: int = 250
+) -> float:
+    """The share of images that :func:`certified` proves: no attack can push accuracy below it."""
+    return float(np.mean(certified(model, images, labels, eps, batch_size=batch_size)))
+
+
+def is_certified(
+    model: keras.Model, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor
+) -> tf.Tensor:
+    """The same on tensors, bool ``[B]``, inside a graph."""
+    reach = eps + _PIXEL_ROUNDING
+    lower, upper = tf.maximum(images - reach, 0.0), tf.minimum(images + reach, 1.0)
+    margins = _margins(model, RoundedBox(lower, upper), labels)
+    own = tf.one_hot(labels, tf.shape(margins)[1], on_value=True, off_value=False)
+    right = tf.argmax(model(images, training=False), 1, output_type=tf.int64)
+    # Not by the largest: a margin that is NaN proves nothing.
+    proved = tf.reduce_all(own | (margins < 0.0), axis=1)
+    return proved & tf.equal(right, tf.cast(labels, tf.int64))
+
+
+def _margins(model: keras.Model, box: Box, labels: tf.Tensor) -> tf.Tensor:
+    box, last = last_layer_box(model, box)
+    if last is None:
+        own = tf.gather(box.lower, labels, axis=1, batch_dims=1)[:, None]
+        is_label = tf.one_hot(labels, tf.shape(box.upper)[1], on_value=True, off_value=False)
+        return tf.where(is_label, 0.0, box.upper - own)
+    kernel = tf.transpose(tf.cast(last.kernel, box.dtype))
+    bias = tf.cast(last.bias, box.dtype) if last.use_bias else tf.zeros(len(kernel), box.dtype)
+    # Classes that are masked out: no sizes are taken of them.
+    masked = bias == -math.inf
+    bias = tf.where(masked, tf.zeros_like(bias), bias)
+
+    def size(points: tf.Tensor) -> tf.Tensor:
+        """Of both logits: each is rounded by itself."""
+        sizes = tf.matmul(points, tf.abs(kernel), transpose_b=True) + tf.abs(bias)
+        return sizes + tf.gather(sizes, labels, axis=1, batch_dims=1)[:, None]
+
+    margins = box.affine(
+        lambda points, factors: tf.einsum("bkd,bd->bk", factors, points),
+        kernel[None] - tf.gather(kernel, labels)[:, None],  # [B, K, D]
+        bias[None] - tf.gather(bias, labels)[:, None],
+        terms=int(last.kernel.shape[0]) + 2,
+        size=size,
+    ).upper
+    return tf.where(masked, -math.inf, margins)

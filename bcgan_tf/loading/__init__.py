@@ -1,0 +1,1 @@
+"""Models from Keras files, SavedModels, and Python code."""

@@ -1,0 +1,284 @@
+"""A classifier from where a user has it: a Keras file, a SavedModel, or Python code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import check_answers
+from bcgan_tf.errors import UserError, first_line
+from bcgan_tf.files import file_digest
+from bcgan_tf.loading import exported
+from bcgan_tf.loading.classifier import load_classifier
+from bcgan_tf.loading.digest import KERAS_SUFFIXES, digests, model_digest
+from bcgan_tf.loading.saved_model import folder_digest, read_saved_model, version_folder
+
+_PROBE_ROWS = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SourceModel:
+    """A model that is no Keras object: float32 images in [0, 1] to logits ``[B, K]``.
+
+    Attributes:
+        function: on tensors, of any batch size.
+        fingerprint: SHA-256 of the files it came from, or what the user's function calls its own.
+        backward: a differentiable stand-in (:func:`bcgan_tf.attacks.bpda.bpda`), or None.
+    """
+
+    function: Callable[[tf.Tensor], Any]
+    fingerprint: str
+    backward: Callable[[tf.Tensor], Any] | None = None
+
+    def __call__(self, images: Any, training: bool = False) -> Any:
+        """The logits; ``training`` is taken for the sake of those who call a Keras model."""
+        del training
+        return self.function(tf.convert_to_tensor(images, tf.float32))
+
+
+def load_model(
+    spec: str | os.PathLike[str], *, image_shape: Sequence[int], num_classes: int
+) -> Any:
+    """A checked classifier that every attack takes.
+
+    ``spec`` is one of
+
+    - a ``.keras`` or ``.h5`` file (:func:`bcgan_tf.loading.classifier.load_classifier`);
+    - the folder of a SavedModel, or one with integer versions of it, of which the newest is
+      taken: the signature ``serving_default``, or the only one, with one float input and an output
+      ``logits``, or one output. One that this package exported with its Keras file is that Keras
+      model, once both were found to give the same answers;
+    - ``module:attribute`` or ``file.py:attribute``: a Keras model, or a function on tensors,
+      float32 images in [0, 1] to logits, that ``tf.function`` can trace. The current folder (the
+      file's) can be imported from, now and later. An attribute ``backward`` of the function is kept
+      (:func:`bcgan_tf.attacks.bpda.bpda`), and its attribute ``fingerprint``, a text, stands for
+      the digest of its source file. Whatever it reads, such as weights, shows in its answers, by
+      which an evaluation knows it (:mod:`bcgan_tf.evaluation.fingerprints`).
+
+    Args:
+        spec: see above.
+        image_shape: of one image, ``(H, W, C)``, or ``(D,)`` for vectors.
+        num_classes: the number of logits it must have.
+
+    Returns:
+        A Keras model, or a :class:`SourceModel`, which has a ``fingerprint``.
+
+    Raises:
+        UserError: one line: it is missing or damaged, cannot be imported or traced, has other
+            inputs or outputs, gives probabilities, or is no function of each image
+            (:func:`bcgan_tf.attacks.answers.check_answers`).
+    """
+    text, shape = os.fspath(spec), tuple(int(side) for side in image_shape)
+    path = Path(text)
+    if path.suffix in KERAS_SUFFIXES:
+        return load_classifier(path, image_shape=shape, num_classes=num_classes)
+    if path.is_dir():
+        version = version_folder(path)
+        model = SourceModel(read_saved_model(version, shape), folder_digest(version))
+        _check(text, model, shape, num_classes)
+        twin = exported.read(version, model.function, image_shape=shape, num_classes=num_classes)
+        return model if twin is None else twin
+    if (code := _as_code(text)) is not None:
+        found, digest = _imported(*code), source_digest(text)
+        if isinstance(found, keras.Model):
+            try:
+                return load_classifier(found, image_shape=shape, num_classes=num_classes)
+            except UserError as error:
+                raise UserError(f"{text}: {error}") from error
+        if not callable(found):
+            raise UserError(
+                f"{text} is a {type(found).__name__}; give a Keras model, or a function from "
+                "images to logits"
+            )
+        own = getattr(found, "fingerprint", None)
+        model = SourceModel(
+            found, own if isinstance(own, str) else digest, getattr(found, "backward", None)
+        )
+    else:
+        what = "is no model" if path.exists() else "does not exist"
+        raise UserError(
+            f"{text} {what}; give a .keras file, the folder of a SavedModel, or module:function"
+        )
+    _check(text, model, shape, num_classes)
+    return model
+
+
+def source_digest(spec: str | os.PathLike[str]) -> str:
+    """SHA-256 of what is on disk: the Keras file's content, the SavedModel's, or the source file.
+
+    Nothing is run or imported for it.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    text = os.fspath(spec)
+    path = Path(text)
+    if path.is_file():
+        return model_digest(path)
+    if path.is_dir():
+        return folder_digest(version_folder(path))
+    if (code := _as_code(text)) is not None:
+        file = _source_file(code[0])
+        return file_digest(file) if file else hashlib.sha256(code[0].encode()).hexdigest()
+    raise UserError(f"{text} does not exist")
+
+
+def is_source(spec: str | os.PathLike[str], digest: str | None) -> bool:
+    """Whether a run that noted this digest noted what is on disk now.
+
+    Older runs know a Keras file by its bytes, not by what it holds.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    path = Path(spec)
+    return digest in (digests(path) if path.is_file() else (source_digest(spec),))
+
+
+# ---- Python code
+
+
+def _as_code(text: str) -> tuple[str, str] | None:
+    """Module or file, and attribute; None for what cannot be one."""
+    source, colon, attribute = text.rpartition(":")
+    valid = all(part.isidentifier() for part in attribute.split("."))
+    return (source, attribute) if colon and source and valid else None
+
+
+def _source_file(source: str) -> Path | None:
+    """The file of a module, found without an import, which would run its package; None: built in.
+
+    Raises:
+        UserError: there is no such module or file.
+    """
+    if source.endswith(".py"):
+        if not Path(source).is_file():
+            raise UserError(f"{source} does not exist; give file.py:function or module:function")
+        return Path(source)
+    if source in sys.builtin_module_names:
+        return None
+    importlib.invalidate_caches()
+    found, folders = None, [os.fspath(Path.cwd()), *sys.path]
+    for part in source.split("."):
+        found = PathFinder.find_spec(part, folders)
+        if found is None:
+            raise _no_module(source, Path.cwd())
+        folders = list(found.submodule_search_locations or ())
+    return Path(found.origin) if found and found.origin else None
+
+
+def _no_module(source: str, folder: str | os.PathLike[str]) -> UserError:
+    return UserError(
+        f"there is no module {source!r}, neither installed nor in {folder}; give module:function "
+        "or file.py:function"
+    )
+
+
+def _imported(source: str, attribute: str) -> Any:
+    found: Any = _module(source)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise UserError(f"{source} has no attribute {attribute!r}; check its name") from None
+    return found
+
+
+def _module(source: str) -> ModuleType:
+    file = Path(source) if source.endswith(".py") else None
+    if file is not None and not file.is_file():
+        raise UserError(f"{source} does not exist; give file.py:function or module:function")
+    # As Python itself does for a script; the module may import its neighbours later too.
+    folder = os.fspath(file.resolve().parent if file else Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        if file is None:
+            importlib.invalidate_caches()
+            return importlib.import_module(source)
+        name = f"_bcgan_tf_source_{hashlib.sha256(os.fspath(file.resolve()).encode()).hexdigest()}"
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+    except (Exception, SystemExit) as error:  # a user's own code runs here
+        if isinstance(error, ModuleNotFoundError) and error.name in (source, source.split(".")[0]):
+            raise _no_module(source, folder) from error
+        raise UserError(
+            f"{source} cannot be imported ({type(error).__name__}: {first_line(error)}); try "
+            f"python -c 'import {source}'"
+            if file is None
+            else f"{source} cannot be run ({type(error).__name__}: {first_line(error)})"
+        ) from error
+
+
+# ---- What it answers
+
+
+def _check(name: str, model: SourceModel, shape: tuple[int, ...], num_classes: int) -> None:
+    """Traces it as attacks do and looks at its answers to a few random images."""
+    images = np.random.default_rng(0).random((_PROBE_ROWS, *shape), "float32")
+    spec = tf.TensorSpec([None, *shape], tf.float32)
+    try:
+        traced = tf.function(checks.as_logits_fn(model), input_signature=[spec], autograph=False)
+        traced.get_concrete_function()
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    except Exception as error:  # a user's own code runs here
+        raise UserError(
+            f"{name} cannot be traced for float32 images [None, {', '.join(map(str, shape))}] "
+            f"({first_line(error)}); write it with TensorFlow's operations, and wrap what is not "
+            "in tf.numpy_function"
+        ) from error
+    try:
+        traced(images[:1])  # a second size: a batch dimension must be free
+        outputs = traced(images).numpy()
+    except Exception as error:
+        raise UserError(
+            f"{name} fails on a batch of float32 images {shape} in [0, 1] ({first_line(error)}); "
+            "check its input shape"
+        ) from error
+    if outputs.ndim != 2 or len(outputs) != _PROBE_ROWS:
+        raise UserError(
+            f"{name} returns shape {outputs.shape} for {_PROBE_ROWS} images, not logits "
+            f"({_PROBE_ROWS}, {num_classes})"
+        )
+    if outputs.shape[1] != num_classes:
+        raise UserError(
+            f"{name} has {outputs.shape[1]} outputs, but there are {num_classes} classes; choose "
+            "the dataset that it was trained on"
+        )
+    if np.isnan(outputs).any() or np.isposinf(outputs).any():
+        raise UserError(f"{name} returns NaN or infinite logits for images in [0, 1]")
+    # 1e-3 as in load_classifier: softmax in half precision sums to 1 only roughly.
+    if checks.look_like_probabilities(outputs, 1e-3):
+        raise UserError(
+            f"{name} returns rows >= 0 that sum to 1: probabilities, not logits, which makes "
+            "attacks fail silently; return what goes into its softmax"
+        )
+    try:
+        check_answers(model, images)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error

@@ -1,0 +1,122 @@
+"""Reading a SavedModel, this package's or a foreign one, as a function that attacks take."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from bcgan_tf.errors import UserError, first_line
+from bcgan_tf.serving import export as serving
+
+_SAVED_MODEL = "saved_model.pb"
+_SIGNATURE = "serving_default"
+_LOGITS = "logits"
+
+
+def version_folder(folder: Path) -> Path:
+    """The folder itself, or that of the newest version in it.
+
+    Raises:
+        UserError: neither holds a SavedModel.
+    """
+    if (folder / _SAVED_MODEL).is_file():
+        return folder
+    for version in sorted(serving.versions(folder), reverse=True):
+        if (folder / str(version) / _SAVED_MODEL).is_file():
+            return folder / str(version)
+    raise UserError(
+        f"{folder} holds no SavedModel ({_SAVED_MODEL}), nor a version of one; give the folder "
+        "that bcgan-tf export wrote, or a .keras file"
+    )
+
+
+def read_saved_model(folder: Path, shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The function from images to logits that a SavedModel serves; gradients flow through it.
+
+    Args:
+        folder: of the SavedModel, not of its versions.
+        shape: of one image.
+
+    Raises:
+        UserError: it cannot be read, or has no signature from float images of this shape and any
+            batch size to logits.
+    """
+    try:
+        loaded: Any = tf.saved_model.load(os.fspath(folder))
+        signatures = dict(loaded.signatures)
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise UserError(
+            f"{folder} cannot be read as a SavedModel ({first_line(error)}); export it again"
+        ) from error
+    name = _SIGNATURE if _SIGNATURE in signatures else next(iter(signatures), None)
+    if name is None or (name != _SIGNATURE and len(signatures) > 1):
+        raise UserError(
+            f"{folder} has no signature {_SIGNATURE!r} (it has: {', '.join(signatures) or 'none'})"
+            "; export it with one that takes images and returns logits"
+        )
+    serve = signatures[name]
+    key, spec = _image_input(folder, name, serve, shape)
+    outputs = serve.structured_outputs
+    output = _LOGITS if _LOGITS in outputs else next(iter(outputs), None)
+    if output is None or (output != _LOGITS and len(outputs) > 1):
+        raise UserError(
+            f"{folder}: the signature {name!r} returns {', '.join(outputs) or 'nothing'}; one of "
+            f"several outputs must be named {_LOGITS!r}"
+        )
+    return _Signature(loaded, serve, key, spec, output)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Signature:
+    loaded: Any  # a signature alone does not keep its variables alive
+    serve: Callable[..., dict[str, tf.Tensor]]
+    key: str
+    spec: tf.TensorSpec
+    output: str
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        answer = self.serve(**{self.key: tf.cast(images, self.spec.dtype)})
+        return tf.cast(answer[self.output], tf.float32)
+
+
+def _image_input(
+    folder: Path, name: str, serve: Any, shape: tuple[int, ...]
+) -> tuple[str, tf.TensorSpec]:
+    inputs = serve.structured_input_signature[1]
+    told = f"{folder}: the signature {name!r}"
+    if len(inputs) != 1:
+        raise UserError(f"{told} takes {len(inputs)} inputs ({', '.join(inputs)}); it needs one")
+    ((key, spec),) = inputs.items()
+    if not spec.dtype.is_floating:
+        raise UserError(
+            f"{told} takes {spec.dtype.name}; attacks differentiate with respect to the images, so "
+            "export it with a float32 input in [0, 1]"
+        )
+    if not spec.shape.is_compatible_with([None, *shape]):
+        raise UserError(
+            f"{told} takes images of shape {tuple(spec.shape[1:])}, but these are {shape}; choose "
+            "the dataset that it was trained on"
+        )
+    if spec.shape.rank is not None and spec.shape[0] is not None:
+        raise UserError(
+            f"{told} takes batches of {spec.shape[0]} only; export it with a free batch size (None)"
+        )
+    return key, spec
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 of what the model computes; its card and warm-up requests aside."""
+    digest = hashlib.sha256()
+    files = [folder / _SAVED_MODEL]
+    for part in ("variables", "assets"):
+        files += sorted(path for path in (folder / part).rglob("*") if path.is_file())
+    for file in files:
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""What the card of an exported model says, taken from the runs that trained and attacked it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from bcgan_tf.errors import UserError
+from bcgan_tf.files import COPY_PREFIX, path_within
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.settings.attack import AssessmentSettings
+
+Card = dict[str, Any]
+_STAGES = {"original": "train", "hardened": "harden"}
+
+
+def of_training(run: RunDirectory, model: str) -> Card:
+    """The card of a run's ``model``: its defence, and what the run itself measured of it.
+
+    Args:
+        run: that trained the model and measured it.
+        model: ``"hardened"``, or ``"original"``, the classifier that it trained.
+
+    Raises:
+        UserError: the run is not finished as far as that, or its files are not what a run writes.
+    """
+    with _reading(run):
+        payload = trained(run, model)
+        metrics = run.metrics().get("models", {}).get(model)
+        if metrics is None:
+            raise UserError(
+                f"{run.path} has not measured its {model} classifier; go on with: "
+                f"{run.resuming_command}"
+            )
+        robust = [
+            {
+                "attack": entry["attack"],
+                "eps": entry["config"].get("eps"),
+                "n": entry["n"],
+                "accuracy": entry["robust_accuracy"],
+            }
+            for entry in metrics.get("attacks", ())
+            if entry["config"].get("eps") is not None
+        ]
+        return {
+            "defense": {**payload["defense"]} if model == "hardened" else None,
+            "clean_accuracy": metrics["clean_accuracy"],
+            "robust_accuracy": robust or None,
+            "run": run.path.name,
+        }
+
+
+def trained(run: RunDirectory, model: str) -> dict[str, Any]:
+    """What the stage that made a run's ``model`` left in stages.json.
+
+    Raises:
+        UserError: it is not finished: a file may be there, but another than the run's result.
+    """
+    stage = _STAGES[model]
+    if not run.stage_done(stage):
+        raise UserError(
+            f"{run.path} has not finished its {model} classifier; go on with: "
+            f"{run.resuming_command}"
+        )
+    return run.stage_payload(stage)
+
+
+@contextlib.contextmanager
+def _reading(run: RunDirectory) -> Iterator[None]:
+    """Of files that may have been cut short, or made by a stranger."""
+    for name in ("config.json", "stages.json", "metrics.json"):
+        path_within(run.path, name)
+        path_within(run.path, f"{COPY_PREFIX}{name}")
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the files of {run.path} are not those that a run writes ({error!r}); run it again in "
+            "another folder"
+        ) from error
+
+
+def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digests: Collection[str]) -> Card:
+    """A card with the worst case that a run of ``bcgan-tf attack`` found.
+
+    It stands before the single attacks of the run that trained the model, with its interval and
+    the kind of its verdict; ``certified_accuracy`` where something is proved, and the command line
+    that repeats the evaluation, are added.
+
+    Args:
+        card: of the same model, may be empty.
+        run: of the attacks.
+        digests: by which a run may know the model (:func:`bcgan_tf.loading.digest.digests`).
+
+    Returns:
+        Another card.
+
+    Raises:
+        UserError: the run is not finished, attacked other models, or one shard of the images.
+    """
+    with _reading(run):
+        return {**card, **_evaluated(run, digests, card.get("robust_accuracy") or ())}
+
+
+def _evaluated(run: RunDirectory, digests: Collection[str], before: Iterable[Any]) -> Card:
+    models = run.metrics().get("models", {})
+    if not models:
+        raise UserError(f"{run.path} is not finished; go on with: {run.resuming_command}")
+    known = run.config.get("models_sha256", {})
+    attacked = [models[name] for name, own in known.items() if own in digests and name in models]
+    entries = [entry for model in attacked for entry in model.get("evaluations", ())]
+    if not entries:
+        raise UserError(
+            f"{run.path} holds no evaluation of this very model; attack it with `bcgan-tf attack "
+            "--suite standard`, and give the folder of that run"
+        )
+    if any(entry.get("shard") for entry in entries):
+        raise UserError(
+            f"{run.path} attacked one shard of the images; join all with `bcgan-tf attack merge`, "
+            "and give the folder of what they make"
+        )
+    certified = [
+        {"eps": entry["eps"], **entry["certified"]} for entry in entries if entry.get("certified")
+    ]
+    return {
+        "clean_accuracy": entries[0]["clean_accuracy"],
+        "robust_accuracy": [*map(_worst_case, entries), *before],
+        **({"certified_accuracy": certified} if certified else {}),
+        "evaluation": {"run": run.path.name, "command": _repeating(run)},
+    }
+
+
+def _repeating(run: RunDirectory) -> str:
+    """The command line that repeats an evaluation, of merged shards that of the whole at once."""
+    if run.command != "merge":
+        return run.command_line
+    settings = AssessmentSettings.from_dict(run.config)
+    words = ["bcgan-tf", "attack", *run.config["models"].values()]
+    words += ["--dataset", run.config["dataset"], "--eps", repr(settings.eps)]
+    for field in dataclasses.fields(settings):
+        value, flag = getattr(settings, field.name), field.name.replace("_", "-")
+        if field.name == "eps" or value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
+    for other in ("surrogate", "control"):
+        if run.config.get(other):
+            words += [f"--{other}", run.config[other]]
+    return shlex.join(words)
+
+
+def _worst_case(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "attack": f"worst case of the suite {entry['suite']}",
+        "norm": entry["norm"],
+        "eps": entry["eps"],
+        "n": entry["n"],
+        "accuracy": entry["robust_accuracy"],
+        "interval95": list(entry["robust_interval95"]),
+        "verdict": (entry.get("verdict") or {}).get("kind"),
+    }

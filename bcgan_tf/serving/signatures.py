@@ -1,0 +1,230 @@
+"""What a served model computes: its two signatures, and the warm-up requests for them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bcgan_tf.data.dataset import PIXEL_SCALE
+
+# A server reads what it knows in this folder of a version, and leaves the rest alone.
+EXTRA = "assets.extra"
+_PROBE_ROWS = 16
+# Rounding leaves [0, 1] by far less than this, a wrong scale by far more.
+PIXEL_TOLERANCE = 1e-3
+MAX_MEGAPIXELS = 64.0
+# The signature and the begin of the first chunk, after which width and height stand.
+_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+_ROWS_NAMED = 8
+
+Signature = tuple[Callable[..., dict[str, tf.Tensor]], tf.TensorSpec]
+
+
+def signatures_of(
+    classifier: keras.Model,
+    shape: tuple[int, ...],
+    *,
+    check_pixels: bool = True,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> dict[str, Signature]:
+    """Name -> (function, its one input). The parameters' names are the names in a request.
+
+    The functions refuse what they cannot answer with an ``InvalidArgumentError``, and answer an
+    empty batch with an empty one. See :func:`bcgan_tf.serving.export.export`.
+
+    Args:
+        classifier: images in [0, 1] to logits.
+        shape: of one input; ``serve_bytes`` is left out unless it is an image of 1 or 3 channels.
+        check_pixels: refuse rows with values that are not finite or, in images, not in [0, 1].
+        max_megapixels: the size, in millions of pixels, above which ``serve_bytes`` decodes no
+            image.
+    """
+    is_image = len(shape) == 3
+
+    def answers(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = tf.shape(images)[0]
+        # Kernels fail on an empty batch, so it gets a row, whose answer is cut off again. Padding
+        # would do as well, but oneDNN fuses it into convolutions.
+        missing = tf.cast(tf.equal(rows, 0), tf.int32)
+        batch = tf.concat([images, tf.zeros([missing, *shape])], axis=0)
+        logits = tf.cast(classifier(batch, training=False), tf.float32)[:rows]
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "classes": tf.argmax(logits, axis=-1, output_type=tf.int64),
+        }
+
+    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # The signature's shape is not enforced, and kernels abort the process on others.
+        images = tf.ensure_shape(images, [None, *shape])
+        if check_pixels:
+            images = _checked_pixels(images, is_image)
+        return answers(images)
+
+    def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        image_bytes = tf.ensure_shape(image_bytes, [None])
+        return answers(_decoded(image_bytes, shape, max_megapixels))
+
+    images_spec = tf.TensorSpec([None, *shape], tf.float32, name="images")
+    signatures: dict[str, Signature] = {"serving_default": (serving_default, images_spec)}
+    if is_image and shape[2] in (1, 3):
+        bytes_spec = tf.TensorSpec([None], tf.string, name="image_bytes")
+        signatures["serve_bytes"] = (serve_bytes, bytes_spec)
+    return signatures
+
+
+def _checked_pixels(images: tf.Tensor, is_image: bool) -> tf.Tensor:
+    axes = list(range(1, len(images.shape)))
+    if is_image:  # NaN compares as false
+        good = tf.reduce_all(tf.abs(images - 0.5) <= 0.5 + PIXEL_TOLERANCE, axis=axes)
+        wrong = (
+            "NaN, infinite pixels or pixels outside [0, 1]; divide pixels of 0 to 255 by 255, and "
+            "clip what resampling leaves outside"
+        )
+    else:
+        good = tf.reduce_all(tf.math.is_finite(images), axis=axes)
+        wrong = "NaN or infinite values; send finite ones"
+    return _refusing(images, "images", tf.logical_not(good), wrong)
+
+
+def _refusing(values: tf.Tensor, name: str, bad: tf.Tensor, wrong: str) -> tf.Tensor:
+    """``values``, or an error that names the rows of the input ``name`` where ``bad`` is true.
+
+    An assertion on values, unlike one on shapes, is not folded away when the graph is optimized;
+    what is returned depends on it, so that it is not pruned either.
+    """
+
+    def fail() -> tf.Tensor:
+        rows = tf.strings.as_string(tf.where(bad)[:, 0])
+        listed = tf.strings.reduce_join(rows[:_ROWS_NAMED], separator=", ")
+        more = tf.cond(tf.size(rows) > _ROWS_NAMED, lambda: ", ...", lambda: "")
+        text = tf.strings.join(
+            [
+                f"{name}: ",
+                tf.strings.as_string(tf.size(rows)),
+                " of ",
+                tf.strings.as_string(tf.size(bad)),
+                " rows refused (row ",
+                listed,
+                more,
+                f", counted from 0): {wrong}",
+            ]
+        )
+        with tf.control_dependencies([tf.debugging.Assert(False, [text])]):
+            return tf.constant(False)
+
+    good = tf.cond(tf.reduce_any(bad), fail, lambda: tf.constant(True))
+    with tf.control_dependencies([good]):
+        return tf.identity(values)
+
+
+def _decoded(image_bytes: tf.Tensor, shape: tuple[int, ...], max_megapixels: float) -> tf.Tensor:
+    """PNG and JPEG files ``[B]`` as float32 ``[B, *shape]`` in [0, 1]."""
+    height, width, channels = shape
+    max_pixels = int(max_megapixels * 1e6)
+
+    def within_limit(sides: tf.Tensor, decode: Callable[..., tf.Tensor], **options: Any) -> Any:
+        fits = tf.reduce_prod(tf.cast(sides, tf.int64)) <= max_pixels
+        pixels = tf.cond(
+            fits,
+            lambda: decode(channels=channels, **options),
+            lambda: tf.zeros([1, 1, channels], tf.uint8),
+        )
+        return fits, pixels
+
+    def read(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        # The sides are those of the header, which is read before anything is decoded. What is no
+        # PNG is an error unless it is a JPEG.
+        fits, pixels = tf.cond(
+            tf.equal(tf.strings.substr(data, 0, len(_PNG_START)), _PNG_START),
+            lambda: within_limit(
+                tf.io.decode_raw(
+                    tf.strings.substr(data, len(_PNG_START), 8), tf.int32, little_endian=False
+                ),
+                functools.partial(tf.io.decode_png, data),
+            ),
+            lambda: within_limit(
+                tf.io.extract_jpeg_shape(data)[:2],
+                functools.partial(tf.io.decode_jpeg, data),
+                # The accurate transform gives the very pixels that Pillow read for training.
+                dct_method="INTEGER_ACCURATE",
+            ),
+        )
+        # Anti-aliasing matters for photographs much larger than the input; equal sizes stay exact.
+        # Scaled afterwards: the whole image as float32 would take four times the memory.
+        resized = tf.image.resize(pixels, (height, width), antialias=True)
+        return row, fits, tf.ensure_shape(resized * PIXEL_SCALE, shape)
+
+    # In a data set, because only there a graph can leave out what fails and go on: a file that
+    # cannot be read has no element. The last one stands for none: a batch needs an element.
+    last = (tf.constant(-1, tf.int64), tf.constant(True), tf.zeros(shape))
+    dataset = tf.data.Dataset.from_tensor_slices(image_bytes).enumerate().map(read).ignore_errors()
+    dataset = dataset.concatenate(tf.data.Dataset.from_tensors(last))
+    total = tf.size(image_bytes, tf.int64)
+    rows, fits, images = dataset.batch(total + 1).get_single_element()
+    rows, fits, images = rows[:-1, tf.newaxis], fits[:-1], images[:-1]
+    unread = tf.logical_not(tf.scatter_nd(rows, tf.ones_like(fits), [total]))
+    large = tf.scatter_nd(rows, tf.logical_not(fits), [total])
+    name = "image_bytes"
+    images = _refusing(images, name, unread, "cannot be decoded as PNG or JPEG; send whole files")
+    return _refusing(
+        images, name, large, f"more than {max_megapixels:g} megapixels; send a smaller image"
+    )
+
+
+def scale(pixels: Any) -> tf.Tensor:
+    """uint8 to float32 in [0, 1], to the bit as the training data was; floats stay."""
+    pixels = tf.convert_to_tensor(pixels)
+    return tf.cast(pixels, tf.float32) * PIXEL_SCALE if pixels.dtype == tf.uint8 else pixels
+
+
+def probe_pixels(shape: tuple[int, ...]) -> np.ndarray:
+    """Fixed random inputs to try a model on: uint8 images, or float32 vectors, ``[16, *shape]``."""
+    rng = np.random.default_rng(0)
+    if len(shape) == 3:
+        return rng.integers(0, 256, (_PROBE_ROWS, *shape), dtype=np.uint8)
+    return rng.normal(size=(_PROBE_ROWS, *shape)).astype("float32")
+
+
+def write_warm_up(
+    folder: Path, name: str, shape: tuple[int, ...], signatures: Sequence[str]
+) -> None:
+    """One request for each signature, where TensorFlow Serving looks for them.
+
+    Does nothing without the package ``tensorflow-serving-api``.
+
+    Args:
+        folder: of the SavedModel.
+        name: of the model.
+        shape: of one input.
+        signatures: their names.
+    """
+    try:
+        from tensorflow_serving.apis import (  # pyright: ignore[reportMissingImports]
+            predict_pb2,
+            prediction_log_pb2,
+        )
+    except ImportError:
+        return
+    pixels = probe_pixels(shape)[:1]
+    inputs = {"serving_default": ("images", scale(pixels))}
+    if "serve_bytes" in signatures:
+        inputs["serve_bytes"] = ("image_bytes", tf.io.encode_png(pixels[0])[tf.newaxis])
+    extra = folder / EXTRA
+    extra.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for signature in signatures:
+            key, value = inputs[signature]
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = name
+            request.model_spec.signature_name = signature
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(value.numpy()))
+            log = prediction_log_pb2.PredictLog(request=request)
+            record = prediction_log_pb2.PredictionLog(predict_log=log)
+            writer.write(record.SerializeToString())

@@ -1,0 +1,1 @@
+"""Training: trainers, one `fit`, checkpoints, callbacks."""

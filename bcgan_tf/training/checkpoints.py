@@ -1,0 +1,256 @@
+"""Exact resume: everything a training run is, saved after each epoch, and where a signal ends it.
+
+A checkpoint is a folder: ``state.npz`` (every variable), ``history.json`` (the logs of the finished
+epochs), ``best.npz`` (where the best epoch's weights are kept), and ``sha256.json`` over them.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from bcgan_tf import interruption
+from bcgan_tf.errors import UserError
+from bcgan_tf.files import (
+    PARTIAL_PREFIX,
+    DamagedFile,
+    check_seal,
+    note,
+    read_arrays,
+    remove,
+    replacing,
+    seal,
+    write_json,
+)
+from bcgan_tf.runs.history import LOGS, checkpoint_logs, checkpoint_name, checkpoints_in
+from bcgan_tf.training.best_weights import BestWeights
+
+_STATE, _BEST = "state.npz", "best.npz"
+_METRIC = "metric-"  # in the state of an epoch that is not finished
+
+
+def state_variables(model: Any) -> list[Any]:
+    """All that training changes but metrics: weights, random state, *every* optimizer's variables.
+
+    ``keras.callbacks.BackupAndRestore`` looks at ``model.optimizer`` alone, which would leave a
+    GAN's second optimizer without its moments.
+    """
+    variables = list(model.variables)
+    for optimizer in model.optimizers:
+        variables.extend(optimizer.variables)
+    return list({id(v): v for v in variables}.values())
+
+
+class Restored(NamedTuple):
+    """What a model was restored to.
+
+    Attributes:
+        epochs: finished.
+        history: their logs.
+        steps: done of the epoch after them.
+        metrics: the values of the metrics' variables after those steps.
+    """
+
+    epochs: int = 0
+    history: list[dict[str, float]] = []  # noqa: RUF012  (never changed)
+    steps: int = 0
+    metrics: list[np.ndarray] = []  # noqa: RUF012
+
+
+class EpochCheckpoint(keras.callbacks.Callback):
+    """Writes ``directory/epoch-NNNN/`` after each epoch, atomically, and keeps the newest two.
+
+    Where a signal asked for the end (:mod:`bcgan_tf.interruption`), ``epoch-NNNN-step-SSSSSS/`` is
+    written after the batch, and the training ends.
+
+    Args:
+        directory: created when missing.
+        restored: where the training begins, as :func:`restore` gave it.
+        steps: of an epoch; without it only whole epochs are saved.
+        best: the best epoch's weights, kept with the rest.
+        keep: checkpoints to keep.
+
+    Raises:
+        UserError: (while training) a weight is NaN or infinite; nothing is written then.
+        KeyboardInterrupt: (while training) a signal came; what is to be resumed is on disk.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        restored: Restored | None = None,
+        steps: int = 0,
+        best: BestWeights | None = None,
+        keep: int = 2,
+    ):
+        super().__init__()
+        restored = restored or Restored()
+        self.directory = Path(directory)
+        self.history = list(restored.history)
+        self.steps = steps
+        self.best = best
+        self.keep = keep
+        self._begun = restored if restored.steps else None
+        self._epoch = self._steps_before = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch, self._steps_before = epoch, 0
+        if self._begun is not None:
+            # Keras has just reset them: but they have seen the first part of the epoch.
+            _assign(_metric_variables(self.model), self._begun.metrics)
+            self._steps_before, self._begun = self._begun.steps, None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        interruption.defer(True)  # from the first batch on: before, nothing can be lost
+        done = self._steps_before + batch + 1
+        if interruption.pending() and done < self.steps:
+            self._write(self._epoch, done)
+            interruption.check()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.history.append({"epoch": epoch, **{k: float(v) for k, v in (logs or {}).items()}})
+        self._write(epoch + 1, 0)
+        interruption.check()
+
+    def _write(self, epochs: int, steps: int) -> None:
+        arrays = _numbered("", state_variables(self.model))
+        # The logs are older than the last update: it alone may have ruined the weights.
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise non_finite(epochs if steps else epochs - 1, "weights", self.directory)
+        if steps:
+            arrays |= _numbered(_METRIC, _metric_variables(self.model))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for leftover in self.directory.glob(f"{PARTIAL_PREFIX}*"):
+            remove(leftover)
+        target = self.directory / checkpoint_name(epochs, steps)
+        with replacing(target) as partial:
+            partial.mkdir()
+            np.savez(partial / _STATE, **arrays)
+            write_json(partial / LOGS, self.history)
+            if self.best is not None:
+                self.best.write(partial / _BEST)
+            seal(partial)
+            remove(target)  # a damaged one, which was trained again
+        for _, _, old in checkpoints_in(self.directory)[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _metric_variables(model: Any) -> list[Any]:
+    return [variable for metric in model.metrics for variable in metric.variables]
+
+
+def _numbered(prefix: str, variables: list[Any]) -> dict[str, Any]:
+    return {
+        f"{prefix}{number:05d}": np.asarray(keras.ops.convert_to_numpy(variable))
+        for number, variable in enumerate(variables)
+    }
+
+
+def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def has_checkpoint(directory: str | Path) -> bool:
+    """Whether the folder holds a checkpoint, whole or damaged."""
+    return bool(checkpoints_in(Path(directory)))
+
+
+def restore(model: Any, directory: str | Path, best: BestWeights | None = None) -> Restored:
+    """Puts a compiled model into the state of the newest checkpoint that is whole.
+
+    One line on stderr names each damaged one that is passed over.
+
+    Args:
+        model: built and compiled like the one that was saved.
+        directory: of :class:`EpochCheckpoint`.
+        best: given the best epoch's weights too.
+
+    Returns:
+        What it was restored to; nothing done when there is no checkpoint.
+
+    Raises:
+        UserError: the checkpoint belongs to a model of another shape, or all are damaged.
+    """
+    directory = Path(directory)
+    found = checkpoints_in(directory)
+    passed: list[str] = []
+    for epochs, steps, path in reversed(found):
+        try:
+            check_seal(path)
+            arrays = read_arrays(path / _STATE)
+            history = checkpoint_logs(path)
+            kept = path / _BEST
+            if best is not None and not kept.exists():
+                kept = directory / _BEST  # where earlier versions kept it
+            best_arrays = read_arrays(kept) if best is not None else {}
+        except DamagedFile as error:
+            passed.append(f"the checkpoint {path} is left out: {error}")
+            continue
+        names = sorted(arrays)
+        values = [arrays[name] for name in names if not name.startswith(_METRIC)]
+        metrics = [arrays[name] for name in names if name.startswith(_METRIC)]
+        variables = state_variables(model)
+        if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
+            raise UserError(
+                f"the checkpoint {path} was made with other settings; resume with the settings of "
+                "the first run, or begin anew in another folder"
+            )
+        for line in passed:
+            note(f"{line}; {path.name} is taken")
+        _assign(variables, values)
+        if best is not None:
+            best.take(best_arrays)
+        return Restored(epochs, history, steps, metrics)
+    if found:
+        raise UserError(
+            f"every checkpoint in {directory} is damaged; remove that folder to train this stage "
+            "from its beginning"
+        )
+    return Restored()
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends a training whose logs became NaN or infinite, before a checkpoint is written.
+
+    Args:
+        checkpoints: folder whose newest checkpoint the message names, or None.
+        every: batches between two looks; each look waits for the device.
+    """
+
+    def __init__(self, checkpoints: str | Path | None = None, *, every: int = 50):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self.every = every
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (batch + 1) % self.every == 0:
+            self._check(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._check(logs)
+
+    def _check(self, logs: dict[str, Any] | None) -> None:
+        bad = [name for name, value in (logs or {}).items() if not math.isfinite(float(value))]
+        if bad:
+            raise non_finite(self._epoch, ", ".join(bad), self.checkpoints)
+
+
+def non_finite(epoch: int, what: str, checkpoints: str | Path | None) -> UserError:
+    """The error of a training that became NaN or infinite in an epoch, counted from 0."""
+    found = checkpoints_in(Path(checkpoints)) if checkpoints else []
+    last = f"the last good checkpoint is {found[-1][2]}" if found else "no checkpoint was made"
+    return UserError(
+        f"training became non-finite in epoch {epoch + 1} ({what}); {last}; "
+        "lower the learning rate or beta"
+    )

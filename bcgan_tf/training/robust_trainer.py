@@ -1,0 +1,171 @@
+"""What trainers of robust classifiers share: a growing radius, averaged weights, validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bcgan_tf import losses, randomness
+from bcgan_tf.attacks.preprocessing import as_attacked, monotone_preprocessing
+from bcgan_tf.keras_graph import equal_copy
+from bcgan_tf.settings.fields import check
+from bcgan_tf.settings.kinds import BelowOne, TrainingEps
+from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
+from bcgan_tf.training.inner_maximization import InnerMaximisation, Objective
+
+_VALIDATION_START = 18
+# What each epoch's robust accuracy is measured with: stronger than the attacks of training.
+_VALIDATION = InnerMaximisation(steps=20)
+
+
+class RobustTrainer(ClassifierTrainer):
+    """A classifier trainer for a Linf ball of radius eps; subclasses write ``train_step``.
+
+    Validation reports ``accuracy`` on clean images and ``robust_accuracy`` under 20 steps of PGD
+    at the full eps, so that an overfitting to the attack of training is seen when it happens.
+
+    Args:
+        classifier: functional model, float32 images in [0, 1] to logits ``[B, K]``.
+        eps: Linf radius of validation, in [0, 1] pixel units.
+        training_eps: the radius that training rises to; None: ``eps``.
+        ramp_steps: training steps over which it rises linearly from 0: without it, a network of
+            small capacity never leaves the constant answer at a large eps.
+        average_decay: of the moving average of the weights, which is then what is validated and
+            saved (:attr:`judged`); 0 is off.
+        seed: of the attack's starts and of ``build_batch``.
+        build_batch: see :class:`ClassifierTrainer`. Its weights may be ``[B', 2]``: of the first
+            and of the second term of a loss that has two.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        *,
+        eps: TrainingEps,
+        training_eps: TrainingEps | None = None,
+        ramp_steps: int = 0,
+        average_decay: BelowOne = 0.0,
+        seed: int = 0,
+        build_batch: BatchBuilder | None = None,
+        **kwargs: Any,
+    ):
+        check(
+            RobustTrainer.__init__, eps=eps, training_eps=training_eps, average_decay=average_decay
+        )
+        super().__init__(classifier, seed=seed, build_batch=build_batch, **kwargs)
+        self.eps = eps
+        self.training_eps = eps if training_eps is None else training_eps
+        self.ramp_steps = ramp_steps
+        self.average_decay = average_decay
+        self.averaged = equal_copy(classifier) if average_decay else None
+        if self.averaged is not None:
+            self.averaged.trainable = False
+        # Attacks, of training and of validation, go through what the network does to its pixels.
+        self._attacked = as_attacked(classifier)
+        self._parts = monotone_preprocessing(classifier)
+        self._judged_attacked = as_attacked(self.judged)
+        self._robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
+
+    @property
+    def judged(self) -> keras.Model:
+        """The classifier that counts: the averaged one, where there is one."""
+        return self.classifier if self.averaged is None else self.averaged
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [*super().metrics, self._robust_accuracy]
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The values of those metrics that this epoch has seen anything of.
+
+        Keras takes them, summed over all replicas, where they are what a step returns; otherwise
+        the log would be one replica's.
+        """
+        metrics: list[Any] = self.metrics
+        counts = {m.name: float(keras.ops.convert_to_numpy(m.count)) for m in metrics}
+        results = super().get_metrics_result()
+        return {name: value for name, value in results.items() if counts[name]}
+
+    def current_eps(self) -> tf.Tensor:
+        """The radius at this step of training, float32 scalar."""
+        if not self.ramp_steps:
+            return tf.constant(self.training_eps, tf.float32)
+        share = tf.cast(self.optimizer.iterations, tf.float32) / self.ramp_steps
+        return self.training_eps * tf.minimum(share, 1.0)
+
+    def perturbed(
+        self,
+        attack: InnerMaximisation,
+        images: tf.Tensor,
+        objective: Objective,
+        eps: tf.Tensor,
+        seed: tf.Tensor,
+        steps: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """What the attack of training makes of images, for :meth:`learning`."""
+        if self._parts is None:
+            return attack(self._attacked, images, eps, objective, seed, steps=steps)
+        before, after = self._parts
+        return attack(
+            lambda prepared: after(prepared, training=False),
+            images,
+            eps,
+            objective,
+            seed,
+            steps=steps,
+            prepare=lambda pixels: before(pixels, training=False),
+        )
+
+    def learning(self, perturbed: tf.Tensor) -> tf.Tensor:
+        """Logits, as the network learns, of what :meth:`perturbed` gave."""
+        network = self.classifier if self._parts is None else self._parts[1]
+        return network(perturbed, training=True)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        seed = randomness.step_seed(self.seed, _VALIDATION_START, tf.constant(0))
+        adversarial = _VALIDATION(
+            self._judged_attacked,
+            images,
+            tf.constant(self.eps, tf.float32),
+            lambda logits: losses.cross_entropy(labels, logits),
+            seed,
+        )
+        logits = self.judged(images, training=False)
+        self._loss.update_state(losses.cross_entropy(labels, logits), weights)
+        self._accuracy.update_state(labels, logits, weights)
+        attacked = self.judged(adversarial, training=False)
+        # Right on the attacked image, and on the clean one: the attack may only take away.
+        both = tf.where(
+            tf.equal(tf.argmax(logits, -1), tf.cast(labels, tf.int64))[:, None], attacked, logits
+        )
+        self._robust_accuracy.update_state(labels, both, weights)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _descend(self, tape: tf.GradientTape, objective: tf.Tensor) -> None:
+        """One step of the optimizer, and of the average behind it."""
+        variables = self.classifier.trainable_variables
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(objective, variables), variables, strict=True)
+        )
+        self._update_average()
+
+    def _update_average(self) -> None:
+        if self.averaged is None:
+            return
+        # As if started at once: early on the average follows the weights.
+        steps = tf.cast(self.optimizer.iterations, tf.float32)
+        decay = tf.minimum(self.average_decay, steps / (steps + 10.0))
+        for mean, weight in zip(self.averaged.weights, self.classifier.weights, strict=True):
+            if not keras.backend.is_float_dtype(mean.dtype):  # counts, which do not change
+                continue
+            mean.assign(decay * mean + (1.0 - decay) * tf.cast(weight, mean.dtype))
+
+
+def weights_of_terms(weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The weights ``[B]`` of a loss's first and second term, from ``[B]`` or ``[B, 2]``."""
+    if len(weights.shape) == 1:
+        return weights, weights
+    return weights[:, 0], weights[:, 1]

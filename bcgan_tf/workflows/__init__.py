@@ -1,0 +1,1 @@
+"""The stages of the commands: the only modules that know run folders."""

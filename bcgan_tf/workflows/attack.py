@@ -1,0 +1,363 @@
+"""Attacks, diagnosis, verdict and minimum perturbation of classifiers, in the stages of a run.
+
+A run's folder gets, for each model, ``evaluation-NAME.npz`` (the per-example arrays,
+:mod:`bcgan_tf.evaluation.archive`), ``perturbation-NAME.npz`` where it was asked for,
+``state-NAME/`` (what a killed evaluation resumes from), and its part of ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.attacks.expectation import expectation
+from bcgan_tf.certification.certificate import certificate
+from bcgan_tf.data import Dataset
+from bcgan_tf.diagnosis.causes import measure_causes
+from bcgan_tf.diagnosis.diagnostics import diagnose
+from bcgan_tf.diagnosis.loss_curves import loss_curves
+from bcgan_tf.diagnosis.verdict import verdict
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation import archive, fingerprints
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.files import replacing
+from bcgan_tf.perturbation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
+from bcgan_tf.report import evaluation_figures
+from bcgan_tf.report.distances import distance_bins
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.settings.attack import AssessmentSettings, Reading
+
+# What is at work to a context that yields progress(done, to do, text).
+Progress = Callable[
+    [str], contextlib.AbstractContextManager[Callable[[int, int, str], None] | None]
+]
+
+_EXAMPLES = 8
+_IDENTIFIED = {
+    "model": "weights or layers of the model",
+    "answers": "answers of the model",
+    "data": "test images or labels",
+}
+# Stages of one model under one threat model; their payloads are parts of its entry.
+_MEASURED = ("certify", "diagnose", "losses", "causes", "minimum")
+
+
+def assess_models(
+    run: RunDirectory,
+    data: Dataset,
+    models: Mapping[str, Any],
+    settings: AssessmentSettings,
+    *,
+    surrogate: Any = None,
+    control: Any = None,
+    batch_size: int = 250,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Assesses several models on the same test images, and writes ``metrics.json``.
+
+    What is finished is not done again, so that a killed run goes on where it was.
+
+    Args:
+        run: open for writing.
+        data: its test set is used.
+        models: by name; Keras models or callables (:func:`bcgan_tf.loading.model.load_model`).
+        settings: what to measure.
+        surrogate: a model of the same task whose adversarial examples are tried on each.
+        control: an undefended model of the same task, which the attacks must break.
+        batch_size: most images at once; it bounds memory, and changes no result.
+        progress: see :data:`Progress`.
+
+    Returns:
+        The content of metrics.json (:mod:`bcgan_tf.report.page`); a model's ``evaluations`` has
+        one entry for each threat model.
+
+    Raises:
+        UserError: a model, the images, the labels or a setting are unfit, or the run's files are
+            damaged or cannot be written.
+    """
+    part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
+    images, labels = checks.check_images(part.scaled()), part.labels
+    if settings.diagnose and settings.whole:
+        for name, other in (("surrogate", surrogate), ("control", control)):
+            if other is not None:
+                keep_identity(run, name, other, images, labels)
+    for name, model in models.items():
+        for reading in settings.readings(name):
+            _Assessment(run, reading, model, settings, batch_size, progress).run_stages(
+                images, labels, data.class_names, surrogate=surrogate, control=control
+            )
+    return write_metrics(run, data.name, list(models), settings)
+
+
+def write_metrics(
+    run: RunDirectory, dataset: str, names: Sequence[str], settings: AssessmentSettings
+) -> dict[str, Any]:
+    """Puts ``metrics.json`` together from what the stages left, and returns its content."""
+    metrics: dict[str, Any] = {"dataset": dataset, "models": {}}
+    for name in names:
+        entries = [entry(run, reading, settings) for reading in settings.readings(name)]
+        first = entries[0]
+        metrics["models"][name] = {
+            "clean_accuracy": first["clean_accuracy"],
+            "clean_interval": first["clean_interval95"],
+            "n": first["n"],
+            "evaluations": entries,
+        }
+    run.write_metrics(metrics)
+    return metrics
+
+
+def entry(run: RunDirectory, reading: Reading, settings: AssessmentSettings) -> dict[str, Any]:
+    """One entry of ``evaluations``: ``Evaluation.to_dict()``, and what else was measured."""
+    found = archive.load(evaluation_file(run, reading.label)).to_dict()
+    if reading.text:
+        found["reading"] = reading.text
+    if not settings.whole:
+        found["shard"] = settings.to_dict()["shard"]
+    for stage in _MEASURED:
+        if run.stage_done(f"{stage}-{reading.label}"):
+            found |= run.stage_payload(f"{stage}-{reading.label}")
+    return found
+
+
+def evaluation_file(run: RunDirectory, label: str) -> Path:
+    """The file of per-example arrays of one model under one threat model."""
+    return run.path / f"evaluation-{label}.npz"
+
+
+def keep(run: RunDirectory, label: str, evaluation: Evaluation) -> None:
+    """Saves a finished evaluation and marks its stage."""
+    file = archive.save(evaluation, evaluation_file(run, label))
+    run.finish_stage(
+        f"evaluate-{label}", {"robust_accuracy": evaluation.robust_accuracy}, files=[file]
+    )
+
+
+def keep_identity(
+    run: RunDirectory, name: str, model: Any, images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Notes what a model is that stages are about to depend on, or compares it with that note.
+
+    Raises:
+        UserError: the run was begun with another model of that name.
+    """
+    stage, now = f"identity-{name}", fingerprints.identity_of(model, images, labels)
+    if run.stage_done(stage):
+        _refuse_another(run, name, run.stage_payload(stage), now)
+    else:
+        run.finish_stage(stage, now)
+
+
+def _refuse_another(
+    run: RunDirectory, name: str, kept: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    if others := fingerprints.differing({**now, **kept}, now):
+        told = " and the ".join(_IDENTIFIED[what] for what in others)
+        raise UserError(
+            f"{run.path}, {name}: the {told} are others than those of its finished evaluation; "
+            "give those again, or begin another run"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Assessment:
+    """One model under one threat model."""
+
+    run: RunDirectory
+    reading: Reading
+    model: Any
+    settings: AssessmentSettings
+    batch_size: int
+    progress: Progress | None
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        return {"seed": self.settings.seed, "batch_size": self.batch_size}
+
+    @property
+    def threat(self) -> dict[str, Any]:
+        return {"eps": self.reading.eps, "norm": self.settings.norm}
+
+    def run_stages(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        *,
+        surrogate: Any,
+        control: Any,
+    ) -> None:
+        evaluation = self._evaluation(images, labels)
+        if not self.settings.whole:
+            return
+        self._draw_examples(evaluation, images, class_names)
+        if self.settings.norm == "linf" and isinstance(self.model, keras.Model):
+            self._stage("certify", lambda: self._certificate(images, labels))
+        if self.settings.diagnose:
+            self._diagnose(evaluation, images, labels, surrogate, control)
+        if self.settings.minimum_perturbation:
+            file = self.run.path / f"perturbation-{self.reading.label}.npz"
+            self._stage("minimum", lambda: self._minimum(evaluation, images, labels, file), file)
+
+    def _evaluation(self, images: np.ndarray, labels: np.ndarray) -> Evaluation:
+        """Read back from its file even when it was made now: a resumed run sees the same."""
+        label = self.reading.label
+        done = self.run.stage_done(f"evaluate-{label}")
+        if not done:
+            with self._reporting("") as report:
+                evaluation = evaluate(
+                    self.model,
+                    (images, labels),
+                    suite=self.settings.suite,
+                    samples=self.settings.samples,
+                    shard=self.settings.shard,
+                    skip_certified=self.settings.skip_certified,
+                    state=self.run.path / f"state-{label}",
+                    progress=report,
+                    **self.threat,
+                    **self.shared,
+                )
+            keep(self.run, label, evaluation)
+        found = archive.load(evaluation_file(self.run, label))
+        if done:
+            now = fingerprints.identity_of(self.model, images, labels)
+            _refuse_another(self.run, label, found.identity, now)
+        return found
+
+    def _certificate(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+        found = certificate(
+            self.model, images, labels, self.reading.eps, batch_size=self.batch_size
+        )
+        return {"certified": found} if found else {}
+
+    def _diagnose(
+        self,
+        evaluation: Evaluation,
+        images: np.ndarray,
+        labels: np.ndarray,
+        surrogate: Any,
+        control: Any,
+    ) -> None:
+        def judge() -> dict[str, Any]:
+            with self._reporting("diagnosis") as report:
+                diagnosis = diagnose(
+                    self.model, images, labels, evaluation=evaluation, control=control,
+                    surrogate=surrogate, progress=report, **self.threat, **self.shared,
+                )  # fmt: skip
+            judged = verdict(evaluation, diagnosis, labels)
+            return {"verdict": judged.to_dict(), "diagnosis": diagnosis.to_dict()}
+
+        def find_causes() -> dict[str, Any]:
+            with self._reporting("causes") as report:
+                causes = measure_causes(
+                    self._averaged(evaluation), images, labels, surrogate=surrogate,
+                    progress=report, **self.threat, **self.shared,
+                )  # fmt: skip
+            return {"causes": causes.to_dict()}
+
+        judged = self._stage("diagnose", judge)
+        self._stage(
+            "losses",
+            lambda: {
+                "loss_curves": loss_curves(
+                    self._averaged(evaluation), images, labels, **self.threat, **self.shared
+                )
+            },
+        )
+        if judged["verdict"]["kind"] == "gradient masking":
+            self._stage("causes", find_causes)
+
+    def _minimum(
+        self, evaluation: Evaluation, images: np.ndarray, labels: np.ndarray, file: Path
+    ) -> dict[str, Any]:
+        broken = evaluation.clean_correct & ~evaluation.worst_case
+        changed = np.where(
+            broken.reshape(-1, *[1] * (images.ndim - 1)), evaluation.adversarials, images
+        )
+        with self._reporting("minimum perturbation") as report:
+            found = minimum_perturbation(
+                self._averaged(evaluation),
+                images,
+                labels,
+                norm=self.settings.norm,
+                found=[changed],
+                progress=report and (lambda done, to_do: report(done, to_do, "")),
+                **self.shared,
+            )
+        _save_perturbation(found, file)
+        readings = {"fgsm": found.fgsm, "multi": found.multi, "best": found.best}
+        return {
+            "minimum_perturbation": found.to_dict(),
+            "curve": found.curve(),
+            "distances": distance_bins(readings),
+        }
+
+    def _draw_examples(
+        self, evaluation: Evaluation, images: np.ndarray, class_names: Sequence[str]
+    ) -> None:
+        broken = evaluation.clean_correct & ~evaluation.worst_case
+        rows = np.flatnonzero(broken)[:_EXAMPLES]
+        file = self.run.figures / evaluation_figures.figure_name(
+            "examples", self.reading.name, evaluation.to_dict()
+        )
+        if file.exists() or not rows.size:
+            return
+        adversarials = evaluation.adversarials[rows]
+        averaged = checks.as_logits_fn(self._averaged(evaluation))
+        predicted = Batched(averaged, self.batch_size)(adversarials).argmax(-1)
+        breakers = [
+            next(r.attack for r in evaluation.results if evaluation.broken_by(r)[row])
+            for row in rows
+        ]
+        evaluation_figures.example_images(
+            images[rows],
+            adversarials,
+            file,
+            labels=[class_names[int(label)] for label in evaluation.labels[rows]],
+            predictions=[class_names[int(guess)] for guess in predicted],
+            attacks=breakers,
+            title=self.reading.text,
+        )
+
+    def _averaged(self, evaluation: Evaluation) -> Any:
+        """The model as it was attacked: the mean of several calls of one that draws."""
+        if evaluation.samples == 1:
+            return self.model
+        return expectation(self.model, evaluation.samples)
+
+    def _stage(
+        self, stage: str, compute: Callable[[], dict[str, Any]], *files: Path
+    ) -> dict[str, Any]:
+        """What a finished stage left; ``files`` are those that ``compute`` writes."""
+        name = f"{stage}-{self.reading.label}"
+        if not self.run.stage_done(name):
+            self.run.finish_stage(name, compute(), files=files)
+        return self.run.stage_payload(name)
+
+    def _reporting(self, what: str) -> contextlib.AbstractContextManager[Any]:
+        if self.progress is None:
+            return contextlib.nullcontext()
+        return self.progress(f"{self.reading.label}, {what}" if what else self.reading.label)
+
+
+def _save_perturbation(found: MinimumPerturbation, path: Path) -> None:
+    with replacing(path) as partial:
+        np.savez_compressed(
+            partial,
+            fgsm=found.fgsm,
+            multi=found.multi,
+            best=found.best,
+            clean_correct=found.clean_correct,
+            zero_gradient=found.zero_gradient,
+            found_by=found.found_by.astype(str),
+            adversarials=found.adversarials,
+        )

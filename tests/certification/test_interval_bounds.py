@@ -1,0 +1,283 @@
+"""Interval bounds: exact where they must be, sound everywhere, refused where there are none."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bcgan_tf.certification.interval_bounds import Box, output_box, require_bounds
+from bcgan_tf.errors import UserError
+from bcgan_tf.networks.classifiers import mlp, resnet18, small_cnn, strided_cnn
+from bcgan_tf.networks.layers import ResumableDropout
+from bcgan_tf.networks.oracle import oracle
+
+L = keras.layers
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def own_draws():
+    """The draws of a test do not depend on which tests ran before it in this process."""
+    global RNG
+    RNG = np.random.default_rng(0)
+
+
+def functional(shape, *layers):
+    x = image = keras.Input(shape)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+def bounds_of(model, lower, upper):
+    box = output_box(model, Box(tf.constant(lower, tf.float32), tf.constant(upper, tf.float32)))
+    return box.lower.numpy(), box.upper.numpy()
+
+
+def randomised(model):
+    """All weights random: biases and the statistics of batch normalisation too."""
+    for weight in model.weights:
+        if weight.dtype == "float32":
+            positive = "variance" in weight.name
+            draw = (
+                RNG.normal(0, 0.4, weight.shape)
+                if not positive
+                else RNG.uniform(0.2, 2, weight.shape)
+            )
+            weight.assign(draw.astype(np.float32))
+    return model
+
+
+def test_a_dense_layer_by_hand():
+    model = functional((2,), L.Dense(2))
+    model.set_weights([np.float32([[1, -2], [3, 0.5]]), np.float32([1, 0])])
+    lower, upper = bounds_of(model, [[0, -1]], [[1, 2]])
+    # x in [0, 1], y in [-1, 2]: x + 3y + 1 and -2x + y/2
+    np.testing.assert_allclose(lower, [[-2, -2.5]], atol=1e-6)
+    np.testing.assert_allclose(upper, [[8, 1]], atol=1e-6)
+
+
+def test_pixelwise_layers_by_hand():
+    cases = {
+        L.Rescaling(-2.0, offset=1.0): ([-1.0], [1.4]),
+        L.Rescaling([3.0], offset=[-1.0]): ([-1.6], [2.0]),
+        L.ReLU(): ([0.0], [1.0]),
+        L.ReLU(max_value=0.5): ([0.0], [0.5]),
+        L.ReLU(negative_slope=0.5): ([-0.1], [1.0]),
+        L.LeakyReLU(0.25): ([-0.05], [1.0]),
+        L.ELU(2.0): ([2 * np.expm1(-0.2)], [1.0]),
+        L.Normalization(axis=None, mean=0.5, variance=0.25): ([-1.4], [1.0]),
+        L.Normalization(axis=None, mean=0.5, variance=0.25, invert=True): ([0.4], [1.0]),
+        L.Activation("relu"): ([0.0], [1.0]),
+        L.Dropout(0.9): ([-0.2], [1.0]),
+        ResumableDropout(0.9): ([-0.2], [1.0]),
+    }
+    for layer, (low, high) in cases.items():
+        lower, upper = bounds_of(functional((1,), layer), [[-0.2]], [[1.0]])
+        np.testing.assert_allclose([lower[0], upper[0]], [low, high], atol=1e-6, err_msg=layer.name)
+
+
+def test_batch_normalisation_by_hand_with_a_negative_factor():
+    layer = L.BatchNormalization(epsilon=0.0)
+    model = functional((2,), layer)
+    layer.set_weights([np.float32(v) for v in ([2, -3], [1, 0], [0.5, 1], [4, 9])])
+    lower, upper = bounds_of(model, [[0, 0]], [[1, 1]])
+    # 2 (x - 0.5) / 2 + 1 and -3 (y - 1) / 3
+    np.testing.assert_allclose(lower, [[0.5, 0]], atol=1e-6)
+    np.testing.assert_allclose(upper, [[1.5, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("strides", "dilation"), [(1, 1), (2, 1), (1, 2)])
+def test_a_convolution_is_exact(padding, strides, dilation):
+    """Each output is reached at the corner that the signs of its weights point to."""
+    layer = L.Conv2D(3, 3, strides=strides, padding=padding, dilation_rate=dilation)
+    model = randomised(functional((6, 6, 2), layer))
+    centre, radius = RNG.normal(size=(1, 6, 6, 2)), RNG.uniform(0, 1, (1, 6, 6, 2))
+    lower, upper = bounds_of(model, centre - radius, centre + radius)
+    points = tf.constant(centre, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(points)
+        outputs = tf.reshape(model(points), [-1])
+    slopes = tape.jacobian(outputs, points).numpy()  # [outputs, 1, 6, 6, 2]
+    reach = (np.abs(slopes) * radius[None]).sum(axis=(1, 2, 3, 4))
+    np.testing.assert_allclose(upper.ravel(), outputs + reach, atol=1e-4)
+    np.testing.assert_allclose(lower.ravel(), outputs - reach, atol=1e-4)
+
+
+def residual():
+    image = keras.Input((6, 6, 1))
+    x = L.Conv2D(4, 3, padding="same", use_bias=False)(image)
+    x = L.ReLU()(L.BatchNormalization()(x))
+    side = L.AveragePooling2D(2)(L.Conv2D(4, 3, padding="same", activation="relu")(x))
+    x = L.Add()([L.MaxPooling2D(2)(x), side])
+    return keras.Model(image, L.Dense(3)(L.Dropout(0.5)(L.Flatten()(x))))
+
+
+def nested():
+    inner = functional((6, 6, 1), L.Conv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D())
+    return keras.Sequential([keras.Input((6, 6, 1)), L.Rescaling(2.0, -1.0), inner, L.Dense(3)])
+
+
+def of_a_user():
+    """What Keras' guides put in front of a network, and what predicts nothing."""
+    normalization = L.Normalization()
+    normalization.adapt(RNG.uniform(-1, 3, (50, 7, 8, 1)))
+    shifting = [L.RandomFlip(), L.RandomRotation(0.1), L.RandomTranslation(0.1, 0.1)]
+    coloring = [L.RandomContrast(0.2), L.RandomBrightness(0.2, value_range=(0, 1))]
+    augmentation = keras.Sequential([*shifting, *coloring, L.RandomZoom(0.1), L.RandomShear(0.1)])
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            augmentation,
+            L.Resizing(7, 8),
+            normalization,
+            L.RandomErasing(),
+            L.CenterCrop(6, 6),
+            L.Conv2D(4, 3, activation="elu"),
+            L.Permute((3, 1, 2)),
+            L.Flatten(),
+            L.GaussianDropout(0.5),
+            L.Dense(3),
+        ]
+    )
+
+
+def nested_in_a_graph():
+    """A part that stands in two models, and is the last layer of one."""
+    image = keras.Input((6, 6, 1))
+    inner = functional((6, 6, 1), L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(3))
+    assert keras.Model(image, L.Activation("tanh")(inner(image)))
+    return keras.Model(image, inner(L.Rescaling(2.0, -1.0)(image)))
+
+
+def shared():
+    """One layer called three times, twice on its own output."""
+    image, layer = keras.Input((6, 6, 1)), L.Dense(36, activation="relu")
+    first = layer(L.Flatten()(image))
+    second = layer(first)
+    return keras.Model(image, L.Dense(3)(L.Add()([first, layer(second)])))
+
+
+NETWORKS = {
+    "small_cnn": lambda: small_cnn((6, 6, 1), 3, seed=0),
+    "thresholded": lambda: strided_cnn((6, 6, 1), 3, width=0.25, threshold=0.3, seed=0),
+    "resnet18": lambda: resnet18((6, 6, 1), 3, width=1 / 16, seed=0),
+    "oracle": lambda: oracle((6, 6, 1), 3),
+    "residual": residual,
+    "nested": nested,
+    "of_a_user": of_a_user,
+    "nested_in_a_graph": nested_in_a_graph,
+    "shared": shared,
+    "tanh": lambda: functional(
+        (6, 6, 1), L.Flatten(), L.Dense(8, activation="tanh"), L.Activation("sigmoid"), L.Dense(3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bounds_contain_every_random_point_and_corner(name):
+    """10,000 points of one box, half of them corners."""
+    model = randomised(NETWORKS[name]())
+    centre, radius = RNG.uniform(0.2, 0.8, (1, 6, 6, 1)), RNG.uniform(0, 0.2, (1, 6, 6, 1))
+    lower, upper = bounds_of(model, centre - radius, centre + radius)
+    offsets = RNG.uniform(-1, 1, (10_000, 6, 6, 1))
+    offsets[5000:] = np.sign(offsets[5000:])
+    outputs = model(np.float32(centre + offsets * radius), training=False).numpy()
+    slack = 1e-5 * np.abs(upper - lower).max()
+    assert (outputs >= lower - slack).all() and (outputs <= upper + slack).all()
+    assert np.isfinite(upper).all() and (upper > lower).all()
+    at_centre = bounds_of(model, centre, centre)
+    for side in at_centre:  # a box of one point is that point's answer
+        np.testing.assert_allclose(
+            side, model(np.float32(centre), training=False), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_all_corners_of_a_small_box():
+    model = randomised(mlp(6, 3, hidden=(5, 4), seed=0))
+    centre = RNG.normal(size=6)
+    lower, upper = bounds_of(model, centre[None] - 0.3, centre[None] + 0.3)
+    corners = np.float32(list(itertools.product(*[(v - 0.3, v + 0.3) for v in centre])))
+    outputs = model(corners).numpy()
+    assert (outputs >= lower - 1e-5).all() and (outputs <= upper + 1e-5).all()
+
+
+def two_inputs():
+    images = [keras.Input((4,)), keras.Input((4,))]
+    return keras.Model(images, L.Add()(images))
+
+
+class Doubling(keras.layers.Dense):
+    """A subclass may compute something else."""
+
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+class OwnCall(keras.Model):
+    """Functional by its layers; what it computes is another thing."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 1.0 - super().call(inputs, training=training, mask=mask)
+
+
+def own_call():
+    pixels = keras.Input((4,))
+    return OwnCall(pixels, L.Dense(2)(pixels))
+
+
+def quantised(mode):
+    model = functional((4,), L.Dense(2, name="small"))
+    model.quantize(mode)
+    return model
+
+
+def rounded_input():
+    pixels = keras.Input((4,), dtype="bfloat16")
+    return keras.Model(pixels, L.Dense(2, dtype="float32")(pixels))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: functional((4, 4, 1), L.DepthwiseConv2D(3, name="deep")),
+            "DepthwiseConv2D 'deep'",
+        ),
+        (lambda: functional((4,), L.Softmax(name="end")), "Softmax 'end' has no interval bounds"),
+        (lambda: functional((4,), L.Dense(2, "softmax", name="p")), "Dense 'p' has an activation"),
+        (lambda: functional((4,), L.Dense(2, "gelu", name="g")), "Dense 'g' has an activation"),
+        (lambda: functional((4,), Doubling(2, name="twice")), "Doubling 'twice' has no"),
+        (lambda: functional((4,), L.Dense(2, dtype="mixed_bfloat16")), "computes in bfloat16"),
+        (lambda: functional((4,), L.ReLU(max_value=1.0, threshold=2.0)), "where it is cut off"),
+        (lambda: functional((4,), L.ELU(-1.0)), "falls below zero"),
+        (lambda: functional((4, 4, 1), L.Resizing(8, 8, "bicubic")), "interpolates bicubic"),
+        (lambda: functional((4, 3), L.BatchNormalization(axis=1)), "the last axis"),
+        (two_inputs, "has not one input"),
+        (Subclassed, "Subclassed .* is no functional model"),
+        (own_call, "OwnCall .* computes in its own way"),
+        (lambda: quantised("int8"), r"Dense .* is quantised \(int8\)"),
+        (rounded_input, "takes its images in bfloat16"),
+    ],
+)
+def test_what_cannot_be_bounded_is_named(build, message):
+    model = build()
+    if isinstance(model, Subclassed):
+        model(np.zeros((1, 4), np.float32))
+    with pytest.raises(UserError, match=message) as caught:
+        require_bounds(model)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,101 @@
+"""Every preset makes a defence and a classifier; what there is no preset for is said."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bcgan_tf.defenses import BCGANDefense
+from bcgan_tf.errors import UserError
+from bcgan_tf.networks.classifiers import CLASSIFIERS
+from bcgan_tf.settings import presets
+from bcgan_tf.settings.fields import settings_of
+from bcgan_tf.workflows.harden import defense_of
+
+NAMES = ("mnist", "fashion_mnist", "cifar10", "digits", "folder:somewhere/pictures")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preset"), [(name, preset) for name in NAMES for preset in presets.presets(name)]
+)
+def test_a_recipe_builds_a_defence(dataset, preset):
+    recipe = presets.recipe(dataset, preset)
+    assert (recipe.dataset, recipe.preset) == (dataset, preset)
+    defense = defense_of(recipe, seed=3, devices=1)
+    assert defense.config()["defense"] == "bcgan"
+    assert (defense.seed, defense.devices) == (3, 1)
+    assert recipe.architecture in CLASSIFIERS
+    assert recipe.delay_epochs + recipe.warmup_epochs <= recipe.gan_epochs
+    assert all(0 < eps < 1 for eps in recipe.attack_eps)
+
+
+def test_every_preset_is_one_of_the_command_lines():
+    found = {preset for name in NAMES for preset in presets.presets(name)}
+    assert found == set(presets.PRESETS)
+    assert presets.presets("mnist") == presets.PRESETS
+    assert presets.presets("imagenet") == ()
+
+
+def test_the_defence_takes_every_setting_of_the_recipe():
+    """No field of a recipe is ignored: changed one by one, each changes the defence."""
+    recipe = presets.recipe("digits")
+    for field in dataclasses.fields(BCGANDefense):
+        if field.name in ("seed", "devices"):
+            continue
+        name = field.name
+        if name in ("epochs", "batch_size", "learning_rate"):
+            name = f"harden_{name}"
+        value = getattr(recipe, name)
+        other = {"dtype": "mixed_bfloat16", "spectral_norm": True, "boundary_loss": "top2"}.get(
+            name
+        )
+        if other is None:
+            allowed = settings_of(BCGANDefense)[field.name]
+            other = next(v for v in (value + 1, value / 2 + 0.1) if allowed.fits(v))
+        changed = defense_of(dataclasses.replace(recipe, **{name: other}))
+        assert getattr(changed, field.name) == other, name
+
+
+def test_a_recipe_is_json():
+    import json
+
+    content = presets.recipe("mnist").to_dict()
+    assert json.loads(json.dumps(content))["attack_eps"] == [0.05, 0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mnist", "fast"), "no preset 'fast'.*quick, paper, robust"),
+        (("cifar10", "robust"), "cifar10 has no preset 'robust'; choose one of quick, paper"),
+        (("folder:mine", "robust"), "no preset 'robust'; choose one of quick, paper"),
+        (("imagenet",), "'imagenet'.*bcgan-tf datasets"),
+        (("gaussians",), "bcgan-tf toy"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        presets.recipe(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classifier_epochs": 0},
+        {"classifier_batch_size": -1},
+        {"classifier_learning_rate": 0.0},
+        {"oracle_epochs": 0},
+        {"generated_samples": 0},
+        {"attack_eps": (0.1, 30.0)},
+        {"attack_samples": -1},
+        {"pgd_steps": 0},
+        {"cw_samples": -1},
+        {"cw_learning_rate": -1.0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_trained(changes):
+    with pytest.raises(UserError, match="choose"):
+        dataclasses.replace(presets.recipe("mnist"), **changes)

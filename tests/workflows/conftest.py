@@ -1,0 +1,72 @@
+"""Short attacks and a planned diagnosis in place of the long ones, and a run undisturbed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bcgan_tf import files
+from bcgan_tf.attacks import FGSM, PGD
+from bcgan_tf.diagnosis.diagnostics import Diagnosis
+from bcgan_tf.diagnosis.flags import Flag
+from bcgan_tf.evaluation import chunks, runner
+from bcgan_tf.evaluation.gradient_health import GradientHealth
+from bcgan_tf.report import evaluation_figures
+from bcgan_tf.workflows import attack as assessment
+from helpers.assessments import assess
+
+
+def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attacks(name: str, eps: float, *, norm: str, num_classes: int, **shared: Any):
+        assert num_classes == 4
+        return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=4, **shared)
+
+    def draw(images: np.ndarray, adversarials: np.ndarray, path: Path, **_: Any) -> Path:
+        assert images.shape == adversarials.shape
+        return files.replace_file(path, b"a picture, which takes longer than all the rest")
+
+    monkeypatch.setattr(runner, "attacks_of", attacks)
+    monkeypatch.setattr(chunks, "_CHUNK", 25)
+    monkeypatch.setattr(evaluation_figures, "example_images", draw)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two short attacks in place of every suite, and in chunks, so that there is what to kill."""
+    _shorten(monkeypatch)
+
+
+def _diagnosis(raised: bool) -> Diagnosis:
+    none = np.zeros(3, bool)
+    health = GradientHealth(~none, False, False, none, none, none)
+    flag = Flag("logit scale", "evidence", True, raised, 0.4, 0.005, "as planted")
+    return Diagnosis((flag,), health, 3, 1, False)
+
+
+@pytest.fixture
+def diagnosed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the diagnosis was asked; it raises a flag for a model that is called masked.
+
+    Both it and the loss curves take seconds; what they measure is tested with them.
+    """
+    asked: list[dict[str, Any]] = []
+
+    def diagnose(model: Any, images: np.ndarray, labels: np.ndarray, **options: Any) -> Diagnosis:
+        asked.append(options)
+        return _diagnosis(getattr(model, "masked", False))
+
+    monkeypatch.setattr(assessment, "diagnose", diagnose)
+    monkeypatch.setattr(assessment, "loss_curves", lambda *_, **options: {"iterations": [0, 1]})
+    return asked
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run that nothing disturbed, without a diagnosis: its folder and its metrics."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _shorten(monkeypatch)
+        return folder, assess(folder)

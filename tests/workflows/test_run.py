@@ -1,0 +1,258 @@
+"""The stages of a run on real digits: done once, and interrupted anywhere, equal in the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from bcgan_tf.data import load
+from bcgan_tf.errors import UserError
+from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.settings.presets import recipe
+from bcgan_tf.training.checkpoints import EpochCheckpoint
+from bcgan_tf.workflows import run as pipeline
+
+STAGES = (
+    "train",
+    "gan",
+    "oracle",
+    "generated_set",
+    "harden",
+    "identity-original",
+    "attack-original",
+    "identity-hardened",
+    "attack-hardened",
+    "export-begin",
+    "export",
+)
+CONFIG = {"dataset": "digits", "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def data():
+    digits = load("digits")
+    return dataclasses.replace(
+        digits,
+        train=digits.train.take(256),
+        validation=digits.validation.take(50),
+        test=digits.test.take(60),
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return dataclasses.replace(
+        recipe("digits"),
+        classifier_epochs=2,
+        oracle_epochs=1,
+        gan_epochs=2,
+        generator_width=0.1,
+        discriminator_width=0.1,
+        latent_dim=8,
+        delay_epochs=0.0,
+        warmup_epochs=1.0,
+        harden_epochs=2,
+        generated_samples=50,
+        attack_eps=(0.1,),
+        attack_samples=30,
+        pgd_steps=3,
+        cw_samples=3,
+        cw_steps=5,
+        cw_binary_search_steps=2,
+    )
+
+
+def create(folder):
+    return RunDirectory.create(folder, "run", CONFIG, resume=True)
+
+
+def finish(folder, data, tiny):
+    with create(folder / "run") as run:
+        metrics = pipeline.run(
+            run, data, tiny, defense="bcgan", seed=3, devices=1, saved_models_dir=folder / "models"
+        )
+        return run, metrics
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data, tiny):
+    """An uninterrupted run: its folder, the run, the metrics."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *finish(folder, data, tiny)
+
+
+def test_every_stage_leaves_what_it_makes(whole):
+    folder, run, metrics = whole
+    assert list(run.stage_seconds()) == list(STAGES)
+    names = {path.name for path in run.path.iterdir()}
+    assert {"classifier.keras", "hardened.keras", "oracle.keras", "gan.keras"} <= names
+    assert {"report.html", "metrics.json", "history.csv"} <= names
+    assert not [name for name in names if "partial" in name]
+    figures = {path.name for path in run.figures.rglob("*.png")}
+    expected = {"boundary_samples.png", "adversarial_original.png", "adversarial_hardened.png"}
+    assert expected | {"samples_epoch_0001.png", "samples_epoch_0002.png"} <= figures
+    history = run.history.read()
+    assert {stage: len(next(iter(v.values()))) for stage, v in history.items()} == {
+        "train": 2,
+        "gan": 2,
+        "oracle": 1,
+        "harden": 2,
+    }
+    assert metrics["exported"] == str(folder / "models" / "digits-bcgan" / "1")
+    assert json.loads((run.path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+
+
+def test_the_metrics_are_those_of_the_saved_models(whole, data):
+    _, run, metrics = whole
+    for name, file in (("original", "classifier.keras"), ("hardened", "hardened.keras")):
+        model = keras.models.load_model(run.path / file)
+        predicted = np.argmax(model(data.test.scaled(), training=False), -1)
+        accuracy = np.mean(predicted == data.test.labels)
+        assert metrics["models"][name]["clean_accuracy"] == pytest.approx(accuracy)
+        assert metrics["models"][name]["n"] == 60
+    assert metrics["generated_set"]["n"] == 50
+    assert metrics["generated_set"]["classes"] == 10
+    original, hardened = (
+        keras.models.load_model(run.path / file) for file in ("classifier.keras", "hardened.keras")
+    )
+    assert (original.get_weights()[0] != hardened.get_weights()[0]).any()
+
+
+def test_the_card_says_what_was_measured(whole, tiny):
+    folder, run, metrics = whole
+    card = json.loads(next((folder / "models").rglob("export.json")).read_text())
+    hardened = metrics["models"]["hardened"]
+    assert card["clean_accuracy"] == hardened["clean_accuracy"]
+    assert card["run"] == run.path.name
+    assert card["defense"]["beta"] == tiny.beta
+    robust = {(v["attack"], v["eps"]): (v["accuracy"], v["n"]) for v in card["robust_accuracy"]}
+    assert robust == {
+        (v["attack"], 0.1): (v["robust_accuracy"], 30)
+        for v in hardened["attacks"]
+        if v["attack"] != "CW-L2"
+    }
+
+
+def test_a_finished_run_trains_attacks_and_exports_nothing(whole, data, tiny, monkeypatch):
+    folder, _, metrics = whole
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a finished stage was done again")
+
+    monkeypatch.setattr(keras.Model, "fit", forbidden)
+    monkeypatch.setattr(pipeline, "first_look", forbidden)
+    monkeypatch.setattr(pipeline.serving, "export", forbidden)
+    _, again = finish(folder, data, tiny)
+    assert again == metrics
+
+
+def numbers(value, place=()):
+    """Every leaf of nested results by its place, so that they compare with a tolerance."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for key, part in items for k, v in numbers(part, (*place, key)).items()}
+    return {place: value}
+
+
+def test_interrupted_after_every_stage_and_in_mid_training(
+    whole, data, tiny, tmp_path, monkeypatch
+):
+    """Killed at each mark, after each epoch, and right after publishing, then resumed."""
+    _, run, metrics = whole
+    finish_stage, save = RunDirectory.finish_stage, EpochCheckpoint.on_epoch_end
+    stopped = set()
+
+    def stop_once(place):
+        if place not in stopped:
+            stopped.add(place)
+            raise KeyboardInterrupt
+
+    def finish_and_stop(self, name, payload=None, files=()):
+        finish_stage(self, name, payload, files)
+        stop_once(name)
+
+    def save_and_stop(self, epoch, logs=None):
+        save(self, epoch, logs)
+        stop_once(f"{self.directory.name} epoch {epoch + 1}")
+
+    publish = pipeline.serving.export
+
+    def publish_and_stop(*args, **kwargs):
+        path = publish(*args, **kwargs)
+        stop_once("published")
+        return path
+
+    monkeypatch.setattr(pipeline.serving, "export", publish_and_stop)
+    monkeypatch.setattr(RunDirectory, "finish_stage", finish_and_stop)
+    monkeypatch.setattr(EpochCheckpoint, "on_epoch_end", save_and_stop)
+    for _ in range(30):
+        try:
+            resumed, found = finish(tmp_path, data, tiny)
+            break
+        except KeyboardInterrupt:
+            continue
+    epochs = {
+        f"{stage} epoch {epoch}"
+        for stage, count in (("train", 2), ("gan", 2), ("oracle", 1), ("harden", 2))
+        for epoch in range(1, count + 1)
+    }
+    assert stopped == {*STAGES, *epochs, "published"}
+    # Equal to the last bit with op determinism only; here up to the rounding of threads.
+    found, expected = numbers(found), numbers(metrics)
+    assert found.pop(("exported",)) == str(tmp_path / "models" / "digits-bcgan" / "1")
+    expected.pop(("exported",))
+    assert found == pytest.approx(expected, abs=1e-4)
+    again, history = numbers(resumed.history.read()), numbers(run.history.read())
+    assert again == pytest.approx(history, abs=1e-4)
+    for file in ("classifier.keras", "hardened.keras", "gan.keras"):
+        one, other = (
+            keras.models.load_model(folder / file).weights for folder in (run.path, resumed.path)
+        )
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    assert len(list((tmp_path / "models" / "digits-bcgan").iterdir())) == 1
+
+
+def test_a_run_with_another_defence(whole, data, tiny, tmp_path):
+    _, first, _ = whole
+    classifier = keras.models.load_model(first.path / "classifier.keras")
+    options = {"epochs": 1, "steps": 2, "eps": 0.1, "batch_size": 64, "ramp_epochs": 0.0}
+    with create(tmp_path / "run") as run:
+        metrics = pipeline.run(
+            run,
+            data,
+            tiny,
+            classifier=classifier,
+            defense="pgd-at",
+            options=options,
+            saved_models_dir=tmp_path,
+        )
+    assert metrics["exported"] == str(tmp_path / "digits-pgd-at" / "1")
+    card = json.loads((tmp_path / "digits-pgd-at" / "1" / "export.json").read_text())
+    assert card["defense"]["defense"] == "pgd-at" and card["defense"]["steps"] == 2
+    assert "generated_set" not in metrics and (run.path / "report.html").exists()
+
+
+def test_an_unknown_option_is_told_before_anything_is_trained(data, tiny, tmp_path):
+    with (
+        create(tmp_path / "run") as run,
+        pytest.raises(UserError, match="has no setting 'nonsense'"),
+    ):
+        pipeline.run(run, data, tiny, defense="pgd-at", options={"nonsense": "1"})
+    assert not run.stage_done("train") and not run.history.read()
+
+
+def test_an_unknown_defence(data, tiny, tmp_path):
+    classifier = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    with create(tmp_path / "run") as run, pytest.raises(UserError, match="magic"):
+        pipeline.harden(run, data, classifier, tiny, defense="magic")
+
+
+def test_a_batch_that_does_not_divide(data, tiny, tmp_path, two_replicas):
+    odd = dataclasses.replace(tiny, classifier_batch_size=33)
+    with create(tmp_path / "run") as run, pytest.raises(UserError, match="divide by 2"):
+        pipeline.train(run, data, odd, devices=2)
