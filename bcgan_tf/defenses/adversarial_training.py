@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -44,6 +44,7 @@ class PGDTraining(RobustTraining):
     """
 
     name: ClassVar[str] = "pgd-at"
+    stage_titles: ClassVar[Mapping[str, str]] = {"pgd-at": "PGD training"}
 
     steps: Steps = 7
     step_ratio: StepRatio | None = None
@@ -91,6 +92,7 @@ class FGSMTraining(PGDTraining):
     """
 
     name: ClassVar[str] = "fgsm-at"
+    stage_titles: ClassVar[Mapping[str, str]] = {"fgsm-at": "FGSM training"}
 
     steps: Steps = 1
     step_ratio: StepRatio | None = 1.0
@@ -114,6 +116,7 @@ class TRADES(PGDTraining):
     """
 
     name: ClassVar[str] = "trades"
+    stage_titles: ClassVar[Mapping[str, str]] = {"trades": "TRADES"}
 
     beta: PositiveWeight = 1.0
 

@@ -27,6 +27,10 @@ from bcgan_tf.training.robust_trainer import RobustTrainer
 
 FAKES = ("boundary", "plain", "duplicates", "none")
 GENERATED = ("boundary", "plain")
+GAN_STAGE_TITLES = {
+    "gan": "GAN of the extra images",
+    "oracle": "Oracle, which judges generated images and trains nothing",
+}
 _JUDGED = 1000
 
 
@@ -199,6 +203,10 @@ class BoundaryPGDTraining(PGDTraining, JudgedBoundaryTraining):
     """
 
     name: ClassVar[str] = "bcgan-at"
+    stage_titles: ClassVar[Mapping[str, str]] = {
+        **GAN_STAGE_TITLES,
+        "bcgan-at": "PGD training on real images and boundary samples",
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,6 +218,10 @@ class BoundaryTRADES(TRADES, BoundaryTraining):
     """
 
     name: ClassVar[str] = "bcgan-trades"
+    stage_titles: ClassVar[Mapping[str, str]] = {
+        **GAN_STAGE_TITLES,
+        "bcgan-trades": "TRADES on real images and boundary samples",
+    }
     extra_in_first_term: ClassVar[bool] = False
 
 

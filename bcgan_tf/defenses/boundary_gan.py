@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,6 +49,10 @@ class BCGANDefense(GANSettings, Defense):
     """
 
     name: ClassVar[str] = "bcgan"
+    stage_titles: ClassVar[Mapping[str, str]] = {
+        "gan": "Boundary GAN",
+        "harden": "Refinement on boundary samples and clean data",
+    }
 
     epochs: Epochs = 3
     batch_size: Batch = 128

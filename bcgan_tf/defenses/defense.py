@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,8 +56,9 @@ def _refuse_float16(classifier: keras.Model) -> None:
 class Defense(Checked, abc.ABC):
     """A way to make a classifier more robust.
 
-    A new defence subclasses this and writes ``name`` and ``run``, and ``batch_sizes`` where it
-    trains.
+    A new defence subclasses this and writes ``name``, ``stage_titles`` and ``run``, and
+    ``batch_sizes`` where it trains. ``stage_titles`` is what a report calls each stage of training
+    that ``run`` asks callbacks for.
 
     Args:
         seed: of everything the defence draws.
@@ -65,6 +66,7 @@ class Defense(Checked, abc.ABC):
     """
 
     name: ClassVar[str]
+    stage_titles: ClassVar[Mapping[str, str]] = {}
     trains_classifier: ClassVar[bool] = True
 
     seed: Seed = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -64,6 +65,7 @@ class DefenseGAN(Defense):
     """
 
     name: ClassVar[str] = "defense-gan"
+    stage_titles: ClassVar[Mapping[str, str]] = {"defense-gan": "GAN of the real images"}
     trains_classifier: ClassVar[bool] = False
 
     steps: Steps = 200

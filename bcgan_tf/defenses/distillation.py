@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -44,6 +45,11 @@ class DefensiveDistillation(Defense):
     """
 
     name: ClassVar[str] = "distillation"
+    stage_titles: ClassVar[Mapping[str, str]] = {
+        "distillation-start": "Initial weights",
+        "distillation-teacher": "Teacher",
+        "distillation-student": "Student",
+    }
 
     temperature: Temperature = 100.0
     initial_epochs: Epochs = 1

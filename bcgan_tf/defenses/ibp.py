@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
 import keras
 
 from bcgan_tf.certification.interval_bounds import require_bounds
 from bcgan_tf.data import Dataset
-from bcgan_tf.defenses.boundary_adversarial import JudgedBoundaryTraining
+from bcgan_tf.defenses.boundary_adversarial import GAN_STAGE_TITLES, JudgedBoundaryTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.networks.ibp_initialization import reset_for_ibp
 from bcgan_tf.settings.fields import OneOf
@@ -53,6 +53,7 @@ class IBPTraining(RobustTraining):
     """
 
     name: ClassVar[str] = "ibp"
+    stage_titles: ClassVar[Mapping[str, str]] = {"ibp": "Interval bound propagation"}
     monitor: ClassVar[str] = "val_certified_accuracy"
 
     ramp_epochs: EpochShare = 12.0
@@ -105,4 +106,8 @@ class BoundaryIBPTraining(IBPTraining, JudgedBoundaryTraining):
     """
 
     name: ClassVar[str] = "bcgan-ibp"
+    stage_titles: ClassVar[Mapping[str, str]] = {
+        **GAN_STAGE_TITLES,
+        "bcgan-ibp": "Interval bound propagation on real images and boundary samples",
+    }
     extra_in_first_term: ClassVar[bool] = False

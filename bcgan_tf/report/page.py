@@ -55,16 +55,6 @@ from bcgan_tf.report.columns import columns_of
 from bcgan_tf.report.table import Cell, headline_rows
 from bcgan_tf.runs.directory import RunDirectory
 
-_STAGES = {
-    "train": "Classifier",
-    "gan": "Boundary GAN",
-    "oracle": "Oracle, which measures the samples and trains nothing",
-    "harden": "Refinement on boundary samples and clean data",
-    "pgd-at": "PGD training",
-    "fgsm-at": "FGSM training",
-    "trades": "TRADES",
-    "ibp": "Interval bound propagation",
-}
 _SAMPLE_GRIDS = 4
 
 
@@ -251,9 +241,12 @@ def _number(value: Any) -> str:
 
 
 def _curves(run: RunDirectory) -> Iterable[str]:
+    titles: dict[str, str] = {}
+    for finished in run.stage_seconds():
+        titles |= run.stage_payload(finished).get("titles", {})
     for stage, metrics in run.history.read().items():
         file = run.figures / f"curves-{check_name(stage, f'a stage of {run.path}')}.png"
-        yield markup.picture(figures.curves(metrics, file), _STAGES.get(stage, stage.capitalize()))
+        yield markup.picture(figures.curves(metrics, file), titles.get(stage, stage.capitalize()))
 
 
 def _settings(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:

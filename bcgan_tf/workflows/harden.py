@@ -94,7 +94,11 @@ def harden(
             resume=True,
             callbacks=lambda stage: [progress.HistoryWriter(run.history, stage)],
         )
-    payload = {"defense": chosen.config(), "classes": data.class_names}
+    payload = {
+        "defense": chosen.config(),
+        "titles": dict(chosen.stage_titles),
+        "classes": data.class_names,
+    }
     finish_training(run, "harden", hardened, path, payload)
     return path
 

@@ -24,6 +24,10 @@ from bcgan_tf.training.supervised import trained_from
 
 CLASSIFIER = "classifier.keras"
 _ORACLE = "oracle.keras"
+_TITLES = {
+    "train": "Classifier",
+    "oracle": "Oracle, which measures the samples and trains nothing",
+}
 
 
 def check_training(data: Dataset, recipe: Recipe, devices: int | None = None) -> None:
@@ -127,7 +131,8 @@ def _train_once(
         resume=True,
         callbacks=[progress.HistoryWriter(run.history, stage)],
     )
-    finish_training(run, stage, model, path, {"classes": data.class_names})
+    payload = {"classes": data.class_names, "titles": {stage: _TITLES[stage]}}
+    finish_training(run, stage, model, path, payload)
     return path
 
 

@@ -19,7 +19,9 @@ def test_every_defence_has_settings_for_every_data_set(name, dataset, preset):
     found = defense(name, dataset, preset, seed=5, devices=1)
     assert type(found) is DEFENSES[name] and found.name == name
     assert (found.seed, found.devices) == (5, 1)
+    assert all(found.stage_titles.values())
     if isinstance(found, RobustTraining):
+        assert name in type(found).__dict__["stage_titles"]
         assert found.config()["eps"] == EPS[dataset]
         assert found.config()["ramp_epochs"] < found.config()["epochs"]
 

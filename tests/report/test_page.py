@@ -72,11 +72,17 @@ def test_the_page_tells_the_whole_story(run: RunDirectory) -> None:
     assert text.index("Attacks on original.") < text.index("Attacks on hardened.")
 
 
+PGD = {
+    "defense": {"defense": "pgd-at", "eps": 0.15, "steps": 7},
+    "titles": {"pgd-at": "PGD training"},
+}
+
+
 def test_the_defence_has_its_settings_there(run: RunDirectory) -> None:
     assert "Settings of the defence" not in Page(write_report(run)).text
     with RunDirectory.create(run.path, "run", run.config, resume=True) as again:
         again.history.append("pgd-at", 1, {"loss": 0.5})
-        again.finish_stage("harden", {"defense": {"defense": "pgd-at", "eps": 0.15, "steps": 7}})
+        again.finish_stage("harden", PGD)
     text = Page(write_report(run)).text
     assert "Settings of the defence defense pgd-at eps 0.15 steps 7" in text
     assert "PGD training" in text
