@@ -15,6 +15,7 @@ from bcgan_tf.attacks import answers, checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
+from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.fields import Checked, Range
 from bcgan_tf.settings.kinds import Batch
@@ -198,7 +199,7 @@ class Attack(Checked, abc.ABC):
                 missing or not finite.
         """
         prepared = self.prepare(logits_fn)
-        prepared.check_answers(checks.check_images(images))
+        prepared.check_answers(as_images(images))
         return prepared(images, labels, only=only, indices=indices, progress=progress)
 
     def prepare(self, logits_fn: Any) -> PreparedAttack:
@@ -233,8 +234,8 @@ class PreparedAttack:
     ) -> AttackResult:
         """See :meth:`Attack.__call__`."""
         attack = self.attack
-        images = checks.check_images(images)
-        labels = checks.check_labels(labels, len(images))
+        images = as_images(images)
+        labels = as_labels(labels, len(images))
         checks.check_model_input(self._model, images)
         if indices is None:
             indices = np.arange(len(images))

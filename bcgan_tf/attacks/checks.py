@@ -15,8 +15,6 @@ from bcgan_tf.errors import UserError
 
 LogitsFn = Callable[[tf.Tensor], tf.Tensor]
 
-# torchattacks #136: images that went through a float32 round trip miss the range by 3e-8.
-RANGE_TOLERANCE = 1e-6
 _PROBABILITY_TOLERANCE = 1e-5
 _NO_PROBABILITY = -100.0
 
@@ -58,69 +56,6 @@ def as_logits_fn(model: Any) -> LogitsFn:
         return tf.ensure_shape(logits, [None, None])
 
     return logits_fn
-
-
-def check_images(images: Any) -> np.ndarray:
-    """The images as an array, clipped to [0, 1] where they miss it by rounding only.
-
-    Raises:
-        UserError: if they are not float32 ``[N, ...]`` in [0, 1], finite, with ``N >= 1``.
-    """
-    try:
-        images = np.asarray(images)
-    except ValueError:  # rows of different lengths
-        raise UserError("the images have different shapes; resize them to one") from None
-    if images.ndim < 2 or images.size == 0:
-        raise UserError(
-            f"the images have shape {images.shape}; give at least one example, [N, H, W, C] "
-            "or [N, D]"
-        )
-    if images.dtype != np.float32:
-        raise UserError(
-            f"the images are {images.dtype}; attacks need float32 in [0, 1] "
-            "(images.astype('float32') / 255 for uint8, or Split.scaled())"
-        )
-    if not np.isfinite(images).all():
-        raise UserError("the images contain NaN or infinite values; remove those examples")
-    low, high = float(images.min()), float(images.max())
-    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
-        raise UserError(
-            f"the images lie in [{low:g}, {high:g}]; attacks need [0, 1]: rescale them, and let "
-            "the model do its own normalisation inside"
-        )
-    return np.clip(images, 0.0, 1.0)
-
-
-def check_labels(labels: Any, count: int) -> np.ndarray:
-    """The labels as int64 ``[N]``.
-
-    Args:
-        labels: int classes ``[N]`` or ``[N, 1]``, or one-hot rows ``[N, K]`` of any number type.
-        count: ``N``.
-
-    Raises:
-        UserError: if they are neither, not one per image, or negative.
-    """
-    try:
-        labels = np.asarray(labels)
-    except ValueError:
-        raise UserError("the labels have different lengths; pass one class per image") from None
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    elif labels.ndim == 2 and labels.dtype.kind in "biuf":
-        if not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
-            raise UserError(
-                f"the labels have shape {labels.shape}, but their rows are not one-hot (a single "
-                "1, else 0); pass one class index per image"
-            )
-        labels = labels.argmax(axis=1)
-    if labels.shape != (count,):
-        raise UserError(f"{count} images came with labels of shape {labels.shape}; pass [{count}]")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"the labels are {labels.dtype}; pass integer class indices")
-    if labels.min() < 0:
-        raise UserError(f"label {labels.min()} is negative; classes are 0 ... K-1")
-    return labels.astype(np.int64)
 
 
 def check_model_input(model: Any, images: np.ndarray) -> None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.certification.interval_bounds import Box, RoundedBox, last_layer_box, require_bounds
+from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 
 # What float32 may add to a pixel that was moved by eps.
@@ -71,8 +72,8 @@ def certified(
     checks.check_number("eps", eps)
     if not len(labels):
         return np.zeros(0, bool)
-    images = checks.check_images(images)
-    labels = checks.check_labels(labels, len(images))
+    images = as_images(images)
+    labels = as_labels(labels, len(images))
     checks.check_model_input(model, images)
     require_bounds(model)
     classes = model.outputs[0].shape[-1]

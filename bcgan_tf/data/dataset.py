@@ -18,7 +18,8 @@ class Split:
     """Examples and their labels, in a fixed order.
 
     Args:
-        images: uint8 `[N, H, W, C]` in 0 ... 255, or float32 `[N, D]` vectors in their own units.
+        images: uint8 in 0 ... 255, or float32: `[N, H, W, C]` in [0, 1], or `[N, D]` vectors in
+            their own units.
         labels: int64 `[N]`, class indices from 0.
 
     Raises:
@@ -29,11 +30,10 @@ class Split:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        kind = (self.images.dtype, self.images.ndim)
-        if kind not in ((np.uint8, 4), (np.float32, 2)):
+        if self.images.dtype not in (np.uint8, np.float32) or self.images.ndim < 2:
             raise UserError(
-                f"images must be uint8 [N, H, W, C] or float32 [N, D], not {self.images.dtype} "
-                f"{list(self.images.shape)}; convert them first"
+                f"images must be uint8 or float32, [N, H, W, C] or [N, D], not "
+                f"{self.images.dtype} {list(self.images.shape)}; convert them first"
             )
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             raise UserError(
@@ -45,7 +45,7 @@ class Split:
         return len(self.labels)
 
     def scaled(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Examples `start` to `stop` as float32: pixels in [0, 1], vectors unchanged."""
+        """Examples `start` to `stop` as float32: uint8 scaled to [0, 1], floats unchanged."""
         part = self.images[start:stop]
         return part * PIXEL_SCALE if part.dtype == np.uint8 else part.copy()
 
@@ -96,25 +96,26 @@ class Dataset:
 def stratified_split(split: Split, count: int, *, seed: int) -> tuple[Split, Split]:
     """Carves `count` examples out of `split`, each class in proportion: (what is left, carved).
 
-    Every class gives at least one example and keeps at least one; both parts keep the original
-    order. Depends on `seed` and the labels only: NumPy freezes the streams of `RandomState` for
-    ever, unlike those of `default_rng`.
+    Every class that occurs gives at least one example and keeps at least one; both parts keep
+    the original order. Depends on `seed` and the labels only: NumPy freezes the streams of
+    `RandomState` for ever, unlike those of `default_rng`.
 
     Raises:
         UserError: when a class has fewer than 2 examples, or `count` would empty the classes.
     """
     sizes = np.bincount(split.labels)
     shares = sizes * (count / len(split))
-    carved = np.maximum(1, shares.astype(np.int64))
-    if sizes.min() < 2 or np.any(carved >= sizes):
+    present = sizes > 0
+    carved = np.where(present, np.maximum(1, shares.astype(np.int64)), 0)
+    if np.any(carved[present] >= sizes[present]):
         raise UserError(
-            f"cannot set aside {count} of {len(split)} examples in {len(sizes)} classes, the "
-            f"smallest of {sizes.min()}; every class needs at least 2 and must keep one"
+            f"cannot set aside {count} of {len(split)} examples in {present.sum()} classes, the "
+            f"smallest of {sizes[present].min()}; every class needs at least 2 and must keep one"
         )
     # What rounding down left over goes to the classes that lost most by it.
     missing = max(0, count - int(carved.sum()))
     carved[np.argsort(carved - shares, kind="stable")[:missing]] += 1
-    carved = np.minimum(carved, sizes - 1)
+    carved = np.minimum(carved, np.maximum(sizes - 1, 0))
     random = np.random.RandomState(seed)
     chosen = np.zeros(len(split), bool)
     for label, number in enumerate(carved):

@@ -16,6 +16,7 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import margins, outside_loop, per_example, require_gradient
+from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.diagnosis.attack_checks import scaled, temperature
 from bcgan_tf.diagnosis.flags import DECISIVE, percent
 from bcgan_tf.diagnosis.subject import Subject
@@ -102,8 +103,8 @@ def measure_causes(
     Raises:
         UserError: if the model's output, the images, labels or eps are unfit.
     """
-    images = checks.check_images(images)
-    labels = checks.check_labels(labels, len(images))
+    images = as_images(images)
+    labels = as_labels(labels, len(images))
     checks.check_model_input(model, images)
     checks.check_number("eps", eps, above=0)
     checks.check_positive_int("samples", samples)

@@ -12,6 +12,7 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
 from bcgan_tf.attacks.preprocessing import may_hide_gradients, through_preprocessing
+from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.diagnosis import attack_checks, limit_checks
 from bcgan_tf.diagnosis.flags import Flag, above
 from bcgan_tf.diagnosis.subject import Subject
@@ -126,8 +127,8 @@ def diagnose(
     Wagner 2018, "Obfuscated Gradients Give a False Sense of Security"; Croce and Hein 2020, the
     checks of AutoAttack's published code.
     """
-    images = checks.check_images(images)
-    labels = checks.check_labels(labels, len(images))
+    images = as_images(images)
+    labels = as_labels(labels, len(images))
     checks.check_model_input(model, images)
     checks.check_number("eps", eps, above=0)
     checks.check_positive_int("samples", samples)

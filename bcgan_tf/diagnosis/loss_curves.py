@@ -15,6 +15,7 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.primitives import margins, outside_loop, require_gradient
+from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import usable
 
@@ -70,8 +71,8 @@ def loss_curves(
     Raises:
         UserError: if a setting, the images, the labels or the model's outputs are unfit.
     """
-    images = checks.check_images(images)
-    labels = checks.check_labels(labels, len(images))
+    images = as_images(images)
+    labels = as_labels(labels, len(images))
     checks.check_model_input(model, images)
     checks.check_number("eps", eps, above=0)
     for name, value in (("steps", steps), ("long_steps", long_steps), ("samples", samples)):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bcgan_tf.attacks import checks
+from bcgan_tf.data.arrays import as_labels
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
 from bcgan_tf.diagnosis.flags import Flag, percent, points
 from bcgan_tf.errors import UserError
@@ -80,7 +80,7 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
     """
     if len(labels) != evaluation.n:
         raise UserError(f"{evaluation.n} images were evaluated, but {len(labels)} labels given")
-    labels = checks.check_labels(labels, evaluation.n)
+    labels = as_labels(labels, evaluation.n)
     accuracy, interval = evaluation.robust_accuracy, evaluation.interval95()
     number = f"{percent(accuracy)} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
     names = ", ".join(dict.fromkeys(result.attack for result in evaluation.results))

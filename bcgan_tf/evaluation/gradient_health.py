@@ -17,6 +17,7 @@ from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import logits_differ
+from bcgan_tf.data.arrays import as_images
 from bcgan_tf.keras_graph import copy_in
 
 _BATCH = 250
@@ -100,7 +101,7 @@ def usable(
     Raises:
         UserError: if the model's output is unfit (:func:`bcgan_tf.attacks.checks.as_logits_fn`).
     """
-    images = checks.check_images(images)
+    images = as_images(images)
     health = gradient_health(model, images, labels, batch_size=batch_size)
     attacked = checks.as_logits_fn(model)
     # What the attacks follow is the stand-in's gradient, where there is one; it may be as bad.

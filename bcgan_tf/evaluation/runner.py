@@ -25,6 +25,7 @@ from bcgan_tf.attacks.preprocessing import (
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite as attacks_of
 from bcgan_tf.certification.certificate import proved
+from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.chunks import Chunks, Progress
@@ -185,8 +186,8 @@ def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(data) != 2:
         raise UserError(f"the data has {len(data)} parts; pass (images, labels) or a split")
     images, labels = data
-    images = checks.check_images(images)
-    return images, checks.check_labels(labels, len(images))
+    images = as_images(images)
+    return images, as_labels(labels, len(images))
 
 
 def _collected(data: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.attack import Progress
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
+from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import usable, with_finite_gradient
 from bcgan_tf.perturbation.directions import ORDERS
@@ -191,8 +192,8 @@ def minimum_perturbation(
         >>> rho = minimum_perturbation(classifier, images, labels)
         >>> rho.best.mean(), rho.robust_accuracy([0.1, 0.3])
     """
-    images = checks.check_images(images)
-    labels = checks.check_labels(labels, len(images))
+    images = as_images(images)
+    labels = as_labels(labels, len(images))
     checks.check_model_input(model, images)
     limit, step = _checked(norm, limit, step, math.prod(images.shape[1:]))
     others = [_checked_found(array, images.shape) for array in found]
@@ -278,7 +279,7 @@ def _checked(norm: str, limit: float | None, step: float | None, size: int) -> t
 
 
 def _checked_found(array: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = checks.check_images(array)
+    array = as_images(array)
     if array.shape != shape:
         raise UserError(
             f"an array of images found has shape {array.shape}; give one image for each of the "

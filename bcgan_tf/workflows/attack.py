@@ -21,6 +21,7 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.certification.certificate import certificate
 from bcgan_tf.data import Dataset
+from bcgan_tf.data.arrays import as_images
 from bcgan_tf.diagnosis.causes import measure_causes
 from bcgan_tf.diagnosis.diagnostics import diagnose
 from bcgan_tf.diagnosis.loss_curves import loss_curves
@@ -85,7 +86,7 @@ def assess_models(
             damaged or cannot be written.
     """
     part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
-    images, labels = checks.check_images(part.scaled()), part.labels
+    images, labels = as_images(part.scaled()), part.labels
     if settings.diagnose and settings.whole:
         for name, other in (("surrogate", surrogate), ("control", control)):
             if other is not None:

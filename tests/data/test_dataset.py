@@ -57,8 +57,8 @@ def test_take_of_nothing_is_refused():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((2, 4, 4, 1), np.float32), np.zeros(2, np.int64), "images must be uint8"),
-        (np.zeros((2, 4, 4), np.uint8), np.zeros(2, np.int64), "images must be uint8"),
+        (np.zeros((2, 4, 4, 1), np.float64), np.zeros(2, np.int64), "images must be uint8"),
+        (np.zeros(2, np.uint8), np.zeros(2, np.int64), "images must be uint8"),
         (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(3, np.int64), r"labels must be int64 \[2\]"),
         (np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2, np.int32), r"labels must be int64 \[2\]"),
     ],
@@ -90,13 +90,19 @@ def test_stratified_split_takes_one_of_a_small_class_and_leaves_one():
     assert np.bincount(carved.labels)[0] == 1 and np.bincount(rest.labels)[0] == 1
 
 
+def test_stratified_split_leaves_a_class_that_does_not_occur_alone():
+    rest, carved = stratified_split(_numbered([10, 0, 30]), 4, seed=0)
+    assert np.bincount(carved.labels).tolist() == [1, 0, 3]
+    assert np.bincount(rest.labels).tolist() == [9, 0, 27]
+
+
 def test_stratified_split_depends_on_the_seed_alone():
     split = _numbered([50, 50])
     first, again, other = (stratified_split(split, 20, seed=s)[1] for s in (7, 7, 8))
     assert _ids(first) == _ids(again) != _ids(other)
 
 
-@pytest.mark.parametrize(("sizes", "count"), [([1, 9], 2), ([5, 5], 10), ([0, 5], 2)])
+@pytest.mark.parametrize(("sizes", "count"), [([1, 9], 2), ([5, 5], 10), ([0, 5, 1], 2)])
 def test_stratified_split_refuses_to_empty_a_class(sizes, count):
     with pytest.raises(UserError, match="every class needs at least 2 and must keep one"):
         stratified_split(_numbered(sizes), count, seed=0)
