@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from bcgan_tf.settings.fields import OneOf, Setting, setting, settings_of
+from bcgan_tf.settings.fields import OneOf, Setting, settings_of
 from bcgan_tf.settings.kinds import Devices, Seed
 from bcgan_tf.settings.presets import DEFAULT_DEFENSE, DEFENSES, PRESETS, Recipe, recipe
 
@@ -204,13 +204,13 @@ def run_options() -> Decorator:
 
 def seed_option(text: str = "Of all draws.") -> Any:
     """``--seed``."""
-    return setting_option(setting("seed", Seed), text, default=0)
+    return setting_option(Setting.of("seed", Seed), text, default=0)
 
 
 def devices_option() -> Any:
     """``--devices``."""
     text = "GPUs to train on, MirroredStrategy for several.  [default: all]"
-    return setting_option(setting("devices", Devices), text)
+    return setting_option(Setting.of("devices", Devices), text)
 
 
 def common_options() -> Decorator:

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.attack import DEFAULT_EPS, SUITES, AssessmentSettings, parse_shard
-from bcgan_tf.settings.fields import setting, settings_of
+from bcgan_tf.settings.fields import Setting, settings_of
 from bcgan_tf.settings.kinds import Batch
 
 from .command import FAULTS
@@ -126,7 +126,7 @@ def _measuring_options(*, diagnose: bool | None, minimum_perturbation: bool | No
 def batch_size_option() -> Any:
     """``--batch-size``."""
     text = "Most images at once: bounds memory, changes no result."
-    return setting_option(setting("batch_size", Batch), text, default=250)
+    return setting_option(Setting.of("batch_size", Batch), text, default=250)
 
 
 def _fraction(eps: float) -> str:

@@ -1,12 +1,15 @@
-"""The range of a setting, written in its type, and the one check of it.
+"""A setting is declared once: its name, type, range, default and help.
 
-A dataclass of settings inherits from :class:`Checked`, a function is decorated with
-:func:`checked`; the command line and named options ask the same :class:`Setting`::
+A dataclass of settings inherits from :class:`Checked`::
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Training(Checked):
-        epochs: Annotated[int, Range(1, 1000)] = 3
-        schedule: Annotated[str, OneOf("linear", "cyclic")] = "linear"
+        epochs: Annotated[int, Range(1, 1000)] = setting(3, "Of training.")
+        augment: Annotated[str, OneOf("none", "flip")] = setting("none", "Change of each image.")
+
+From that come its checks, its docstring, the command line's options, ``-o NAME=VALUE``, TOML
+files, environment variables, JSON, and docs/settings.md. The arguments of a function decorated
+with :func:`checked` have the same ranges.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from bcgan_tf.errors import UserError
 
@@ -61,31 +64,74 @@ class OneOf(tuple[str, ...]):
         return " or ".join([", ".join(self[:-1]), self[-1]] if len(self) > 1 else self)
 
 
+def setting(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    by_dataset: Mapping[str, Any] | None = None,
+) -> Any:
+    """A field of a dataclass of settings.
+
+    Args:
+        default: the value where none is given; without one, a value must be given.
+        help: one or more sentences for the command line, the docstring and the docs.
+        by_dataset: data set to default, where named presets and the command line differ from
+            ``default``.
+    """
+    about = {"help": help, "by_dataset": by_dataset or {}}
+    return dataclasses.field(default=default, metadata=about)
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What one setting may be.
 
     Attributes:
         name: the field's or argument's.
-        type: of its value, or of each of its values.
+        type: of its value, or of each of its values. A type of one's own has a class method
+            ``parse`` from text, and ``wanted``, its values in words; its ``str`` is that text.
         allowed: which values of that type.
         optional: None is allowed too.
         many: a tuple of values.
         default: the value where none is given; None too where one must be.
+        help: what it does.
+        by_dataset: data set to default.
     """
 
     name: str
     type: type
-    allowed: Range | OneOf | None
+    allowed: Range | OneOf | None = None
     optional: bool = False
     many: bool = False
     default: Any = None
+    help: str = ""
+    by_dataset: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, hint: Any, default: Any = None, help: str = "", **more: Any) -> Setting:
+        """The setting that a type with a range declares."""
+        optional = many = False
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+            kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+            optional = len(kinds) < len(typing.get_args(hint))
+            hint = kinds[0] if len(kinds) == 1 else object
+        if typing.get_origin(hint) is tuple:
+            kinds = set(typing.get_args(hint)) - {...}
+            hint, many = kinds.pop() if len(kinds) == 1 else object, True
+        kind, allowed = hint, None
+        if typing.get_origin(hint) is typing.Annotated:
+            kind, allowed = typing.get_args(hint)
+        if not isinstance(kind, type) or typing.get_origin(kind):  # of a user's own: anything
+            kind = object
+        if allowed is None and kind in (int, float):
+            allowed = Range()
+        return cls(name, kind, allowed, optional, many, default, help, **more)
 
     @property
     def wanted(self) -> str:
         """The values it may have, in words."""
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        text = words.get(self.type, f"a {self.type.__name__}")
+        text = words.get(self.type) or getattr(self.type, "wanted", f"a {self.type.__name__}")
         if isinstance(self.allowed, OneOf):
             text = str(self.allowed)
         elif self.allowed is not None:
@@ -127,7 +173,22 @@ class Setting:
             return tuple(self._parse(part.strip()) for part in text.split(","))
         return self._parse(text.strip())
 
+    def text(self, value: Any) -> str:
+        """What :meth:`parse` makes the value of."""
+        if value is None:
+            return "none"
+        if self.many:
+            return ",".join(map(self._text, value))
+        return self._text(value)
+
+    def _text(self, value: Any) -> str:
+        if self.type is bool:
+            return "true" if value else "false"
+        return repr(float(value)) if self.type is float else str(value)
+
     def _parse(self, text: str) -> Any:
+        if parse := getattr(self.type, "parse", None):
+            return parse(text)
         if self.type is bool:
             if text.lower() not in _TRUTH:
                 raise ValueError(text)
@@ -148,6 +209,7 @@ class Setting:
         """
         try:
             value = self.parse(given) if isinstance(given, str) else given
+            value = tuple(value) if self.many and isinstance(value, list) else value
         except (ValueError, ZeroDivisionError):
             return None, self.fault(given, name)
         return value, "" if self.fits(value) else self.fault(value, name)
@@ -165,6 +227,12 @@ class Checked:
             are named.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = {key: value.metadata.get("help") for key, value in vars(cls).items() if _field(value)}
+        if lines := [f"    {name}: {text}" for name, text in own.items() if text]:
+            cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Args:", *lines])
+
     def __post_init__(self) -> None:
         values = {name: getattr(self, name) for name in settings_of(type(self))}
         refuse(_faults(type(self), values) or self.conflicts())
@@ -172,6 +240,32 @@ class Checked:
     def conflicts(self) -> Iterator[str]:
         """What is wrong with values that are in range, each for itself: a sentence each."""
         return iter(())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, JSON-able."""
+        found = {}
+        for name, known in settings_of(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, Checked):
+                value = value.to_dict()
+            elif value is not None and hasattr(known.type, "parse"):
+                value = str(value)
+            found[name] = list(value) if known.many else value
+        return found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What :meth:`to_dict` wrote; other keys are left aside.
+
+        Raises:
+            UserError: values out of range; all are named.
+        """
+        known = settings_of(cls)
+        given = {name: value for name, value in values.items() if name in known}
+        for name, value in given.items():
+            if issubclass(known[name].type, Checked) and isinstance(value, Mapping):
+                given[name] = known[name].type.from_dict(value)
+        return cls(**parsed(cls.__name__, known, given))
 
 
 def check(owner: Any, **values: Any) -> None:
@@ -204,13 +298,14 @@ def settings_of(owner: Any) -> dict[str, Setting]:
     """The settings of a dataclass, or the arguments of a function that have a range."""
     hints = typing.get_type_hints(owner, include_extras=True)
     if not dataclasses.is_dataclass(owner):
-        return {name: setting(name, hint) for name, hint in hints.items() if _has_range(hint)}
+        return {name: Setting.of(name, hint) for name, hint in hints.items() if _has_range(hint)}
     found = {}
     for field in dataclasses.fields(owner):
         default = None if field.default is dataclasses.MISSING else field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        found[field.name] = setting(field.name, hints[field.name], default)
+        about = {key: field.metadata[key] for key in ("help", "by_dataset") if field.metadata}
+        found[field.name] = Setting.of(field.name, hints[field.name], default, **about)
     return found
 
 
@@ -254,24 +349,8 @@ def _faults(owner: Any, values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def setting(name: str, hint: Any, default: Any = None) -> Setting:
-    """The setting that a type with a range declares."""
-    optional = many = False
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
-        optional = len(kinds) < len(typing.get_args(hint))
-        hint = kinds[0] if len(kinds) == 1 else object
-    if typing.get_origin(hint) is tuple:
-        kinds = set(typing.get_args(hint)) - {...}
-        hint, many = kinds.pop() if len(kinds) == 1 else object, True
-    kind, allowed = hint, None
-    if typing.get_origin(hint) is typing.Annotated:
-        kind, allowed = typing.get_args(hint)
-    if not isinstance(kind, type) or typing.get_origin(kind):  # of a user's own: anything
-        kind = object
-    if allowed is None and kind in (int, float):
-        allowed = Range()
-    return Setting(name, kind, allowed, optional, many, default)
+def _field(value: Any) -> bool:
+    return isinstance(value, dataclasses.Field)
 
 
 def _has_range(hint: Any) -> bool:
