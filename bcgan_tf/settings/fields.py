@@ -245,7 +245,7 @@ class Checked:
         """All settings, JSON-able."""
         found = {}
         for name, known in settings_of(type(self)).items():
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if isinstance(value, Checked):
                 value = value.to_dict()
             elif value is not None and hasattr(known.type, "parse"):
