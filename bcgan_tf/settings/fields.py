@@ -243,15 +243,8 @@ class Checked:
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, JSON-able."""
-        found = {}
-        for name, known in settings_of(type(self)).items():
-            value: Any = getattr(self, name)
-            if isinstance(value, Checked):
-                value = value.to_dict()
-            elif value is not None and hasattr(known.type, "parse"):
-                value = str(value)
-            found[name] = list(value) if known.many else value
-        return found
+        values = {name: getattr(self, name) for name in settings_of(type(self))}
+        return {name: _for_json(value) for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -347,6 +340,14 @@ def _faults(owner: Any, values: Mapping[str, Any]) -> list[str]:
         for name, value in values.items()
         if name in known and not known[name].fits(value)
     ]
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, Checked):
+        return value.to_dict()
+    if hasattr(value, "parse"):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _field(value: Any) -> bool:
