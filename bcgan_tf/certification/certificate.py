@@ -10,7 +10,7 @@ import numpy as np
 from bcgan_tf.certification.certified import certified
 from bcgan_tf.certification.interval_bounds import require_bounds
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.robust_accuracy import wilson_interval
+from bcgan_tf.statistics import wilson_interval
 
 
 def proved(

@@ -12,10 +12,11 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.square import Square
-from bcgan_tf.diagnosis.flags import Flag, above, beyond_chance, not_run, percent, points
+from bcgan_tf.diagnosis.flags import Flag, above, not_run, percent, points
 from bcgan_tf.diagnosis.subject import Subject, gradient_results, square_results
 from bcgan_tf.diagnosis.transfer import transferred
 from bcgan_tf.evaluation.gradient_health import usable
+from bcgan_tf.statistics import beyond_chance
 
 # evaluation.md, section 3: differences of accuracy.
 _SQUARE, _CONVERGENCE, _SCALE, _LOSS, _CONTROL = 0.002, 0.005, 0.005, 0.005, 0.05

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal
-
-import numpy as np
 
 Grade = Literal["evidence", "notice"]
 
@@ -53,21 +50,6 @@ class Flag:
 def not_run(check: str, grade: Grade, reason: str) -> Flag:
     """The flag of a check that could not be run."""
     return Flag(check, grade, False, False, None, None, f"not run: {reason}")
-
-
-def beyond_chance(more: np.ndarray, fewer: np.ndarray) -> bool:
-    """Whether ``more`` holds for more images than ``fewer`` by more than chance allows.
-
-    Two equally strong attacks break different images here and there: of ``b`` images that only
-    one and ``c`` that only the other left, ``b - c`` has a standard deviation of ``sqrt(b + c)``
-    (McNemar's test). Two of these are asked for.
-
-    Args:
-        more: bool ``[N]``.
-        fewer: bool ``[N]``, of the same images.
-    """
-    gained, lost = int((more & ~fewer).sum()), int((fewer & ~more).sum())
-    return gained > lost and gained - lost >= 2 * math.sqrt(gained + lost)
 
 
 def above(value: float, threshold: float) -> bool:

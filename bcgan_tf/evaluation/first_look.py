@@ -12,8 +12,8 @@ import numpy as np
 
 from bcgan_tf.attacks import FGSM, PGD, Attack, AttackResult, CarliniWagnerL2
 from bcgan_tf.data import Split, evaluation_batches
-from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.settings.presets import Recipe
+from bcgan_tf.statistics import wilson_interval
 
 # An attack's label to a context that yields its progress function.
 Progress = Callable[[str], contextlib.AbstractContextManager[Callable[[int, int], None]]]

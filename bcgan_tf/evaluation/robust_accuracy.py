@@ -3,44 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bcgan_tf.attacks.attack import AttackResult
-from bcgan_tf.errors import UserError
+from bcgan_tf.statistics import wilson_interval
 
 # Rounding of float32 images may exceed an eps by this much.
 _TOLERANCE = 1e-6
-# The standard normal quantile of 97.5 %.
-_Z95 = 1.959963984540054
-
-
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a proportion.
-
-    Unlike ``p +- 1.96 sqrt(p(1-p)/n)`` it stays in [0, 1], and keeps a width at 0 and at ``n``.
-
-    Args:
-        successes: 0 ... ``n``.
-        n: number of trials, at least 1.
-
-    Returns:
-        The lower and upper end, in [0, 1].
-
-    Reference: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise UserError(f"{successes} of {n} is no proportion; give 0 <= successes <= n, n >= 1")
-    share, z2 = successes / n, _Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At 0 and n the end is exact in theory; rounding would leave 1e-18.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return low, high
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

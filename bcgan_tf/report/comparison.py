@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from bcgan_tf.files import as_json
 from bcgan_tf.report import evaluation_findings as findings
 from bcgan_tf.report.columns import Column, runs_of
-
-# Two standard deviations: what chance alone exceeds in one case of twenty.
-_CHANCE = 2.0
+from bcgan_tf.statistics import compare_paired
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,13 +195,12 @@ def _gain(first: Column, other: Column) -> str:
 
 
 def _significance(first: Column, other: Column) -> str:
-    """McNemar's test on the same images; without them, whether the intervals overlap."""
+    """McNemar's exact test on the same images; without them, whether the intervals overlap."""
     a, b = first.arrays.get("worst_case"), other.arrays.get("worst_case")
     if a is not None and b is not None and first.data and first.data == other.data:
-        gained, lost = int(np.sum(b & ~a)), int(np.sum(a & ~b))
-        beyond = abs(gained - lost) >= _CHANCE * math.sqrt(gained + lost) and gained != lost
-        told = f"on the same images: {gained:,} gained, {lost:,} lost"
-        return f"{'more than' if beyond else 'no more than'} chance can explain ({told})"
+        paired = compare_paired(a, b)
+        told = f"on the same images: {paired.gained:,} gained, {paired.lost:,} lost"
+        return f"{'more' if paired.significant else 'no more'} than chance can explain ({told})"
     ends = [findings.interval_of(c.evaluation, "robust_") for c in (first, other)]
     if None in ends:
         return "without intervals, so that it may be chance"

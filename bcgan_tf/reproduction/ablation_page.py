@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,14 +9,13 @@ import numpy as np
 
 from bcgan_tf.reproduction.ablation_settings import ARMS, CONTROLS, DEFENSES
 from bcgan_tf.reproduction.markdown import duration, headline, machine, share, table
+from bcgan_tf.statistics import mean_interval
 
 Document = Mapping[str, Any]
 # Of a defence and an arm: the figures of each seed.
 Runs = Mapping[str, Mapping[str, Any]]
 
 _FIGURES = {"clean": "clean", "standard": "`standard`", "certified": "certified"}
-# The two-sided 95 % quantile of Student's t, by degrees of freedom from 1.
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _ADDED = tuple(arm for arm in ARMS if arm not in CONTROLS)
 
 
@@ -41,9 +39,7 @@ def paired_difference(
             np.mean([a[seed][figure]["accuracy"] - b[seed][figure]["accuracy"] for a, b in pairs])
         )
 
-    differences = np.array([of_seed(seed) for seed in seeds])
-    half = _T95[len(seeds) - 2] * float(differences.std(ddof=1)) / math.sqrt(len(seeds))
-    return float(differences.mean()), half, len(seeds)
+    return (*mean_interval([of_seed(seed) for seed in seeds]), len(seeds))
 
 
 def answer(difference: tuple[float, float, int] | None) -> str:

@@ -18,7 +18,6 @@ from bcgan_tf.attacks.checks import as_logits_fn
 from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.data import Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction, fixed_starts
 from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
@@ -30,6 +29,7 @@ from bcgan_tf.reproduction.measures import (
     carlini_wagner,
     stage,
 )
+from bcgan_tf.statistics import wilson_interval
 
 # The paper's L, and the images of its test sets.
 _PAPER_STEPS, _TEST_IMAGES = 12_000, 10_000

@@ -11,7 +11,6 @@ import keras
 from bcgan_tf import progress
 from bcgan_tf.data import Dataset, Split
 from bcgan_tf.evaluation.first_look import clean_accuracy, first_look
-from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.files import read_json
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
@@ -20,6 +19,7 @@ from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.serving import card as model_card
 from bcgan_tf.serving import export as serving
 from bcgan_tf.settings.presets import Recipe
+from bcgan_tf.statistics import wilson_interval
 from bcgan_tf.workflows.attack import assess_models, keep_identity, write_metrics
 from bcgan_tf.workflows.harden import HARDENED, chosen_defense, harden
 from bcgan_tf.workflows.train import CLASSIFIER, check_training, train

@@ -10,11 +10,12 @@ import pytest
 
 from bcgan_tf.attacks import AttackResult
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
-from bcgan_tf.diagnosis.flags import Flag, beyond_chance
+from bcgan_tf.diagnosis.flags import Flag
 from bcgan_tf.diagnosis.verdict import verdict
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import GradientHealth
-from bcgan_tf.evaluation.robust_accuracy import Evaluation, wilson_interval
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.statistics import wilson_interval
 
 LABELS = np.arange(100) % 10
 
@@ -170,16 +171,3 @@ def test_the_gap_to_the_papers_attacks_is_told():
 def test_labels_of_another_set_are_refused():
     with pytest.raises(UserError, match="100 images were evaluated"):
         verdict(_evaluation(_result("FGSM", 2)), _diagnosis(), LABELS[:50])
-
-
-def test_two_equal_attacks_that_differ_by_chance_raise_nothing():
-    left = np.arange(200) < 180
-    assert not beyond_chance(left, left)
-    one, other = left.copy(), left.copy()
-    one[:10], other[10:23] = False, False  # 13 against 10: sqrt(23) * 2 = 9.6
-    assert not beyond_chance(one, other)
-    one, other = left.copy(), left.copy()
-    other[:3] = False
-    assert not beyond_chance(one, other)  # 3 of 3: below 2 sqrt(3)
-    other[:4] = False
-    assert beyond_chance(one, other) and not beyond_chance(other, one)

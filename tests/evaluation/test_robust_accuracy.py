@@ -13,8 +13,8 @@ import tensorflow as tf
 from bcgan_tf.attacks import FGSM, PGD, Attack
 from bcgan_tf.data import Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.statistics import wilson_interval
 
 
 def _brightness(images: tf.Tensor) -> tf.Tensor:
@@ -72,24 +72,6 @@ def test_a_split_is_scaled():
     assert from_split.results[0].adversarials.shape == (6, 1, 2, 1)
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    [
-        # Newcombe 1998, table I, method 3 (the score method).
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (29, 29, 0.8830, 1.0000),
-    ],
-)
-def test_wilson_interval(successes, n, low, high):
-    assert wilson_interval(successes, n) == (
-        pytest.approx(low, abs=5e-5),
-        pytest.approx(high, abs=5e-5),
-    )
-
-
 def test_intervals_belong_to_what_they_are_asked_for():
     evaluation = evaluate(_brightness, (IMAGES, LABELS), [Only(which=(0, 1)), Only(which=(2,))])
     assert evaluation.interval95() == wilson_interval(2, 6)
@@ -141,9 +123,3 @@ def test_mistakes_are_answered_in_one_line(data, attacks, match):
     with pytest.raises(UserError, match=match) as caught:
         evaluate(_brightness, data, attacks)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 5), (6, 5)])
-def test_no_proportion_has_no_interval(successes, n):
-    with pytest.raises(UserError, match="no proportion"):
-        wilson_interval(successes, n)

@@ -79,13 +79,13 @@ def test_runs_measured_alike_are_compared(pair: list[RunDirectory]) -> None:
 
 @pytest.mark.parametrize(
     ("lost", "gained", "words"),
-    [(0, 3, "no more than chance"), (0, 4, "more than chance"), (0, 0, "no more than chance"),
+    [(0, 5, "no more than chance"), (0, 6, "more than chance"), (0, 0, "no more than chance"),
      (40, 52, "no more than chance"), (52, 30, "more than chance")],
 )  # fmt: skip
 def test_chance_is_told_from_effect(
     tmp_path: Path, make: SimpleNamespace, lost: int, gained: int, words: str
 ) -> None:
-    """McNemar: |gained - lost| against twice the root of their sum."""
+    """McNemar's exact test at 5 %."""
     before, after = survivors(400), survivors(400)
     after[:lost], after[400 : 400 + gained] = False, True
     runs = [

@@ -47,7 +47,7 @@ def test_the_difference_is_paired_and_its_interval_is_students():
     runs = {"boundary": runs_of([0.91, 0.82, 0.73]), "none": runs_of([0.9, 0.8, 0.7])}
     mean, half, seeds = paired_difference([runs], "boundary", "none", "standard")
     assert mean == pytest.approx(0.02) and seeds == 3
-    assert half == pytest.approx(4.303 * 0.01 / math.sqrt(3), rel=1e-6)
+    assert half == pytest.approx(4.303 * 0.01 / math.sqrt(3), rel=2e-4)
 
 
 def test_seeds_that_one_arm_lacks_are_left_out_and_one_alone_gives_nothing():
@@ -67,7 +67,7 @@ def test_of_several_defences_a_seed_counts_once():
     mean, half, seeds = paired_difference([one, other], "boundary", "none", "standard")
     # Means of 0 and 0.02, and of 0 and 0.04; four differences would give a narrower interval.
     assert (mean, seeds) == (pytest.approx(0.015), 2)
-    assert half == pytest.approx(12.706 * 0.005)
+    assert half == pytest.approx(12.706 * 0.005, rel=2e-5)
     assert paired_difference([one, {}], "boundary", "none", "standard") is None
 
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 from bcgan_tf.certification.certified import certified
 from bcgan_tf.diagnosis.loss_curves import loss_curves
 from bcgan_tf.evaluation import archive
-from bcgan_tf.evaluation.robust_accuracy import wilson_interval
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.report.evaluation_figures import example_images
+from bcgan_tf.statistics import wilson_interval
 from bcgan_tf.workflows import attack as assessment
 from helpers.assessments import (
     EPS,
