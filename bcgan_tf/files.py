@@ -200,7 +200,7 @@ def keep_json(path: Path, content: Any) -> Path:
 def kept_json(path: Path) -> dict[str, Any] | None:
     """What :func:`keep_json` wrote; a line on stderr where one of the two files is damaged.
 
-    A file without a copy, as earlier versions wrote, is taken as it is.
+    A file whose copy is gone is taken as it is.
 
     Returns:
         None: there is neither.
@@ -246,13 +246,9 @@ def seal(folder: Path) -> None:
 def check_seal(folder: Path, *names: str) -> None:
     """Checks the files of a folder, or those that are named, against its :func:`seal`.
 
-    A folder without one, as earlier versions wrote, passes.
-
     Raises:
         DamagedFile: a file is gone or holds other bytes, or the seal itself is damaged.
     """
-    if not (folder / SEAL).exists():
-        return
     for name, digest in read_json(folder / SEAL).items():
         if names and name not in names:
             continue

@@ -88,46 +88,6 @@ def kl_uniform_top2(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return -math.log(2.0) - 0.5 * (own + rival)
 
 
-def absolute_margin(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """``|z_c - max_{j != c} z_j|``: 0 exactly where the class ``c`` ties with its runner-up.
-
-    In units of the logits, unlike the divergences; its gradient is 1 or -1 at both, up to the tie.
-
-    Args:
-        logits: float ``[B, K]``, ``K >= 2``.
-        labels: int ``[B]``, the classes ``c``.
-
-    Returns:
-        float32 ``[B]``, at least 0.
-    """
-    own, rival = _own_and_rival(labels, tf.cast(logits, tf.float32))
-    return tf.abs(own - rival)
-
-
-def pull_away(features: tf.Tensor) -> tf.Tensor:
-    """Mean squared cosine of each example with all others of the *global* batch; low is diverse.
-
-    The mean over the batch is the pull-away term. Under several replicas the others are gathered
-    from all of them, so that ``N`` replicas have the term and the gradient of one.
-
-    Args:
-        features: float ``[B, ...]``, such as generated images; a zero vector has cosine 0.
-
-    Returns:
-        float32 ``[B]`` in [0, 1]; 0 for a batch of one.
-
-    Reference: Zhao, Mathieu, LeCun 2017, "Energy-based Generative Adversarial Networks", eq. 4; Lee
-    et al. 2018 add it to their generator's loss to keep its samples apart.
-    """
-    rows = tf.reshape(tf.cast(features, tf.float32), [tf.shape(features)[0], -1])
-    rows = tf.math.l2_normalize(rows, axis=1)
-    everyone = _of_all_replicas(rows)
-    squares = tf.square(tf.matmul(rows, everyone, transpose_b=True))
-    own = tf.square(tf.reduce_sum(tf.square(rows), axis=1))
-    others = tf.maximum(tf.shape(everyone)[0] - 1, 1)
-    return (tf.reduce_sum(squares, axis=1) - own) / tf.cast(others, tf.float32)
-
-
 def kl_divergence(logits: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """``KL(softmax(logits) || softmax(other))`` in nats: the consistency term of TRADES.
 
@@ -256,13 +216,6 @@ def _own_and_rival(labels: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.
     own_class = tf.one_hot(labels, tf.shape(values)[-1], on_value=True, off_value=False)
     runner_up = tf.argmax(tf.where(own_class, -math.inf, values), axis=-1)
     return _logit_of(labels, values), _logit_of(runner_up, values)
-
-
-def _of_all_replicas(rows: tf.Tensor) -> tf.Tensor:
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return rows
-    return context.all_gather(rows, axis=0)
 
 
 def _top(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:

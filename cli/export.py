@@ -71,7 +71,7 @@ def command(
         check_name(name, "a served model")
     session.start_tensorflow()
     from bcgan_tf.loading.classifier import load_classifier
-    from bcgan_tf.loading.digest import digests
+    from bcgan_tf.loading.digest import model_digest
     from bcgan_tf.runs.directory import RunDirectory
     from bcgan_tf.serving import card as model_card
     from bcgan_tf.serving import export as serving
@@ -86,7 +86,7 @@ def command(
         file, default, card = source, source.stem, {}
     name = check_name(name or default, "a served model; give --name")
     if evaluation:
-        card = model_card.with_evaluation(card, RunDirectory.open(evaluation), digests(file))
+        card = model_card.with_evaluation(card, RunDirectory.open(evaluation), model_digest(file))
     classifier = load_classifier(file)
     names = names or [str(i) for i in range(classifier.output_shape[-1])]
     classifier, changed = pipeline.servable(classifier, seed=seed)
@@ -137,7 +137,7 @@ def _classes(run: RunDirectory, model: str, data_dir: Path | None) -> list[str]:
     classes = model_card.trained(run, model).get("classes")
     if isinstance(classes, list) and classes:
         return [str(name) for name in classes]
-    # Older runs do not say. Their folder of images lies outside them, and is not looked into.
+    # A run's folder of images lies outside it, and is not looked into.
     dataset = str(run.config.get("dataset"))
     if dataset.startswith("folder:"):
         raise UserError(f"{run.path} does not say what its classes are called; give --class-names")

@@ -123,13 +123,13 @@ def _refuse_unnamed(
 
 def _check_unchanged(config: dict[str, Any]) -> None:
     """Refuses models that are not what the shards were made of, before any is loaded."""
-    from bcgan_tf.loading.model import is_source
+    from bcgan_tf.loading.model import source_digest
 
     attacked = [(spec, config["models_sha256"][name]) for name, spec in config["models"].items()]
     others = [(config[key], config.get(f"{key}_sha256")) for key in _OTHERS if config.get(key)]
     for spec, digest in [*attacked, *others]:
         try:
-            same = is_source(spec, digest)
+            same = source_digest(spec) == digest
         except UserError as error:
             raise UserError(f"{error}; put it there, or merge with --no-diagnose") from error
         if not same:

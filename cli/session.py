@@ -215,34 +215,8 @@ def open_run(
 
     if resume and run_dir is None:
         raise click.UsageError("--resume needs --run-dir, the folder of the run to go on with")
-    if resume and run_dir is not None:
-        config = _with_known_digests(config, RunDirectory.saved_config(run_dir))
     line = shlex.join(["bcgan-tf", *sys.argv[1:]])
     with RunDirectory.create(run_dir, command, config, resume=resume, command_line=line) as run:
         click.get_current_context().meta[RUN] = run.path
         click.echo(f"run: {run.path}", err=True)
         yield run
-
-
-def _with_known_digests(
-    config: Mapping[str, Any], found: Mapping[str, Any] | None
-) -> Mapping[str, Any]:
-    """The settings, with the run's own digests of models that are what it noted."""
-    from bcgan_tf.loading.model import is_source
-
-    def known(model: Any, digest: Any, before: Any) -> Any:
-        return before if before and before != digest and is_source(model, before) else digest
-
-    saved = found["config"] if found else {}
-    changed = {
-        key: known(config[key.removesuffix("_sha256")], digest, saved.get(key))
-        for key, digest in config.items()
-        if key.endswith("_sha256") and key != "models_sha256"
-    }
-    before = saved.get("models_sha256")
-    if isinstance(before, dict) and "models_sha256" in config:
-        changed["models_sha256"] = {
-            name: known(config["models"][name], digest, before.get(name))
-            for name, digest in config["models_sha256"].items()
-        }
-    return {**config, **changed}

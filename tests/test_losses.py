@@ -129,65 +129,6 @@ def test_both_divergences_agree_for_two_classes():
     )
 
 
-def test_absolute_margin():
-    labels = [0, 2, 0]
-    np.testing.assert_allclose(losses.absolute_margin(LOGITS, labels), [2, 0, 2], atol=1e-6)
-    # Down where the label leads, up where it trails: towards the tie from both sides.
-    found = gradient_of(losses.absolute_margin, LOGITS, labels)
-    np.testing.assert_allclose(found, [[1, -1, 0], [0, 0, 0], [-1, 1, 0]], atol=1e-6)
-
-
-ROWS = np.float32([[1, 0], [3, 4], [0, -2]])  # cosines 0.6, 0 and -0.8
-
-
-def test_pull_away():
-    expected = [(0.36 + 0) / 2, (0.36 + 0.64) / 2, (0 + 0.64) / 2]
-    np.testing.assert_allclose(losses.pull_away(ROWS), expected, atol=1e-6)
-    images = np.reshape(5 * ROWS, (3, 2, 1, 1))  # scale and shape do not matter
-    np.testing.assert_allclose(losses.pull_away(images), expected, atol=1e-6)
-    np.testing.assert_allclose(losses.pull_away(np.repeat(ROWS[:1], 4, 0)), 1, atol=1e-6)
-    assert losses.pull_away(np.float32([[1, 0], [0, 0], [1, 0]])).numpy().tolist() == [0.5, 0, 0.5]
-    assert losses.pull_away(ROWS[:1]).numpy().tolist() == [0]
-
-
-def test_the_gradient_of_pull_away():
-    # d cos^2 / d a = 2 cos (b/|b| - cos a/|a|) / |a|; each pair counts for both of its rows.
-    def by_hand(a, b):
-        a_unit, b_unit = a / np.linalg.norm(a), b / np.linalg.norm(b)
-        cosine = a_unit @ b_unit
-        return 2 * cosine * (b_unit - cosine * a_unit) / np.linalg.norm(a)
-
-    pairs = [[by_hand(ROWS[i], ROWS[j]) for j in range(3) if j != i] for i in range(3)]
-    expected = [2 * sum(pair) / 2 for pair in pairs]
-    found = gradient_of(losses.pull_away, ROWS)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert np.abs(found).max() > 0.1
-
-
-def test_pull_away_of_two_replicas_is_that_of_the_global_batch(two_replicas):
-    values = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-
-    @tf.function
-    def on_replicas():
-        def one_replica():
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            rows = tf.gather(values, 3 * replica + tf.range(3))
-            with tf.GradientTape() as tape:
-                tape.watch(rows)
-                terms = losses.pull_away(rows)
-                objective = losses.average(terms)
-            return terms, tape.gradient(objective, rows)
-
-        return two_replicas.run(one_replica)
-
-    terms, gradients = (
-        np.concatenate([part.numpy() for part in two_replicas.experimental_local_results(found)])
-        for found in on_replicas()
-    )
-    np.testing.assert_allclose(terms, losses.pull_away(values), atol=1e-6)
-    np.testing.assert_allclose(gradients, gradient_of(losses.pull_away, values) / 6, atol=1e-6)
-
-
 def test_discriminator_loss():
     found = losses.acgan_discriminator_loss(
         np.float32([0.5, -2]),
@@ -304,8 +245,6 @@ def test_low_precision_logits_give_float32_losses(dtype):
         losses.cross_entropy(LABELS, logits),
         losses.kl_to_uniform(logits),
         losses.kl_uniform_top2(logits, LABELS),
-        losses.absolute_margin(logits, LABELS),
-        losses.pull_away(logits),
         losses.acgan_generator_loss(logits[:, 0], logits, LABELS),
         losses.top_two_margin(logits),
         losses.dlr(LABELS, logits),

@@ -22,12 +22,6 @@ _DRAW_SEED = 0
 BAYES_ERROR = 0.5 * math.erfc(MEAN)
 
 
-def bayes_probability(points: np.ndarray) -> np.ndarray:
-    """p(y = 1 | x) in [0, 1], float64 `[N]`, for points `[N, 2]`."""
-    score = 2 * MEAN * np.sum(np.asarray(points, np.float64), axis=-1)
-    return 0.5 * (1 + np.tanh(score / 2))  # the sigmoid, without overflow
-
-
 def load(*, seed: int = 0) -> Dataset:
     """2,000 training, 200 validation and 5,000 test points a class, float32 `[N, 2]`; 2 classes.
 

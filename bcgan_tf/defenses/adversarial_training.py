@@ -14,9 +14,6 @@ from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.training.classifier_trainer import BatchBuilder
 from bcgan_tf.training.inner_maximization import InnerMaximisation
 
-# From here on, as a share of the steps of training, the attack has its final length.
-_FINAL = 0.75
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PGDTraining(RobustTraining):
@@ -33,7 +30,6 @@ class PGDTraining(RobustTraining):
     Args:
         steps: of the attack in training.
         step_ratio: length of its step in units of eps; None: ``2.5 / steps``.
-        final_steps: of the attack in the last quarter of the epochs; None: the same ``steps``.
         clean_weight: weight of the clean images' loss, in [0, 1).
 
     Example:
@@ -48,7 +44,6 @@ class PGDTraining(RobustTraining):
 
     steps: Steps = 7
     step_ratio: StepRatio | None = None
-    final_steps: Steps | None = None
     clean_weight: BelowOne = 0.0
 
     @property
@@ -69,8 +64,6 @@ class PGDTraining(RobustTraining):
             eps=self.eps,
             training_eps=self.eps_ratio * self.eps,
             attack=self.attack,
-            final_steps=self.final_steps,
-            final_from=round(_FINAL * self.epochs * steps),
             ramp_steps=round(self.ramp_epochs * steps),
             average_decay=self.average_decay,
             seed=self.seed,

@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import ClassVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, fit_gan
 from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.settings.kinds import Batch, CleanRatio, Epochs, Images, LearningRate
+from bcgan_tf.settings.kinds import Batch, CleanRatio, Epochs, LearningRate
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.training.fit import fit
-
-# Beside the two draws of bcgan_tf.defenses.gan_settings.
-_ROWS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,8 +36,6 @@ class BCGANDefense(GANSettings, Defense):
         batch_size: global number of *clean* images in a batch of the refinement.
         learning_rate: of the refinement's Adam, decayed to 0 by a cosine.
         clean_ratio: share of clean images in a batch, in (0, 1]; 1 is refinement without fakes.
-        fixed_samples: 0 generates fresh boundary samples for every step; ``n`` generates one set
-            of ``n`` and draws from it.
 
     Example:
         >>> hardened = BCGANDefense(gan_epochs=5).harden(classifier, bcgan_tf.load("mnist"))
@@ -58,7 +51,6 @@ class BCGANDefense(GANSettings, Defense):
     batch_size: Batch = 128
     learning_rate: LearningRate = 5e-4
     clean_ratio: CleanRatio = 0.5
-    fixed_samples: Images = 0
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
@@ -159,20 +151,13 @@ class BCGANDefense(GANSettings, Defense):
         if self.clean_ratio == 1:
             return None
         ratio = (1 - self.clean_ratio) / self.clean_ratio
-        stored = self._fixed_set(gan) if self.fixed_samples else None
 
         def build(
             images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             rows = tf.shape(images)[0]
             count = tf.cast(tf.round(tf.cast(rows, tf.float32) * ratio), tf.int32)
-            if stored is not None:
-                chosen = randomness.global_labels(
-                    randomness.fold_in(seed, _ROWS), count, self.fixed_samples
-                )
-                fakes, classes = (tf.gather(array, chosen) for array in stored)
-            else:
-                fakes, classes = draw_fakes(gan, count, seed)
+            fakes, classes = draw_fakes(gan, count, seed)
             return (
                 tf.concat([images, fakes], axis=0),
                 tf.concat([labels, tf.cast(classes, labels.dtype)], axis=0),
@@ -180,7 +165,3 @@ class BCGANDefense(GANSettings, Defense):
             )
 
         return build
-
-    def _fixed_set(self, gan: BCGAN) -> tuple[tf.Tensor, tf.Tensor]:
-        classes = np.arange(self.fixed_samples, dtype=np.int32) % gan.num_classes
-        return tf.constant(gan.generate(classes, seed=self.seed)), tf.constant(classes)

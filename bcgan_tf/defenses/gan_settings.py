@@ -45,9 +45,7 @@ class GANSettings(Checked):
         beta: weight of the boundary term in the generator's loss, at least 0; 0 is a plain ACGAN.
         delay_epochs: GAN epochs at beta 0 before its rise: first digits, then ambiguous digits.
         warmup_epochs: GAN epochs over which beta then rises linearly.
-        boundary_loss: the term: ``"uniform"`` (eq. 8), ``"top2"`` or ``"margin"``; see
-            :class:`bcgan_tf.BCGAN`.
-        pull_away: weight of the pull-away term, which keeps generated images apart; 0 is off.
+        boundary_loss: the term: ``"uniform"`` (eq. 8) or ``"top2"``; see :class:`bcgan_tf.BCGAN`.
         gan_epochs: epochs of GAN training.
         gan_batch_size: global batch of the GAN.
         gan_learning_rate: of both Adams (beta_1 0.5).
@@ -56,9 +54,6 @@ class GANSettings(Checked):
         latent_dim: size of the noise.
         dropout: the discriminator's.
         real_target: the discriminator's target for real images (one-sided label smoothing).
-        instance_noise: standard deviation of noise on the discriminator's inputs.
-        spectral_norm: of the discriminator.
-        ema: decay of the generator's moving average; 0 is off.
         dtype: Keras dtype policy of the GAN, such as ``"mixed_bfloat16"``.
 
     Raises:
@@ -69,7 +64,6 @@ class GANSettings(Checked):
     delay_epochs: EpochShare = 2.0
     warmup_epochs: EpochShare = 1.0
     boundary_loss: BoundaryLoss = "uniform"
-    pull_away: Weight = 0.0
     gan_epochs: Epochs = 5
     gan_batch_size: Batch = 128
     gan_learning_rate: LearningRate = 8e-4
@@ -78,9 +72,6 @@ class GANSettings(Checked):
     latent_dim: LatentDim = 100
     dropout: BelowOne = 0.2
     real_target: Share = 0.9
-    instance_noise: Share = 0.0
-    spectral_norm: bool = False
-    ema: BelowOne = 0.0
     dtype: Dtype | None = None
 
     def boundary_conflicts(self) -> Iterator[str]:
@@ -124,7 +115,6 @@ def build_gan(
                 classes,
                 width=settings.discriminator_width,
                 dropout=settings.dropout,
-                spectral_norm=settings.spectral_norm,
                 seed=seed,
                 dtype=settings.dtype,
             ),
@@ -133,12 +123,9 @@ def build_gan(
             delay_steps=round(settings.delay_epochs * steps),
             warmup_steps=round(settings.warmup_epochs * steps),
             boundary_loss=settings.boundary_loss,
-            pull_away=settings.pull_away,
             num_classes=classes,
             seed=seed,
             real_target=settings.real_target,
-            instance_noise=settings.instance_noise,
-            ema=settings.ema,
         )
         gan.compile(
             keras.optimizers.Adam(settings.gan_learning_rate, beta_1=0.5),
@@ -175,14 +162,13 @@ def draw_fakes(gan: BCGAN, count: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor
     """Freshly generated images and the classes they were asked for, inside a training step.
 
     Args:
-        gan: its moving average makes them where there is one.
+        gan: its generator makes them.
         count: rows of this replica; replicas get different rows of one draw.
         seed: stateless, int32 ``[2]``.
 
     Returns:
         float32 ``[count, ...]`` in [0, 1], not differentiated, and int32 ``[count]``.
     """
-    generator = gan.generator_average or gan.generator
     classes = randomness.global_labels(randomness.fold_in(seed, _LABELS), count, gan.num_classes)
     noise = randomness.global_normal(randomness.fold_in(seed, _NOISE), count, gan.latent_dim)
-    return tf.stop_gradient(generator([noise, classes], training=False)), classes
+    return tf.stop_gradient(gan.generator([noise, classes], training=False)), classes

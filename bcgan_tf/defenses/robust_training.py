@@ -33,11 +33,7 @@ from bcgan_tf.training.best_weights import BestWeights
 from bcgan_tf.training.classifier_trainer import BatchBuilder
 from bcgan_tf.training.fit import fit
 from bcgan_tf.training.robust_trainer import RobustTrainer
-from bcgan_tf.training.schedules import ConstantThenLinear, Cyclic
-
-SCHEDULES = ("linear", "cyclic")
-# Where the cycle of the learning rate has its peak.
-_PEAK = 0.4
+from bcgan_tf.training.schedules import ConstantThenLinear
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,13 +47,10 @@ class RobustTraining(Defense):
         ramp_epochs: epochs over which eps rises from 0.
         epochs: of training.
         batch_size: global number of real images in a batch.
-        learning_rate: Adam's, or its peak.
-        schedule: ``"linear"``: constant, and falling linearly to 0 from half-way on; ``"cyclic"``:
-            rising from 0 over the first 40 % of the steps, then falling to 0.
+        learning_rate: Adam's for the first half of the steps; it then falls linearly to 0.
         augment: what happens to each image of a batch before it is attacked: ``"none"``;
-            ``"shift"``: it is moved by up to 2 pixels of 28 or 32; ``"affine"``: it is moved
-            likewise, turned by up to 10 degrees, stretched and sheared by up to a tenth;
-            ``"flip"``: half of them are mirrored, which suits clothes, and is wrong for digits;
+            ``"shift"``: it is moved by up to 2 pixels of 28 or 32; ``"flip"``: half of
+            them are mirrored, which suits clothes, and is wrong for digits;
             ``"crop-flip"``: it is moved by up to an eighth too, which is usual on CIFAR-10.
         average_decay: of the moving average of the weights that is validated and returned; 0: off.
         validation_samples: images of the validation split that are attacked after each epoch.
@@ -76,7 +69,6 @@ class RobustTraining(Defense):
     epochs: Epochs = 16
     batch_size: Batch = 128
     learning_rate: LearningRate = 1e-3
-    schedule: Annotated[str, OneOf(*SCHEDULES)] = "linear"
     augment: Annotated[str, OneOf(*AUGMENTATIONS)] = "none"
     average_decay: BelowOne = 0.0
     validation_samples: SomeImages = 1000
@@ -107,9 +99,7 @@ class RobustTraining(Defense):
         """The trainer of ``classifier`` itself, ``steps`` to an epoch, not compiled."""
 
     def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
-        """Adam with the schedule, for a training of ``steps``."""
-        if self.schedule == "cyclic":
-            return keras.optimizers.Adam(Cyclic(self.learning_rate, round(_PEAK * steps), steps))
+        """Adam, for a training of ``steps``."""
         return keras.optimizers.Adam(ConstantThenLinear(self.learning_rate, steps // 2, steps))
 
     def check_data(self, data: Dataset) -> None:

@@ -46,11 +46,6 @@ def model_digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def digests(path: Path) -> tuple[str, ...]:
-    """All digests by which runs know a model file; older ones have that of its bytes."""
-    return model_digest(path), file_digest(path)
-
-
 def _digest(stream: IO[bytes]) -> str:
     found = hashlib.sha256()
     while chunk := stream.read(_CHUNK):

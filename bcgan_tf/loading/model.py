@@ -24,7 +24,7 @@ from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading import exported
 from bcgan_tf.loading.classifier import load_classifier
-from bcgan_tf.loading.digest import KERAS_SUFFIXES, digests, model_digest
+from bcgan_tf.loading.digest import KERAS_SUFFIXES, model_digest
 from bcgan_tf.loading.saved_model import folder_digest, read_saved_model, version_folder
 
 _PROBE_ROWS = 8
@@ -135,18 +135,6 @@ def source_digest(spec: str | os.PathLike[str]) -> str:
         file = _source_file(code[0])
         return file_digest(file) if file else hashlib.sha256(code[0].encode()).hexdigest()
     raise UserError(f"{text} does not exist")
-
-
-def is_source(spec: str | os.PathLike[str], digest: str | None) -> bool:
-    """Whether a run that noted this digest noted what is on disk now.
-
-    Older runs know a Keras file by its bytes, not by what it holds.
-
-    Raises:
-        UserError: there is nothing.
-    """
-    path = Path(spec)
-    return digest in (digests(path) if path.is_file() else (source_digest(spec),))
 
 
 # ---- Python code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +11,10 @@ import tensorflow as tf
 
 from bcgan_tf import losses, randomness
 from bcgan_tf.settings.fields import check
-from bcgan_tf.settings.kinds import BelowOne, Share
+from bcgan_tf.settings.kinds import Share
 
 # One constant per kind of draw, so that no two draws of a step share their numbers.
-_NOISE_D, _LABELS_D, _NOISE_G, _LABELS_G, _INSTANCE = range(5)
+_NOISE_D, _LABELS_D, _NOISE_G, _LABELS_G = range(4)
 
 
 @keras.saving.register_keras_serializable(package="bcgan_tf")
@@ -34,10 +33,6 @@ class ACGAN(keras.Model):
         seed: of all draws.
         real_target: the discriminator's "real" target; 0.9 is one-sided label smoothing
             (Salimans et al. 2016), which keeps its logits, and so the generator's gradients, small.
-        instance_noise: standard deviation, in [0, 1] pixels, of Gaussian noise on all that the
-            discriminator sees (Sønderby et al. 2017); 0 is off.
-        ema: decay of an exponential moving average of the generator, used by :meth:`generate`;
-            0 is off.
 
     Example:
         >>> gan = ACGAN(acgan_generator((28, 28, 1), 10), acgan_discriminator((28, 28, 1), 10),
@@ -59,26 +54,16 @@ class ACGAN(keras.Model):
         num_classes: int,
         seed: int = 0,
         real_target: Share = 0.9,
-        instance_noise: Share = 0.0,
-        ema: BelowOne = 0.0,
         **kwargs: Any,
     ):
-        check(ACGAN.__init__, real_target=real_target, instance_noise=instance_noise, ema=ema)
+        check(ACGAN.__init__, real_target=real_target)
         super().__init__(**kwargs)
         self.generator = generator
         self.discriminator = discriminator
         self.num_classes = num_classes
         self.seed = seed
         self.real_target = real_target
-        self.instance_noise = instance_noise
-        self.ema = ema
         self.latent_dim = int(generator.inputs[0].shape[-1])
-        self.generator_average: keras.Model | None = None
-        if ema:
-            average: Any = keras.models.clone_model(generator)
-            average.set_weights(generator.get_weights())
-            average.trainable = False
-            self.generator_average = average
         self._trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
         self.built = True
 
@@ -138,19 +123,11 @@ class ACGAN(keras.Model):
         )
         return z, c
 
-    def _seen(self, images: tf.Tensor, step: tf.Tensor, which: int) -> tf.Tensor:
-        """What the discriminator sees of ``images``: themselves, or noisy copies."""
-        if not self.instance_noise:
-            return images
-        seed = randomness.step_seed(self.seed, _INSTANCE + which, step)
-        shape = [int(size or 0) for size in images.shape]  # train_step has checked the rows
-        noise = randomness.global_normal(seed, shape[0], math.prod(shape[1:]))
-        return images + self.instance_noise * tf.reshape(noise, shape)
-
     def generator_loss(self, fakes: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """Per-example generator loss, ``[B]``; subclasses add their terms here."""
-        seen = self.discriminator(self._seen(fakes, step, 2), training=True)
-        return losses.acgan_generator_loss(seen["source"], seen["label"], labels)
+        del step  # for subclasses
+        fake = self.discriminator(fakes, training=True)
+        return losses.acgan_generator_loss(fake["source"], fake["label"], labels)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = data[:2]
@@ -162,8 +139,8 @@ class ACGAN(keras.Model):
         z, c = self._latent(_NOISE_D, _LABELS_D, step, rows)
         fakes = self.generator([z, c], training=True)
         with tf.GradientTape() as tape:
-            real = self.discriminator(self._seen(images, step, 0), training=True)
-            fake = self.discriminator(self._seen(fakes, step, 1), training=True)
+            real = self.discriminator(images, training=True)
+            fake = self.discriminator(fakes, training=True)
             d_loss = losses.acgan_discriminator_loss(
                 real["source"],
                 fake["source"],
@@ -191,19 +168,10 @@ class ACGAN(keras.Model):
             zip(tape.gradient(objective, variables), variables, strict=True)
         )
         self._track("generator_loss", g_loss)
-        self._update_average()
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _track(self, name: str, values: tf.Tensor) -> None:
         self._trackers[name].update_state(values)
-
-    def _update_average(self) -> None:
-        if self.generator_average is None:
-            return
-        for average, value in zip(
-            self.generator_average.weights, self.generator.weights, strict=True
-        ):
-            average.assign(self.ema * average + (1 - self.ema) * value)
 
     def generate(self, labels: Any, *, seed: int = 0, batch_size: int = 500) -> np.ndarray:
         """Images of the given classes.
@@ -220,14 +188,13 @@ class ACGAN(keras.Model):
         noise = np.random.default_rng([self.seed, seed]).standard_normal(
             (len(labels), self.latent_dim), np.float32
         )
-        generator = self.generator_average or self.generator
         parts: Iterator[np.ndarray] = (
-            generator(
+            self.generator(
                 [noise[i : i + batch_size], labels[i : i + batch_size]], training=False
             ).numpy()
             for i in range(0, len(labels), batch_size)
         )
-        shape = generator.output_shape[1:]
+        shape = self.generator.output_shape[1:]
         return np.concatenate([np.zeros((0, *shape), np.float32), *parts])
 
     def get_config(self) -> dict[str, Any]:
@@ -239,8 +206,6 @@ class ACGAN(keras.Model):
             "num_classes": self.num_classes,
             "seed": self.seed,
             "real_target": self.real_target,
-            "instance_noise": self.instance_noise,
-            "ema": self.ema,
         }
 
     @classmethod

@@ -16,7 +16,6 @@ from bcgan_tf.settings.kinds import BoundaryLoss, Weight
 BOUNDARY_LOSSES = {
     "uniform": "kl_to_uniform",
     "top2": "kl_uniform_top2",
-    "margin": "absolute_margin",
 }
 
 
@@ -37,9 +36,7 @@ class BCGAN(ACGAN):
             term from the start it finds a few patterns that confuse ``C`` and stays there.
         delay_steps: steps at beta 0 before the rise begins.
         boundary_loss: the boundary term: ``"uniform"``, the paper's; ``"top2"``, the divergence
-            from uniform over ``c`` and its runner-up; ``"margin"``, their absolute difference.
-        pull_away: weight of the pull-away term on the generated images, which keeps them apart; 0
-            is off.
+            from uniform over ``c`` and its runner-up.
         **kwargs: of :class:`ACGAN`.
 
     Reference: the paper's eq. 8; Lee et al. 2018, "Training Confidence-calibrated Classifiers".
@@ -55,13 +52,11 @@ class BCGAN(ACGAN):
         warmup_steps: int = 0,
         delay_steps: int = 0,
         boundary_loss: BoundaryLoss = "uniform",
-        pull_away: Weight = 0.0,
         **kwargs: Any,
     ):
-        check(BCGAN.__init__, beta=beta, boundary_loss=boundary_loss, pull_away=pull_away)
+        check(BCGAN.__init__, beta=beta, boundary_loss=boundary_loss)
         # Before the base class asks for the names of the metrics.
         self.boundary_loss = boundary_loss
-        self.pull_away = pull_away
         super().__init__(generator, discriminator, **kwargs)
         self.classifier = classifier
         self.beta = beta
@@ -70,7 +65,7 @@ class BCGAN(ACGAN):
 
     def _metric_names(self) -> tuple[str, ...]:
         own = (BOUNDARY_LOSSES[self.boundary_loss], "classifier_confidence")
-        return (*super()._metric_names(), *own, *(("pull_away",) if self.pull_away else ()))
+        return (*super()._metric_names(), *own)
 
     def current_beta(self, step: tf.Tensor) -> tf.Tensor:
         """The weight of the boundary term at a training step, float32 scalar."""
@@ -83,8 +78,6 @@ class BCGAN(ACGAN):
         """How far the classifier's logits are from a boundary, float32 ``[B]``, before beta."""
         if self.boundary_loss == "top2":
             return losses.kl_uniform_top2(logits, labels)
-        if self.boundary_loss == "margin":
-            return losses.absolute_margin(logits, labels)
         return losses.kl_to_uniform(logits)
 
     def generator_loss(self, fakes: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
@@ -92,12 +85,7 @@ class BCGAN(ACGAN):
         boundary = self.boundary_term(logits, labels)
         self._track(BOUNDARY_LOSSES[self.boundary_loss], boundary)
         self._track("classifier_confidence", tf.reduce_max(tf.nn.softmax(logits), axis=-1))
-        loss = super().generator_loss(fakes, labels, step) + self.current_beta(step) * boundary
-        if not self.pull_away:
-            return loss
-        likeness = losses.pull_away(fakes)
-        self._track("pull_away", likeness)
-        return loss + self.pull_away * likeness
+        return super().generator_loss(fakes, labels, step) + self.current_beta(step) * boundary
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -107,5 +95,4 @@ class BCGAN(ACGAN):
             "warmup_steps": self.warmup_steps,
             "delay_steps": self.delay_steps,
             "boundary_loss": self.boundary_loss,
-            "pull_away": self.pull_away,
         }

@@ -9,11 +9,10 @@ without knowing of the GAN's own range.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
-from bcgan_tf.networks.layers import ResumableDropout, SpectralConv2D, SpectralDense
+from bcgan_tf.networks.layers import ResumableDropout
 from bcgan_tf.settings.fields import checked
 from bcgan_tf.settings.kinds import BelowOne, LatentDim, Width
 
@@ -133,8 +132,6 @@ def acgan_discriminator(
     *,
     width: Width = 1.0,
     dropout: BelowOne = 0.5,
-    spectral_norm: bool = False,
-    batch_norm: bool = False,
     seed: int = 0,
     dtype: str | None = None,
 ) -> keras.Model:
@@ -145,10 +142,6 @@ def acgan_discriminator(
         num_classes: number of classes ``K``.
         width: factor on every hidden layer's channels; 1 is the paper's network.
         dropout: rate after each convolution (images only).
-        spectral_norm: normalise every hidden kernel by its largest singular value.
-        batch_norm: batch normalisation in all convolutions but the first, as Odena has it. Off by
-            default: with real and generated images in separate batches it lets the discriminator
-            tell them apart by their batch's statistics.
         seed: of the initial weights and of the dropout.
         dtype: a Keras dtype policy; both heads stay float32.
 
@@ -157,13 +150,11 @@ def acgan_discriminator(
         ``{"source": float32 [B], "label": float32 [B, K]}``, both logits.
     """
     seeds = iter(range(seed * 1000 + 500, seed * 1000 + 1500))
-    convolution: Any = SpectralConv2D if spectral_norm else keras.layers.Conv2D
-    dense: Any = SpectralDense if spectral_norm else keras.layers.Dense
     image = keras.Input(tuple(shape), name="image")
     x = image
     if len(shape) == 1:
         for i, units in enumerate(_VECTOR_UNITS):
-            x = dense(
+            x = keras.layers.Dense(
                 max(1, round(units * width)),
                 kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
                 name=f"dense_{i}",
@@ -174,7 +165,7 @@ def acgan_discriminator(
         x = keras.layers.Rescaling(2.0, offset=-1.0, name="to_tanh_range", dtype="float32")(x)
         layers = zip(_DISCRIMINATOR_CHANNELS, _DISCRIMINATOR_STRIDES, strict=True)
         for i, (filters, strides) in enumerate(layers):
-            x = convolution(
+            x = keras.layers.Conv2D(
                 max(1, round(filters * width)),
                 3,
                 strides=strides,
@@ -183,10 +174,6 @@ def acgan_discriminator(
                 name=f"conv_{i}",
                 dtype=dtype,
             )(x)
-            if batch_norm and i:
-                x = keras.layers.BatchNormalization(
-                    synchronized=True, name=f"norm_{i}", dtype=dtype
-                )(x)
             x = keras.layers.LeakyReLU(0.2, name=f"leaky_{i}", dtype=dtype)(x)
             if dropout:
                 x = ResumableDropout(dropout, seed=next(seeds), name=f"drop_{i}", dtype=dtype)(x)

@@ -1,4 +1,4 @@
-"""Layers that Keras lacks: dropout that resumes and differs per replica, spectral normalisation."""
+"""A layer that Keras lacks: dropout that resumes and differs per replica."""
 
 from __future__ import annotations
 
@@ -48,63 +48,3 @@ class ResumableDropout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
-
-
-class _SpectralKernel:
-    """Divides a layer's kernel by its largest singular value, by one warm-started power step.
-
-    Keras' own wrapper overwrites the trainable kernel in the forward pass, which replicas cannot
-    agree on; here the kernel stays as it is and the gradient flows through the norm.
-    Reference: Miyato et al. 2018, "Spectral Normalization for GANs".
-    """
-
-    def _build_vector(self) -> None:
-        layer: Any = self
-        layer.left_vector = layer.add_weight(
-            shape=(1, layer.kernel.shape[-1]),
-            initializer=keras.initializers.RandomNormal(seed=0),
-            trainable=False,
-            name="left_vector",
-            dtype="float32",
-            autocast=False,
-        )
-
-    def _normalised_kernel(self, training: bool) -> tf.Tensor:
-        layer: Any = self
-        kernel = tf.cast(tf.convert_to_tensor(layer.kernel), tf.float32)
-        matrix = tf.reshape(kernel, [-1, kernel.shape[-1]])
-        left = tf.convert_to_tensor(layer.left_vector)
-        right = tf.math.l2_normalize(left @ tf.transpose(matrix))
-        left = tf.math.l2_normalize(right @ matrix)
-        left, right = tf.stop_gradient(left), tf.stop_gradient(right)
-        if training:
-            layer.left_vector.assign(left)
-        sigma = right @ matrix @ tf.transpose(left)
-        return kernel / tf.squeeze(sigma)
-
-
-@keras.saving.register_keras_serializable(package="bcgan_tf")
-class SpectralConv2D(_SpectralKernel, keras.layers.Conv2D):
-    """``keras.layers.Conv2D`` with a spectrally normalised kernel."""
-
-    def build(self, input_shape: Any) -> None:
-        super().build(input_shape)
-        self._build_vector()
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        kernel = tf.cast(self._normalised_kernel(training), inputs.dtype)
-        outputs = tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
-        return tf.nn.bias_add(outputs, tf.cast(tf.convert_to_tensor(self.bias), inputs.dtype))
-
-
-@keras.saving.register_keras_serializable(package="bcgan_tf")
-class SpectralDense(_SpectralKernel, keras.layers.Dense):
-    """``keras.layers.Dense`` with a spectrally normalised kernel."""
-
-    def build(self, input_shape: Any) -> None:
-        super().build(input_shape)
-        self._build_vector()
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        kernel = tf.cast(self._normalised_kernel(training), inputs.dtype)
-        return inputs @ kernel + tf.cast(tf.convert_to_tensor(self.bias), inputs.dtype)

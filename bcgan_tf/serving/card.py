@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bcgan_tf.errors import UserError
@@ -85,7 +85,7 @@ def _reading(run: RunDirectory) -> Iterator[None]:
         ) from error
 
 
-def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digests: Collection[str]) -> Card:
+def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digest: str) -> Card:
     """A card with the worst case that a run of ``bcgan-tf attack`` found.
 
     It stands before the single attacks of the run that trained the model, with its interval and
@@ -95,7 +95,7 @@ def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digests: Collect
     Args:
         card: of the same model, may be empty.
         run: of the attacks.
-        digests: by which a run may know the model (:func:`bcgan_tf.loading.digest.digests`).
+        digest: of the model, :func:`bcgan_tf.loading.digest.model_digest`.
 
     Returns:
         Another card.
@@ -104,15 +104,15 @@ def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digests: Collect
         UserError: the run is not finished, attacked other models, or one shard of the images.
     """
     with _reading(run):
-        return {**card, **_evaluated(run, digests, card.get("robust_accuracy") or ())}
+        return {**card, **_evaluated(run, digest, card.get("robust_accuracy") or ())}
 
 
-def _evaluated(run: RunDirectory, digests: Collection[str], before: Iterable[Any]) -> Card:
+def _evaluated(run: RunDirectory, digest: str, before: Iterable[Any]) -> Card:
     models = run.metrics().get("models", {})
     if not models:
         raise UserError(f"{run.path} is not finished; go on with: {run.resuming_command}")
     known = run.config.get("models_sha256", {})
-    attacked = [models[name] for name, own in known.items() if own in digests and name in models]
+    attacked = [models[name] for name, own in known.items() if own == digest and name in models]
     entries = [entry for model in attacked for entry in model.get("evaluations", ())]
     if not entries:
         raise UserError(

@@ -109,10 +109,7 @@ class AssessmentSettings(Checked):
     def to_dict(self) -> dict[str, Any]:
         """All settings, for JSON; ``shard`` as ``"i/n"``, None for no shard."""
         shard = None if self.whole else "{}/{}".format(*self.shard)
-        settings = dataclasses.asdict(self) | {"shard": shard}
-        if not self.skip_certified:  # runs from before it was known go on
-            del settings["skip_certified"]
-        return settings
+        return dataclasses.asdict(self) | {"shard": shard}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AssessmentSettings:

@@ -44,7 +44,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 Devices = Annotated[int, Range(1, 1024)]
 Dtype = Annotated[str, OneOf("float32", "mixed_bfloat16")]
 Norm = Annotated[str, OneOf("linf", "l2")]
-BoundaryLoss = Annotated[str, OneOf("uniform", "top2", "margin")]
+BoundaryLoss = Annotated[str, OneOf("uniform", "top2")]
 # Length of a step of an attack in units of eps.
 StepRatio = Annotated[float, Range(0, 1000, above=True)]
 # Of Defense-GAN's search, which takes steps of 10.

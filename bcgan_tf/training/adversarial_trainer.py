@@ -29,8 +29,6 @@ class AdversarialTrainer(RobustTrainer):
         classifier: functional model, float32 images in [0, 1] to logits ``[B, K]``.
         eps: Linf radius, in [0, 1] pixel units.
         attack: the inner maximisation.
-        final_steps: steps of the attack from ``final_from`` on; None: always those of ``attack``.
-        final_from: the training step at which they begin.
         clean_weight: of the clean images' cross entropy, in [0, 1).
         trades_beta: weight of the divergence; None is adversarial training.
         **kwargs: of :class:`bcgan_tf.training.robust_trainer.RobustTrainer`.
@@ -45,16 +43,12 @@ class AdversarialTrainer(RobustTrainer):
         *,
         eps: float,
         attack: InnerMaximisation,
-        final_steps: int | None = None,
-        final_from: int = 0,
         clean_weight: float = 0.0,
         trades_beta: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(classifier, eps=eps, **kwargs)
         self.attack = attack
-        self.final_steps = final_steps
-        self.final_from = final_from
         self.clean_weight = clean_weight
         self.trades_beta = trades_beta
 
@@ -78,13 +72,6 @@ class AdversarialTrainer(RobustTrainer):
             if logits is not None or metric is not self._accuracy
         }
 
-    def current_steps(self) -> tf.Tensor | None:
-        """Steps of the attack at this step of training, int32; None: those of ``attack``."""
-        if self.final_steps is None:
-            return None
-        final = tf.cast(self.optimizer.iterations, tf.int64) >= self.final_from
-        return tf.where(final, self.final_steps, self.attack.steps)
-
     def _adversarial_examples(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         seed = randomness.step_seed(self.seed, _START, self.optimizer.iterations)
         if self.trades_beta is None:
@@ -97,9 +84,7 @@ class AdversarialTrainer(RobustTrainer):
             def objective(logits: tf.Tensor) -> tf.Tensor:
                 return losses.kl_divergence(clean, logits)
 
-        return self.perturbed(
-            self.attack, images, objective, self.current_eps(), seed, self.current_steps()
-        )
+        return self.perturbed(self.attack, images, objective, self.current_eps(), seed)
 
     def _objective(
         self, images: tf.Tensor, labels: tf.Tensor, adversarial: tf.Tensor, weights: tf.Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -13,7 +12,7 @@ from bcgan_tf import randomness
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _NOISE, _SCALE, _SHIFT = range(3)
-_DOWN, _RIGHT, _MIRROR, _AFFINE = 11, 12, 13, 14
+_DOWN, _RIGHT, _MIRROR = 11, 12, 13
 
 
 def noisy_shifted_batch(
@@ -110,62 +109,9 @@ def mirrored_images(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.equal(mirror, 1)[:, None, None, None], images[:, :, ::-1], images)
 
 
-def affine_images(
-    images: tf.Tensor,
-    seed: tf.Tensor,
-    *,
-    degrees: float = 10.0,
-    scale: float = 0.1,
-    shear: float = 0.1,
-    shift: float = 1 / 14,
-) -> tf.Tensor:
-    """Every image turned, stretched, sheared and moved by amounts of its own.
-
-    Each amount is uniform between its limit and minus its limit. Pixels are interpolated
-    bilinearly; what moves in from outside is 0.
-
-    Args:
-        images: float32 ``[B, H, W, C]``.
-        seed: int32 ``[2]``, stateless; replicas get their part of one draw.
-        degrees: largest angle.
-        scale: largest change of the size, as a share of it, of the same share on both axes.
-        shear: largest shift of a line in units of its distance from the middle line.
-        shift: largest shift on either axis, as a share of the height.
-
-    Returns:
-        float32 ``[B, H, W, C]``.
-    """
-    rows = tf.shape(images)[0]
-    height, width = (int(side or 0) for side in images.shape[1:3])
-    draws = randomness.global_noise(
-        randomness.fold_in(seed, _AFFINE), tf.stack([rows, 5]), uniform=True
-    )
-    angle, size, slant, down, right = tf.unstack(draws, axis=1)
-    angle *= math.radians(degrees)
-    # A point of the result is looked up at matrix * (point - middle) + middle + offset.
-    factor = 1.0 / (1.0 + scale * size)
-    cosine, sine = factor * tf.cos(angle), factor * tf.sin(angle)
-    slant *= shear
-    xx, xy = cosine, cosine * slant - sine
-    yx, yy = sine, sine * slant + cosine
-    x, y = (width - 1) / 2, (height - 1) / 2
-    offset_x = x - xx * x - xy * y + shift * height * right
-    offset_y = y - yx * x - yy * y + shift * height * down
-    zero = tf.zeros_like(xx)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([xx, xy, offset_x, yx, yy, offset_y, zero, zero], axis=1),
-        output_shape=tf.constant([height, width]),
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-        fill_value=0.0,
-    )
-
-
 AUGMENTATIONS: dict[str, Augmentation | None] = {
     "none": None,
     "shift": shifted_images,
-    "affine": affine_images,
     "flip": mirrored_images,
     "crop-flip": mirrored_crops,
 }

@@ -186,10 +186,7 @@ def restore(model: Any, directory: str | Path, best: BestWeights | None = None) 
             check_seal(path)
             arrays = read_arrays(path / _STATE)
             history = checkpoint_logs(path)
-            kept = path / _BEST
-            if best is not None and not kept.exists():
-                kept = directory / _BEST  # where earlier versions kept it
-            best_arrays = read_arrays(kept) if best is not None else {}
+            best_arrays = read_arrays(path / _BEST) if best is not None else {}
         except DamagedFile as error:
             passed.append(f"the checkpoint {path} is left out: {error}")
             continue

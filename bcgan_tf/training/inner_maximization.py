@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import tensorflow as tf
 
@@ -51,7 +51,6 @@ class InnerMaximisation(Checked):
         objective: Objective,
         seed: tf.Tensor,
         *,
-        steps: tf.Tensor | None = None,
         prepare: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> tf.Tensor:
         """Adversarial examples.
@@ -62,7 +61,6 @@ class InnerMaximisation(Checked):
             eps: float32 scalar, Linf radius.
             objective: raised by the attack; a function of the logits.
             seed: stateless, int32 ``[2]``; replicas share it and get their part of one draw.
-            steps: int32 scalar, in place of the attack's own number.
             prepare: what stretches and cuts off pixels before ``logits_fn`` sees them, see
                 :func:`bcgan_tf.attacks.preprocessing.monotone_preprocessing`. The attack then moves
                 in the box that it makes of the ball, steps in units of half its width.
@@ -71,10 +69,7 @@ class InnerMaximisation(Checked):
             float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images, prepared where there is
             ``prepare``; no gradient flows back.
         """
-        last: Any = self.steps if steps is None else steps
-        ratio = self.step_ratio
-        if ratio is None:
-            ratio = 2.5 / (last if steps is None else tf.cast(last, tf.float32))
+        ratio = 2.5 / self.steps if self.step_ratio is None else self.step_ratio
         low, high = tf.maximum(images - eps, 0.0), tf.minimum(images + eps, 1.0)
         reach, middle = eps, images
         if prepare is not None:
@@ -94,10 +89,10 @@ class InnerMaximisation(Checked):
 
         start = tf.clip_by_value(self._start(images, middle, reach, seed), low, high)
         _, found = tf.while_loop(
-            lambda step, _: step < last,
+            lambda step, _: step < self.steps,
             advance,
             (tf.constant(0), start),
-            maximum_iterations=last,
+            maximum_iterations=self.steps,
         )
         return tf.stop_gradient(found)
 

@@ -102,11 +102,10 @@ class RobustTrainer(ClassifierTrainer):
         objective: Objective,
         eps: tf.Tensor,
         seed: tf.Tensor,
-        steps: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """What the attack of training makes of images, for :meth:`learning`."""
         if self._parts is None:
-            return attack(self._attacked, images, eps, objective, seed, steps=steps)
+            return attack(self._attacked, images, eps, objective, seed)
         before, after = self._parts
         return attack(
             lambda prepared: after(prepared, training=False),
@@ -114,7 +113,6 @@ class RobustTrainer(ClassifierTrainer):
             eps,
             objective,
             seed,
-            steps=steps,
             prepare=lambda pixels: before(pixels, training=False),
         )
 

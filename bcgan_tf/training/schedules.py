@@ -1,4 +1,4 @@
-"""Learning rates that rise and fall linearly."""
+"""The learning rate of trainings for a radius."""
 
 from __future__ import annotations
 
@@ -32,38 +32,5 @@ class ConstantThenLinear(keras.optimizers.schedules.LearningRateSchedule):
         return {
             "learning_rate": self.learning_rate,
             "constant_steps": self.constant_steps,
-            "steps": self.steps,
-        }
-
-
-@keras.saving.register_keras_serializable(package="bcgan_tf")
-class Cyclic(keras.optimizers.schedules.LearningRateSchedule):
-    """One cycle: from 0 linearly to the peak, then linearly to 0 at the last step.
-
-    Args:
-        learning_rate: the peak.
-        peak_step: where it is reached.
-        steps: of the whole training.
-
-    Reference: Wong, Rice, Kolter 2020, "Fast is better than free", section 4.
-    """
-
-    def __init__(self, learning_rate: float, peak_step: int, steps: int) -> None:
-        self.learning_rate = learning_rate
-        self.peak_step = peak_step
-        self.steps = steps
-
-    def __call__(self, step: Any) -> Any:
-        # The first step is one on the way up: a rate of 0 would waste it.
-        step = keras.ops.cast(step, "float32")
-        up = (step + 1.0) / max(1, self.peak_step)
-        down = (self.steps - step) / max(1, self.steps - self.peak_step)
-        return self.learning_rate * keras.ops.clip(keras.ops.minimum(up, down), 0.0, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """All arguments."""
-        return {
-            "learning_rate": self.learning_rate,
-            "peak_step": self.peak_step,
             "steps": self.steps,
         }

@@ -32,7 +32,6 @@ _SAME = (
     "delay_epochs",
     "warmup_epochs",
     "boundary_loss",
-    "pull_away",
     "gan_epochs",
     "gan_batch_size",
     "gan_learning_rate",
@@ -41,12 +40,8 @@ _SAME = (
     "latent_dim",
     "dropout",
     "real_target",
-    "instance_noise",
-    "spectral_norm",
-    "ema",
     "dtype",
     "clean_ratio",
-    "fixed_samples",
 )
 
 

@@ -60,7 +60,7 @@ def test_options_of_the_gan_are_not_ignored_in_silence(
     Path("gan.toml").write_text("latent-dim = 5")
     for given, env, named in (
         (["--gan-epochs", "7"], {}, "--gan-epochs"),
-        (["--defense", "trades", "--no-spectral-norm"], {}, "--spectral-norm"),
+        (["--defense", "trades", "--dropout", "0"], {}, "--dropout"),
         ([], {"BCGAN_TF_BETA": "0.5"}, "--beta"),
         (["--config", "gan.toml"], {}, "--latent-dim"),
     ):

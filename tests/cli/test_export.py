@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import COPY_PREFIX, file_digest, keep_json
-from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.files import COPY_PREFIX, keep_json
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.serving import card as model_card
 
@@ -105,7 +104,7 @@ def test_a_folder_of_images_that_a_run_names_is_not_looked_into(
     keep_json(finished / "config.json", {**found, "config": {"dataset": f"folder:{tmp_path}/no"}})
     assert cli("export", "h").exit_code == 0  # the run says what its classes are
     pipeline_calls.clear()
-    payload = {"defense": PAYLOAD["defense"]}  # as older runs have it
+    payload = {"defense": PAYLOAD["defense"]}
     change(finished / "stages.json", harden={"payload": payload, "seconds": 1})
     assert "give --class-names" in refused(cli, pipeline_calls, "h")
     assert cli("export", "h", "--class-names", "a,b,c,d,e,f,g,h,i,j").exit_code == 0
@@ -151,29 +150,9 @@ def test_an_unfinished_evaluation_is_refused(cli, pipeline_calls: Calls, finishe
     assert line == "Error: e is not finished; go on with: bcgan-tf attack --run-dir e --resume"
 
 
-def test_a_run_that_knows_a_file_by_its_bytes_goes_on(
-    cli, pipeline_calls: Calls, model_file: Path
-) -> None:
-    given = ("--dataset", "digits", "--surrogate", str(model_file), "--control", str(model_file))
-    arguments = ("attack", f"m={model_file}", *given, "--run-dir", "a")
-    assert cli(*arguments).exit_code == 0
-    found = json.loads(Path("a/config.json").read_text())
-    older = file_digest(model_file)
-    found["config"] |= {"models_sha256": {"m": older}, "surrogate_sha256": older}
-    keep_json(Path("a/config.json"), found)
-    resumed = cli(*arguments, "--resume")
-    assert resumed.exit_code == 0, resumed.stderr
-    small_cnn((8, 8, 1), 10, seed=1).save(model_file)
-    resumed = cli(*arguments, "--resume")
-    assert resumed.exit_code == 1
-    for key in ("models_sha256", "surrogate_sha256", "control_sha256"):
-        assert f"{key} (" in resumed.stderr
-
-
 def test_a_run_that_noted_settings_nobody_reads_is_refused_for_its_settings(
     cli, pipeline_calls: Calls, model_file: Path
 ) -> None:
-    """As earlier versions noted the network that a given classifier has no need of."""
     arguments = ("run", "--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a")
     assert cli(*arguments).exit_code == 0
     found = json.loads(Path("a/config.json").read_text())

@@ -19,7 +19,7 @@ FIRST = (
 
 
 def test_a_run_is_resumed_with_its_own_settings(cli, pipeline_calls: Calls) -> None:
-    assert cli(*FIRST.split(), "--saved-models", "elsewhere", "--spectral-norm").exit_code == 0
+    assert cli(*FIRST.split(), "--saved-models", "elsewhere", "--dropout", "0.3").exit_code == 0
     result = cli("run", "--run-dir", "a", "--resume")
     assert result.exit_code == 0, result.stderr
     first, second = pipeline_calls
@@ -53,7 +53,7 @@ def test_the_same_flags_again_are_no_difference(cli, pipeline_calls: Calls) -> N
     [
         (["--seed", "4"], "seed (3 there, 4 now)"),
         (["--gan-epochs", "200"], "gan_epochs ("),
-        (["--no-spectral-norm", "--beta", "1"], "beta (0.7 there, 1.0 now)"),
+        (["--dropout", "0.2", "--beta", "1"], "beta (0.7 there, 1.0 now)"),
         (["--preset", "paper"], 'preset ("quick" there, "paper" now)'),
         (["--deterministic"], "deterministic (false there, true now)"),
     ],

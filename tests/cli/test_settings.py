@@ -63,14 +63,14 @@ def test_the_order_of_the_flags_does_not_matter(cli, pipeline_calls: Calls, file
 
 
 def test_every_kind_of_setting_comes_through(cli, pipeline_calls: Calls) -> None:
-    flags = "--dataset digits --preset paper --attack-eps 8/255,0.1 --spectral-norm --dtype float32"
+    flags = "--dataset digits --preset paper --attack-eps 8/255,0.1 --dtype float32"
     flags += " --defense bcgan --devices 2"
-    result = cli("run", *flags.split(), BCGAN_TF_EMA="0.9")
+    result = cli("run", *flags.split(), BCGAN_TF_DROPOUT="0.3")
     assert result.exit_code == 0, result.stderr
     call = pipeline_calls[-1]
     assert call.recipe.attack_eps == (8 / 255, 0.1)
-    assert call.recipe.spectral_norm is True and call.recipe.dtype == "float32"
-    assert call.recipe.ema == 0.9 and call.devices == 2
+    assert call.recipe.dtype == "float32"
+    assert call.recipe.dropout == 0.3 and call.devices == 2
     assert call.recipe.gan_epochs == recipe("digits", "paper").gan_epochs
     assert str(call.saved_models_dir) == "saved_models" and call.classifier is None
 
@@ -147,7 +147,7 @@ def test_files_and_variables_know_the_names_of_the_flags(cli, pipeline_calls: Ca
         ("harden", ["-o", "learning_rate=-1"], 1, "learning_rate is -1.0; choose"),
         ("run", ["-o", "learning_rate=nan", "-o", "epochs=0"], 1, "is nan.* epochs is 0"),
         ("harden", ["--defense", "distillation", "-o", "temperature=1e20"], 1, "temperature is"),
-        ("harden", ["--defense", "bcgan", "--ema", "-1"], 2, "--ema is -1.0; choose"),
+        ("harden", ["--defense", "bcgan", "--beta", "-1"], 2, "--beta is -1.0; choose"),
         ("run", ["--defense", "bcgan", "--dropout", "inf"], 2, "--dropout is inf"),
         ("train", ["--threshold", "nan"], 2, "--threshold is nan"),
         ("train", ["--threshold", "0.3"], 1, "small_cnn has no threshold"),
@@ -158,7 +158,7 @@ def test_files_and_variables_know_the_names_of_the_flags(cli, pipeline_calls: Ca
         ("train", ["--seed", "9" * 30, "--devices", "0"], 2, "--seed is 99"),
         ("harden", ["-o", "eps=0.1", "-o", "eps=0.2"], 2, "eps is given twice"),
         ("harden", ["-o", "eps=", "-o", "steps"], 2, "'eps=' is no NAME=VALUE.*'steps' is no"),
-        ("harden", ["--delay-epochs", "1", "--ema", "0"], 2, "only .* --delay-epochs, --ema;"),
+        ("harden", ["--delay-epochs", "1", "--beta", "0"], 2, "only .* --delay-epochs, --beta;"),
         ("run", ["--classifier", "classifier.keras", "--threshold", "0"], 2, "no --threshold"),
         ("train", ["--run-dir", ""], 2, "the path is empty"),
         ("train", ["--run-dir", "a\0b"], 2, "is no path of printable characters"),

@@ -123,16 +123,6 @@ def test_gaussians_have_the_known_bayes_error():
         np.testing.assert_allclose(np.cov(points.T), np.eye(2), atol=0.1)
 
 
-def test_bayes_probability_is_the_ratio_of_the_densities():
-    points = np.float64([[0, 0], [1, -1], [0.3, 0.2], [-2, 0.5], [40, 40], [-400, -400]])
-    near = points[:4]
-    density = [np.exp(-0.5 * np.sum((near - c) ** 2, axis=1)) for c in (-1.5, 1.5)]
-    probability = gaussians.bayes_probability(points)
-    np.testing.assert_allclose(probability[:4], density[1] / (density[0] + density[1]), rtol=1e-12)
-    assert probability[:2].tolist() == [0.5, 0.5]
-    assert probability[4:].tolist() == [1, 0]
-
-
 def test_an_unknown_name_lists_the_known_and_suggests():
     with pytest.raises(UserError) as caught:
         load("minst")

@@ -149,30 +149,6 @@ def test_fresh_fakes_change_with_the_seed_only(gan):
     assert not np.isclose(first, other, atol=1e-7).reshape(24, -1).all(1).any()
 
 
-def test_the_moving_average_makes_the_fakes_where_there_is_one(classifier, digits):
-    gan = BCGANDefense(**TINY, ema=0.9).build_gan(classifier, digits)
-    before = built(gan)[0]
-    for weight in gan.generator.weights:
-        weight.assign(0 * weight)
-    np.testing.assert_array_equal(built(gan)[0], before)
-
-
-def test_a_fixed_set_is_all_that_is_drawn_from(gan):
-    stored = gan.generate(np.arange(7) % 10, seed=4)
-    images, classes = built(gan, rows=60, fixed_samples=7, seed=(0, 0), clean_ratio=0.5)
-    # The set is made with the defence's seed.
-    defense = BCGANDefense(**TINY, fixed_samples=7, seed=4)
-    builder = defense._batch_builder(gan)
-    images, classes, _ = builder(
-        tf.zeros([60, 8, 8, 1]), tf.zeros([60], tf.int64), tf.constant([0, 0])
-    )
-    for image, label in zip(images[60:].numpy(), classes[60:].numpy(), strict=True):
-        distances = np.abs(stored - image).reshape(7, -1).max(1)
-        assert distances.argmin() == label
-        assert distances.min() < 1e-6
-    assert set(classes[60:].numpy()) == set(range(7))
-
-
 def test_replicas_learn_from_different_fakes(two_replicas, classifier, digits):
     gan = BCGANDefense(**TINY, seed=2, devices=2).build_gan(classifier, digits)
     assert gan.distribute_strategy is two_replicas
@@ -198,20 +174,15 @@ def test_the_gan_has_the_defences_settings(classifier, digits):
         beta=0.4,
         seed=9,
         real_target=0.8,
-        instance_noise=0.1,
-        spectral_norm=True,
         gan_learning_rate=0.003,
-        boundary_loss="margin",
-        pull_away=0.2,
+        boundary_loss="top2",
     )
     gan = defense.build_gan(classifier, digits)  # 128 images: 4 steps an epoch
     found = (gan.beta, gan.delay_steps, gan.warmup_steps, gan.seed, gan.latent_dim)
     assert found == (0.4, 6, 2, 9, 6)
-    assert (gan.real_target, gan.instance_noise) == (0.8, 0.1)
-    assert (gan.boundary_loss, gan.pull_away) == ("margin", 0.2)
+    assert (gan.real_target, gan.boundary_loss) == (0.8, "top2")
     assert [float(v.learning_rate) for v in gan.optimizers] == [pytest.approx(0.003)] * 2
     assert [v.beta_1 for v in gan.optimizers] == [0.5, 0.5]
-    assert "SpectralConv2D" in {type(v).__name__ for v in gan.discriminator.layers}
     assert gan.classifier is not classifier
 
 
@@ -226,8 +197,7 @@ def test_a_copy_shares_nothing(classifier):
     ("options", "message"),
     [
         ({"beta": -1}, "beta is -1; choose a number from 0"),
-        ({"boundary_loss": "l2"}, "boundary_loss is 'l2'; choose uniform, top2 or margin"),
-        ({"pull_away": -1}, "pull_away is -1"),
+        ({"boundary_loss": "l2"}, "boundary_loss is 'l2'; choose uniform or top2"),
         ({"clean_ratio": 0}, "clean_ratio is 0; .* to 1"),
         ({"clean_ratio": 1.2}, r"clean_ratio is 1\.2"),
         ({"gan_epochs": 0}, "gan_epochs is 0"),
@@ -235,7 +205,6 @@ def test_a_copy_shares_nothing(classifier):
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": -2}, "batch_size is -2"),
         ({"latent_dim": 0}, "latent_dim is 0"),
-        ({"fixed_samples": -1}, "fixed_samples is -1"),
     ],
 )
 def test_impossible_settings(options, message):

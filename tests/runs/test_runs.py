@@ -104,7 +104,7 @@ def test_a_start_killed_early_can_be_started_again(tmp_path: Path, left: tuple[s
 
 def test_a_damaged_file_without_a_copy_is_named(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path, "run", CONFIG).close()
-    (tmp_path / ".copy-config.json").unlink()  # as earlier versions had none
+    (tmp_path / ".copy-config.json").unlink()
     text = (tmp_path / "config.json").read_text()
     assert RunDirectory.open(tmp_path).config["seed"] == 3
     (tmp_path / "config.json").write_text(text[: len(text) // 2])

@@ -160,7 +160,7 @@ def test_names_that_are_written_out_for_want_of_tensorflow_are_the_real_ones() -
         ("pgd-at", {"average_decay": "1"}, "average_decay is 1.0; choose .*below 1"),
         ("pgd-at", {"step_ratio": "-2"}, "step_ratio is -2"),
         ("distillation", {"temperature": "1e20"}, r"temperature is 1e\+20; .* to 10,000"),
-        ("bcgan", {"ema": "-1"}, "ema is -1"),
+        ("bcgan", {"beta": "-1"}, "beta is -1"),
         ("bcgan", {"dropout": "nan"}, "dropout is nan"),
         ("bcgan", {"generator_width": "inf"}, "generator_width is inf"),
         ("bcgan-at", {"gan.real_target": "7"}, "gan.real_target is 7"),

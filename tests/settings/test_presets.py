@@ -47,9 +47,7 @@ def test_the_defence_takes_every_setting_of_the_recipe():
         if name in ("epochs", "batch_size", "learning_rate"):
             name = f"harden_{name}"
         value = getattr(recipe, name)
-        other = {"dtype": "mixed_bfloat16", "spectral_norm": True, "boundary_loss": "top2"}.get(
-            name
-        )
+        other = {"dtype": "mixed_bfloat16", "boundary_loss": "top2"}.get(name)
         if other is None:
             allowed = settings_of(BCGANDefense)[field.name]
             other = next(v for v in (value + 1, value / 2 + 0.1) if allowed.fits(v))

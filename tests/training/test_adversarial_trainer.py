@@ -162,26 +162,6 @@ def test_rows_of_weight_zero_teach_adversarial_training_nothing(networks, some, 
     assert np.abs(found[0][0][0] - start[0]).max() > 1e-3
 
 
-def test_the_attack_is_longer_from_the_final_step_on(networks, some):
-    trainer = _trainer(networks, final_steps=6, final_from=2)
-    steps = []
-    for step in (0, 1, 2, 3):
-        trainer.optimizer.iterations.assign(step)
-        steps.append(int(trainer.current_steps()))
-    assert steps == [3, 3, 6, 6]
-    assert _trainer(networks).current_steps() is None
-    images, labels = (tf.constant(part) for part in _first_batch(some))
-    for step, length in ((1, 3), (3, 6)):
-        plain = _trainer(networks, attack=InnerMaximisation(steps=length))
-        for one in (trainer, plain):
-            one.optimizer.iterations.assign(step)
-        np.testing.assert_allclose(
-            trainer._adversarial_examples(images, labels),
-            plain._adversarial_examples(images, labels),
-            atol=1e-6,
-        )
-
-
 def test_the_attack_of_trades_raises_the_divergence(networks, some):
     trainer = _trainer(
         networks,
@@ -204,7 +184,7 @@ def test_the_attack_of_trades_raises_the_divergence(networks, some):
     [
         {},
         {"trades_beta": 2.0, "attack": InnerMaximisation(steps=2, start="normal")},
-        {"average_decay": 0.9, "clean_weight": 0.5, "final_steps": 4, "final_from": 5},
+        {"average_decay": 0.9, "clean_weight": 0.5},
     ],
 )
 def test_two_replicas_train_like_one(networks, some, two_replicas, weights, options):

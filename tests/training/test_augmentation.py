@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.training.augmentation import (
-    affine_images,
     mirrored_crops,
     mirrored_images,
     shifted_images,
@@ -64,34 +63,6 @@ def test_crops_move_by_an_eighth_and_half_of_them_are_mirrored():
     assert sum(of_each) == 400 and 160 < of_each[0] < 240
 
 
-def ramps(rows: int, side: int) -> np.ndarray:
-    """Two channels: the column and the row of each pixel, and so a map of where it came from."""
-    row, column = np.mgrid[:side, :side].astype(np.float32)
-    return np.repeat(np.stack([column, row], axis=-1)[None], rows, axis=0)
-
-
-def test_an_affine_change_turns_stretches_shears_and_moves_within_its_limits():
-    """Bilinear interpolation of a ramp is exact, so the matrix can be read off the result."""
-    rows, side, middle = 200, 28, 13.5
-    found = affine_images(ramps(rows, side), SEED).numpy()
-    inner = slice(8, 20)  # what was outside is 0
-    values = found[:, inner, inner].reshape(rows, -1, 2)
-    points = ramps(1, side)[0, inner, inner].reshape(-1, 2) - middle
-    design = np.concatenate([points, np.ones((len(points), 1))], axis=1)
-    solved, left_over, *_ = np.linalg.lstsq(design, np.concatenate(values, axis=1), rcond=None)
-    assert left_over.max() < 1e-4
-    matrices = solved.T.reshape(rows, 2, 3)  # to (x, y), from (x, y, 1)
-    factor = np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])
-    angle = np.degrees(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
-    size = 1 / factor
-    slant = (matrices[:, :, 0] * matrices[:, :, 1]).sum(axis=1) / factor**2
-    offset = matrices[:, :, 2] - middle
-    assert np.allclose(np.linalg.det(matrices[:, :, :2]), factor**2, atol=1e-3)
-    for amount, limit in ((angle, 10), (size - 1, 0.1), (slant, 0.1), (offset, 2)):
-        assert 0.9 * limit < np.abs(amount).max() <= limit * 1.001
-        assert abs(amount.mean()) < 0.2 * limit
-
-
 def test_half_of_the_images_are_mirrored_and_none_is_moved():
     whole = images(400, side=6)
     found = mirrored_images(whole, SEED).numpy()
@@ -101,13 +72,7 @@ def test_half_of_the_images_are_mirrored_and_none_is_moved():
     assert (same ^ mirrored).all() and 160 < mirrored.sum() < 240
 
 
-def test_limits_of_zero_leave_the_image_as_it_is():
-    whole = images(3, side=8)
-    still = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
-    np.testing.assert_allclose(affine_images(whole, SEED, **still), whole, rtol=1e-6)
-
-
-@pytest.mark.parametrize("change", [shifted_images, mirrored_crops, mirrored_images, affine_images])
+@pytest.mark.parametrize("change", [shifted_images, mirrored_crops, mirrored_images])
 def test_two_replicas_change_the_batch_like_one(two_replicas, change):
     whole = images(6, side=8)
 
