@@ -292,7 +292,6 @@ def test_masked_classes_and_a_common_offset_change_no_loss(mask):
         (lambda z: losses.cross_entropy(labels, z), [plain]),
         (losses.kl_to_uniform, [plain]),
         (lambda z: losses.kl_uniform_top2(z, labels), [plain]),
-        (lambda z: losses.absolute_margin(z, labels), [plain]),
         (losses.top_two_margin, [plain]),
         (losses.kl_divergence, [plain, other]),
         (lambda z: losses.dlr(labels, z), [plain]),
