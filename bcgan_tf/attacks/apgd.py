@@ -85,6 +85,8 @@ class APGD(BoundedAttack):
     of Diverse Parameter-free Attacks", algorithm 1.
     """
 
+    uses_gradients = True
+
     loss: Annotated[str, OneOf(*LOSSES)] = "ce"
     targeted: bool = False
     steps: Steps = 100

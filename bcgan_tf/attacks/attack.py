@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -37,6 +37,7 @@ class AttackResult:
         success: bool ``[N]``, ``attacked`` and the model is wrong on ``adversarials``.
         linf: float64 ``[N]``, largest change of a pixel.
         l2: float64 ``[N]``, Euclidean norm of the change.
+        uses_gradients: whether the attack follows the model's gradients.
     """
 
     attack: str
@@ -47,6 +48,7 @@ class AttackResult:
     success: np.ndarray
     linf: np.ndarray
     l2: np.ndarray
+    uses_gradients: bool = True
 
     @property
     def n(self) -> int:
@@ -114,13 +116,19 @@ def deciding_settings(config: dict[str, Any]) -> dict[str, Any]:
 class Attack(Checked, abc.ABC):
     """A frozen configuration; calling it attacks a model.
 
-    A new attack subclasses this and writes ``name`` and ``run``; an attack within a ball is a
-    :class:`bcgan_tf.attacks.bounded.BoundedAttack`.
+    A new attack subclasses this and writes ``uses_gradients``, ``name`` and ``run``; an attack
+    within a ball is a :class:`bcgan_tf.attacks.bounded.BoundedAttack`.
+
+    Attributes:
+        uses_gradients: whether it follows the model's gradients; False for an attack that only asks
+            for logits. Each attack says it; there is no default.
 
     Args:
         batch_size: most examples attacked at once. It changes speed and memory, never the result.
         seed: of whatever the attack draws; each draw depends on (seed, example, round) alone.
     """
+
+    uses_gradients: ClassVar[bool]
 
     batch_size: Batch = 250
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
@@ -289,6 +297,7 @@ class PreparedAttack:
             success=success,
             linf=np.abs(change).max(axis=1),
             l2=np.sqrt(np.square(change).sum(axis=1)),
+            uses_gradients=attack.uses_gradients,
         )
 
     def _of_classes(self, masked: np.ndarray) -> Batched:

@@ -89,6 +89,8 @@ class CarliniWagnerL2(Attack):
     Reference: Carlini and Wagner 2017, "Towards Evaluating the Robustness of Neural Networks".
     """
 
+    uses_gradients = True
+
     steps: Steps = 1000
     binary_search_steps: Repeats = 9
     learning_rate: LearningRate = 1e-2

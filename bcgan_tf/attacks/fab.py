@@ -83,6 +83,8 @@ class FAB(BoundedAttack):
     """
 
     # Optional here alone: the other attacks of this base need a ball.
+    uses_gradients = True
+
     eps: AttackEps | None = dataclasses.field(kw_only=False)  # pyright: ignore[reportIncompatibleVariableOverride]
     targeted: bool = True
     steps: Steps = 100

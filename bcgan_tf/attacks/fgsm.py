@@ -34,6 +34,8 @@ class FGSM(BoundedAttack):
     Reference: Goodfellow, Shlens, Szegedy 2015, "Explaining and Harnessing Adversarial Examples".
     """
 
+    uses_gradients = True
+
     @property
     def name(self) -> str:
         return f"FGSM{self.suffix()}"

@@ -54,6 +54,8 @@ class PGD(BoundedAttack):
     Reference: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
 
+    uses_gradients = True
+
     step_size: StepSize | None = None
     steps: Steps = 40
     restarts: Repeats = 1

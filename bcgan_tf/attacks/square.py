@@ -59,6 +59,8 @@ class Square(BoundedAttack):
     black-box adversarial attack via random search"; budget and margin loss as in AutoAttack.
     """
 
+    uses_gradients = False
+
     queries: Steps = 5000
     restarts: Repeats = 1
     p_init: Annotated[float, Range(0, 1, above=True)] = 0.8

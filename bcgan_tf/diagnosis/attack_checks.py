@@ -13,7 +13,7 @@ from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.diagnosis.flags import Flag, above, not_run, percent, points
-from bcgan_tf.diagnosis.subject import Subject, gradient_results, square_results
+from bcgan_tf.diagnosis.subject import Subject, black_box_results, gradient_results
 from bcgan_tf.diagnosis.transfer import transferred
 from bcgan_tf.evaluation.gradient_health import usable
 from bcgan_tf.statistics import beyond_chance
@@ -37,23 +37,23 @@ def iterative(subject: Subject) -> Flag:
 def black_box(subject: Subject) -> Flag:
     """Random search must not find what gradients did not."""
     evaluation = subject.evaluation
-    square = square_results(evaluation)
-    if evaluation is not None and square and gradient_results(evaluation):
+    without = black_box_results(evaluation)
+    if evaluation is not None and without and gradient_results(evaluation):
         left = evaluation.clean_correct.copy()
         for result in gradient_results(evaluation):
             left &= ~evaluation.broken_by(result)
         after = left.copy()
-        for result in square:
+        for result in without:
             after &= ~evaluation.broken_by(result)
-        source = "of the evaluation"
+        source = f"{', '.join(result.attack for result in without)} of the evaluation"
     else:
         left = subject.gradient_survivors
         attack = Square(subject.eps, queries=_QUERIES, **subject.shared)
         after = left & subject.attack(attack, only=left).robust
-        source = f"with {_QUERIES} queries"
+        source = f"{attack.name} with {_QUERIES} queries"
     value = float(left.mean() - after.mean())
     text = (
-        f"Square {source} breaks {points(value)} that gradient attacks left "
+        f"{source} breaks {points(value)} that gradient attacks left "
         f"({percent(left.mean())} to {percent(after.mean())})"
     )
     return Flag("white vs black box", "notice", True, above(value, _SQUARE), value, _SQUARE, text)

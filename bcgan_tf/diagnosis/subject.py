@@ -19,9 +19,6 @@ from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.preprocessing import AdaptiveAPGD
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 
-# Attacks without gradients, by how their names begin.
-_BLACK_BOX = ("Square", "Transfer")
-
 
 @dataclasses.dataclass(eq=False)
 class Subject:
@@ -143,11 +140,11 @@ def gradient_results(evaluation: Evaluation | None) -> list[AttackResult]:
     """The results of attacks that follow gradients."""
     if evaluation is None:
         return []
-    return [r for r in evaluation.results if not r.attack.startswith(_BLACK_BOX)]
+    return [r for r in evaluation.results if r.uses_gradients]
 
 
-def square_results(evaluation: Evaluation | None) -> list[AttackResult]:
-    """The results of Square."""
+def black_box_results(evaluation: Evaluation | None) -> list[AttackResult]:
+    """The results of attacks that ask for logits alone."""
     if evaluation is None:
         return []
-    return [r for r in evaluation.results if r.attack.startswith("Square")]
+    return [r for r in evaluation.results if not r.uses_gradients]

@@ -29,6 +29,8 @@ class FullPGD(BoundedAttack):
         norm: ``"linf"`` or ``"l2"``.
     """
 
+    uses_gradients = True
+
     steps: int = 20
 
     @property

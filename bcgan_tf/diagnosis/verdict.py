@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bcgan_tf.attacks.suites import suite
 from bcgan_tf.data.arrays import as_labels
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
 from bcgan_tf.diagnosis.flags import Flag, percent, points
@@ -22,7 +23,6 @@ _NO_GRADIENTS = 0.9
 _SUBSTANTIAL = 0.5
 # Checks that find adversarial examples without the model's gradients.
 _WITHOUT_GRADIENTS = ("transfer", "random noise", "white vs black box")
-_PAPER = ("FGSM", "PGD", "CW")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +173,12 @@ def _threat(evaluation: Evaluation) -> str:
 def _gap_to_paper(evaluation: Evaluation, accuracy: float) -> str:
     """How much the three attacks of the paper alone would have overstated, where they were run."""
     best: dict[str, float] = {}
-    for name in _PAPER:
+    paper = suite("paper", evaluation.eps or 0.0, norm=evaluation.norm, num_classes=2)
+    for name in (attack.name for attack in paper):
         left = [
             evaluation.clean_correct & ~evaluation.broken_by(result)
             for result in evaluation.results
-            if result.attack.startswith(name) and (result.attacked == result.clean_correct).all()
+            if result.attack == name and (result.attacked == result.clean_correct).all()
         ]
         if left:
             best[name] = float(np.logical_and.reduce(left).mean())

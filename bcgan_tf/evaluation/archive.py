@@ -17,6 +17,7 @@ from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
 
 _PER_ATTACK = ("clean_correct", "attacked", "success", "linf", "l2")
+_OF_ATTACK = ("attack", "config", "uses_gradients")
 _COMPARED = ("eps", "norm", "suite", "samples", "total")
 _SETTINGS = (*_COMPARED, "identity")
 
@@ -37,7 +38,7 @@ def save(evaluation: Evaluation, path: str | Path) -> Path:
     settings = {name: getattr(evaluation, name) for name in _SETTINGS}
     settings["seconds"] = list(evaluation.seconds)
     settings["attacks"] = [
-        {"attack": result.attack, "config": result.config} for result in evaluation.results
+        {name: getattr(result, name) for name in _OF_ATTACK} for result in evaluation.results
     ]
     arrays = {
         f"{position}_{name}": getattr(result, name)
@@ -81,9 +82,8 @@ def load(path: str | Path) -> Evaluation:
         adversarials[arrays["broken_rows"]] = arrays["adversarials"]
         results = tuple(
             AttackResult(
-                attack=attack["attack"],
-                config=attack["config"],
                 adversarials=adversarials,
+                **{name: attack[name] for name in _OF_ATTACK},
                 **{name: arrays[f"{position}_{name}"] for name in _PER_ATTACK},
             )
             for position, attack in enumerate(settings["attacks"])

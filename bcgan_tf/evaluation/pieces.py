@@ -95,7 +95,11 @@ class Pieces:
             note(f"{file} is damaged; that part of the evaluation is done again")
             return None
         return AttackResult(
-            attack=attack.name, config=attack.config(), adversarials=adversarials, **found
+            attack=attack.name,
+            config=attack.config(),
+            adversarials=adversarials,
+            uses_gradients=attack.uses_gradients,
+            **found,
         ), seconds
 
     def save(self, name: str, result: AttackResult, images: np.ndarray, seconds: float) -> None:

@@ -194,6 +194,7 @@ def test_success_is_what_the_rerun_says(sharp):
 
     class Boaster(Attack):
         name = "boaster"
+        uses_gradients = False
 
         def run(self, logits_fn, images, labels, indices, round_index):
             return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import keras
@@ -188,7 +189,8 @@ def test_a_control_is_asked_at_larger_eps_before_the_attacks_are_called_weak():
 def _result(name: str, attacked: np.ndarray, success: np.ndarray) -> AttackResult:
     right = np.ones(COUNT, bool)
     length = np.where(success, 0.02, 0.0)
-    return AttackResult(name, {}, IMAGES, right, attacked, success, length, length)
+    follows = name != "Square"
+    return AttackResult(name, {}, IMAGES, right, attacked, success, length, length, follows)
 
 
 def test_squares_part_is_read_from_the_evaluation():
@@ -198,7 +200,13 @@ def test_squares_part_is_read_from_the_evaluation():
     evaluation = Evaluation((gradient, square), LABELS, index, 0.02)
     flag = attack_checks.black_box(_subject(_linear, evaluation=evaluation))
     assert flag.value == pytest.approx(8 / 40) and flag.decides
-    assert "75.0 % to 55.0 %" in flag.text
+    assert flag.text.startswith("Square of the evaluation") and "75.0 % to 55.0 %" in flag.text
+    # Any attack without gradients is one, whatever its name.
+    mine = dataclasses.replace(square, attack="Mine")
+    evaluation = Evaluation((gradient, mine), LABELS, index, 0.02)
+    subject = _subject(_linear, evaluation=evaluation)
+    assert attack_checks.black_box(subject).value == flag.value
+    assert not subject.gradient_survivors[:10].any()
 
 
 def test_an_evaluation_of_other_images_is_refused():

@@ -165,7 +165,7 @@ def test_a_model_that_draws_needs_expectation_over_transformation():
 def test_the_gap_to_the_papers_attacks_is_told():
     evaluation = _evaluation(_result("FGSM", 2), _result("PGD-40", 5), _result("APGD-T", 45))
     found = verdict(evaluation, _diagnosis(EVIDENCE), LABELS)
-    assert "FGSM 93.0 %, PGD 90.0 %, 40.0 points above the worst case" in found.text
+    assert "FGSM 93.0 %, PGD-40 90.0 %, 40.0 points above the worst case" in found.text
 
 
 def test_labels_of_another_set_are_refused():

@@ -29,6 +29,7 @@ class Only(Attack):
 
     which: tuple[int, ...] = field(default=())
     name = "only"
+    uses_gradients = False
 
     def run(self, logits_fn, images, labels, indices, round_index):
         hit = tf.reduce_any(indices[:, None] == tf.constant(self.which, tf.int64), axis=1)

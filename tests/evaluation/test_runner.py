@@ -22,6 +22,7 @@ class Draws(Attack):
     """Breaks an example where its own draw says so: results follow from seed and index alone."""
 
     name = "draws"
+    uses_gradients = False
     share: float = 0.3
 
     def run(self, logits_fn, images, labels, indices, round_index):
@@ -235,6 +236,7 @@ def test_an_evaluation_is_saved_and_read(tmp_path):
     np.testing.assert_array_equal(found.adversarials[broken], evaluation.adversarials[broken])
     told, again = evaluation.to_dict(), found.to_dict()
     assert again["robust_accuracy"] == told["robust_accuracy"] and again["eps"] == told["eps"]
+    assert [result.uses_gradients for result in found.results] == [True, True, True, False]
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match="damaged or no evaluation"):
         archive.load(path)
