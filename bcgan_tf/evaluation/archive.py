@@ -82,8 +82,10 @@ def load(path: str | Path) -> Evaluation:
         adversarials[arrays["broken_rows"]] = arrays["adversarials"]
         results = tuple(
             AttackResult(
+                attack=attack["attack"],
+                config=attack["config"],
+                uses_gradients=attack["uses_gradients"],
                 adversarials=adversarials,
-                **{name: attack[name] for name in _OF_ATTACK},
                 **{name: arrays[f"{position}_{name}"] for name in _PER_ATTACK},
             )
             for position, attack in enumerate(settings["attacks"])
