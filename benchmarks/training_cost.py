@@ -40,8 +40,8 @@ from bcgan_tf.reproduction.protocol import PRESETS
 from bcgan_tf.reproduction.rows import ROWS, defense_of_row
 from bcgan_tf.runs.environment import environment
 from bcgan_tf.settings.presets import Recipe, recipe
-from bcgan_tf.training.supervised import trained_from
-from bcgan_tf.workflows.train import untrained
+from bcgan_tf.training.fit import train_classifier
+from bcgan_tf.workflows.train import build_classifier
 
 WARM_UP = 3
 SEARCH_STEPS, SEARCH_IMAGES = 20, 8
@@ -88,7 +88,7 @@ def clocks_of(
 
     if defense is not None:
         return clocks, defense.harden(network, data, callbacks=callbacks)
-    trained_from(
+    train_classifier(
         lambda: network,
         data,
         epochs=chosen.classifier_epochs,
@@ -127,7 +127,7 @@ def main() -> None:
     for row in given.rows:
         keras.utils.set_random_seed(0)
         defense = defense_of_row(row, given.dataset, given.preset)
-        network = untrained(data, chosen)
+        network = build_classifier(data, chosen)
         clocks, result = clocks_of(defense, network, data, chosen, given.steps)
         for clock in clocks:
             print(

@@ -12,7 +12,7 @@ from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.settings.kinds import BelowOne, PositiveWeight, StepRatio, Steps
 from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.training.classifier_trainer import BatchBuilder
-from bcgan_tf.training.inner_maximization import InnerMaximisation
+from bcgan_tf.training.inner_maximization import InnerMaximization
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class PGDTraining(RobustTraining):
     clean_weight: BelowOne = 0.0
 
     @property
-    def attack(self) -> InnerMaximisation:
+    def attack(self) -> InnerMaximization:
         """The inner maximisation."""
-        return InnerMaximisation(steps=self.steps, step_ratio=self.step_ratio)
+        return InnerMaximization(steps=self.steps, step_ratio=self.step_ratio)
 
     def trainer_options(self) -> dict[str, Any]:
         """What distinguishes the kinds of adversarial training, for the trainer."""
@@ -65,7 +65,7 @@ class PGDTraining(RobustTraining):
             training_eps=self.eps_ratio * self.eps,
             attack=self.attack,
             ramp_steps=round(self.ramp_epochs * steps),
-            average_decay=self.average_decay,
+            ema_decay=self.ema_decay,
             seed=self.seed,
             build_batch=build_batch,
             **self.trainer_options(),
@@ -92,9 +92,9 @@ class FGSMTraining(PGDTraining):
     clean_weight: BelowOne = 0.5
 
     @property
-    def attack(self) -> InnerMaximisation:
+    def attack(self) -> InnerMaximization:
         """One step from the image itself."""
-        return InnerMaximisation(steps=self.steps, step_ratio=self.step_ratio, start="none")
+        return InnerMaximization(steps=self.steps, step_ratio=self.step_ratio, start="none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,9 +120,9 @@ class TRADES(PGDTraining):
             yield "TRADES has no clean_weight: its first term is the clean loss already"
 
     @property
-    def attack(self) -> InnerMaximisation:
+    def attack(self) -> InnerMaximization:
         """From the image and a little noise: at the image itself the divergence has no slope."""
-        return InnerMaximisation(steps=self.steps, step_ratio=self.step_ratio, start="normal")
+        return InnerMaximization(steps=self.steps, step_ratio=self.step_ratio, start="normal")
 
     def trainer_options(self) -> dict[str, Any]:
         """The weight of the divergence."""

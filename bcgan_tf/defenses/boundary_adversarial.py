@@ -22,7 +22,7 @@ from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.settings.fields import OneOf, Range
 from bcgan_tf.settings.kinds import OptionalEpochs, PositiveWeight
-from bcgan_tf.training.oracle_training import trained_oracle
+from bcgan_tf.training.fit import train_oracle
 from bcgan_tf.training.robust_trainer import RobustTrainer
 
 FAKES = ("boundary", "plain", "duplicates", "none")
@@ -141,7 +141,7 @@ class BoundaryTraining(RobustTraining):
         _report(gan, judge)
 
         def refresh(trainer: RobustTrainer, number: int) -> None:
-            against = _Against(trainer.judged)
+            against = _Against(trainer.eval_model)
             fit_gan(
                 gan,
                 settings,
@@ -175,7 +175,7 @@ class JudgedBoundaryTraining(BoundaryTraining):
         """The oracle."""
         if not self.oracle_epochs:
             return None
-        return trained_oracle(
+        return train_oracle(
             data,
             epochs=self.oracle_epochs,
             batch_size=self.batch_size,

@@ -17,7 +17,7 @@ from bcgan_tf.settings.fields import OneOf
 from bcgan_tf.settings.kinds import BelowOne, Epochs, EpochShare, OptionalSteps
 from bcgan_tf.training.classifier_trainer import BatchBuilder
 from bcgan_tf.training.ibp_trainer import IBPTrainer
-from bcgan_tf.training.inner_maximization import InnerMaximisation
+from bcgan_tf.training.inner_maximization import InnerMaximization
 
 STARTS = ("ibp", "given")
 
@@ -69,8 +69,8 @@ class IBPTraining(RobustTraining):
         if self.dtype not in (None, "float32"):
             yield f"dtype is {self.dtype}; bounds are computed in float32: leave it out"
 
-    def risen_after(self) -> float:
-        """See :meth:`RobustTraining.risen_after`."""
+    def ramp_end(self) -> float:
+        """See :meth:`RobustTraining.ramp_end`."""
         return self.warmup_epochs + self.ramp_epochs
 
     def check(self, classifier: keras.Model, data: Dataset) -> None:
@@ -89,10 +89,10 @@ class IBPTraining(RobustTraining):
             eps=self.eps,
             training_eps=self.eps_ratio * self.eps,
             kappa=self.kappa,
-            attack=InnerMaximisation(steps=self.attack_steps) if self.attack_steps else None,
+            attack=InnerMaximization(steps=self.attack_steps) if self.attack_steps else None,
             warmup_steps=round(self.warmup_epochs * steps),
             ramp_steps=round(self.ramp_epochs * steps),
-            average_decay=self.average_decay,
+            ema_decay=self.ema_decay,
             seed=self.seed,
             build_batch=build_batch,
         )

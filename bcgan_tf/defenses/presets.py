@@ -48,8 +48,8 @@ _MIXED = {"dtype": "mixed_bfloat16"}
 _CIFAR = {"ramp_epochs": 0.0}
 _CIFAR_LONG = {**_CIFAR, "augment": "crop-flip"}
 # About an hour on one core with the network of the preset.
-_LONG = {**_MIXED, "epochs": 45, "ramp_epochs": 6.0, "average_decay": 0.999}
-_LONG_IBP = {"epochs": 40, "ramp_epochs": 15.0, "average_decay": 0.999}
+_LONG = {**_MIXED, "epochs": 45, "ramp_epochs": 6.0, "ema_decay": 0.999}
+_LONG_IBP = {"epochs": 40, "ramp_epochs": 15.0, "ema_decay": 0.999}
 # Half of each batch is clean, so that training starts without a ramp.
 _ONE_STEP = {"ramp_epochs": 0.0}
 # A quarter of the width for a WGAN that two cores train in ten minutes.

@@ -29,7 +29,7 @@ from bcgan_tf.settings.kinds import (
     TrainingEps,
 )
 from bcgan_tf.training.augmentation import AUGMENTATIONS
-from bcgan_tf.training.best_weights import BestWeights
+from bcgan_tf.training.checkpoints import BestWeights
 from bcgan_tf.training.classifier_trainer import BatchBuilder
 from bcgan_tf.training.fit import fit
 from bcgan_tf.training.robust_trainer import RobustTrainer
@@ -52,7 +52,7 @@ class RobustTraining(Defense):
             ``"shift"``: it is moved by up to 2 pixels of 28 or 32; ``"flip"``: half of
             them are mirrored, which suits clothes, and is wrong for digits;
             ``"crop-flip"``: it is moved by up to an eighth too, which is usual on CIFAR-10.
-        average_decay: of the moving average of the weights that is validated and returned; 0: off.
+        ema_decay: of the moving average of the weights that is validated and returned; 0: off.
         validation_samples: images of the validation split that are attacked after each epoch.
         dtype: a Keras dtype policy to train in, such as ``"mixed_bfloat16"``; None: the
             classifier's own, which what is returned always has.
@@ -70,7 +70,7 @@ class RobustTraining(Defense):
     batch_size: Batch = 128
     learning_rate: LearningRate = 1e-3
     augment: Annotated[str, OneOf(*AUGMENTATIONS)] = "none"
-    average_decay: BelowOne = 0.0
+    ema_decay: BelowOne = 0.0
     validation_samples: SomeImages = 1000
     dtype: Dtype | None = None
 
@@ -82,13 +82,13 @@ class RobustTraining(Defense):
                 f"eps_ratio is {self.eps_ratio:g}; choose at most {1 / self.eps:g}, where the "
                 "radius of training is all of [0, 1]"
             )
-        if self.risen_after() > self.epochs:
+        if self.ramp_end() > self.epochs:
             yield (
-                f"eps rises until epoch {self.risen_after():g} of {self.epochs}; "
+                f"eps rises until epoch {self.ramp_end():g} of {self.epochs}; "
                 "choose a smaller ramp_epochs, or more epochs"
             )
 
-    def risen_after(self) -> float:
+    def ramp_end(self) -> float:
         """Epochs until eps is at its full size."""
         return self.ramp_epochs
 
@@ -136,7 +136,7 @@ class RobustTraining(Defense):
         """See :meth:`Defense.harden`."""
         added = self.prepare(classifier, data, directory, resume, callbacks)
         trainer = self.build_trainer(classifier, data, added)
-        best = self.best_of(
+        best = self.fit_and_restore_best(
             trainer, data, added, directory=directory, resume=resume, callbacks=callbacks
         )
         return as_given(classifier, best, self.dtype)
@@ -180,7 +180,7 @@ class RobustTraining(Defense):
             trainer.compile(self.make_optimizer(self.epochs * steps))
         return trainer
 
-    def best_of(
+    def fit_and_restore_best(
         self,
         trainer: RobustTrainer,
         data: Dataset,
@@ -221,6 +221,6 @@ class RobustTraining(Defense):
                 resume=resume or number > 0,
                 callbacks=own,
             )
-        best.restore(trainer.judged)
-        trainer.judged.trainable = True
-        return trainer.judged
+        best.restore(trainer.eval_model)
+        trainer.eval_model.trainable = True
+        return trainer.eval_model

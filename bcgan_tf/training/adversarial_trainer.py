@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf import losses, randomness
-from bcgan_tf.training.inner_maximization import InnerMaximisation
+from bcgan_tf.training.inner_maximization import InnerMaximization
 from bcgan_tf.training.robust_trainer import RobustTrainer, weights_of_terms
 
 _START = 17
@@ -42,7 +42,7 @@ class AdversarialTrainer(RobustTrainer):
         classifier: keras.Model,
         *,
         eps: float,
-        attack: InnerMaximisation,
+        attack: InnerMaximization,
         clean_weight: float = 0.0,
         trades_beta: float | None = None,
         **kwargs: Any,
@@ -84,14 +84,14 @@ class AdversarialTrainer(RobustTrainer):
             def objective(logits: tf.Tensor) -> tf.Tensor:
                 return losses.kl_divergence(clean, logits)
 
-        return self.perturbed(self.attack, images, objective, self.current_eps(), seed)
+        return self.adversarial_examples(self.attack, images, objective, self.current_eps(), seed)
 
     def _objective(
         self, images: tf.Tensor, labels: tf.Tensor, adversarial: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
         """Weighted loss ``[B]``, the clean logits where the loss needs them, the attacked."""
         first, second = weights_of_terms(weights)
-        attacked = self.learning(adversarial)
+        attacked = self.training_logits(adversarial)
         if self.trades_beta is None and not self.clean_weight:
             return first * losses.cross_entropy(labels, attacked), None, attacked
         logits = self.classifier(images, training=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,21 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf import interruption
-from bcgan_tf.data import Split, evaluation_batches, steps_per_epoch, training_stream
-from bcgan_tf.distribute import check_batch_size
+from bcgan_tf.data import Dataset, Split, evaluation_batches, steps_per_epoch, training_stream
+from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.progress import EpochLines
-from bcgan_tf.training.best_weights import BestWeights
+from bcgan_tf.networks.oracle import oracle as build_oracle
+from bcgan_tf.training.augmentation import noisy_shifted_batch
+from bcgan_tf.training.callbacks import EpochLines
 from bcgan_tf.training.checkpoints import (
+    BestWeights,
     EpochCheckpoint,
     Restored,
     StopOnNonFinite,
     has_checkpoint,
     restore,
 )
+from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.training.fused_normalization import fused_normalization
 
 
@@ -110,6 +113,106 @@ def fit(
                     for i, e in enumerate(columns.epoch)
                 ]
     return recorder.history if recorder is not None else history
+
+
+def train_classifier(
+    build: Callable[[], keras.Model],
+    data: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    devices: int | None = None,
+    build_batch: BatchBuilder | None = None,
+    directory: Path | None = None,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.Model:
+    """What ``build`` makes, trained with cross entropy.
+
+    Args:
+        build: makes the network, images in [0, 1] to logits ``[B, K]``; called in the strategy's
+            scope.
+        data: its training and validation splits are used.
+        epochs: of training.
+        batch_size: global.
+        learning_rate: of Adam, decayed to 0 by a cosine.
+        seed: of the order and of what ``build_batch`` draws.
+        devices: see :class:`bcgan_tf.Defense`.
+        build_batch: see :class:`ClassifierTrainer`.
+        directory: for checkpoints; None keeps none.
+        resume: go on from what ``directory`` holds.
+        callbacks: more Keras callbacks.
+
+    Raises:
+        UserError: the batch does not divide over the devices, or the training became non-finite.
+    """
+    chosen = strategy(devices)
+    check_batch_size(batch_size, chosen)
+    with scope(chosen):
+        network = build()
+        trainer = ClassifierTrainer(network, seed=seed, build_batch=build_batch)
+        steps = epochs * steps_per_epoch(data.train, batch_size)
+        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        trainer.compile(keras.optimizers.Adam(schedule))
+    fit(
+        trainer,
+        data.train,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        validation=data.validation,
+        directory=directory,
+        resume=resume,
+        callbacks=callbacks,
+    )
+    return network
+
+
+def train_oracle(
+    data: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float = 2e-3,
+    seed: int,
+    devices: int | None,
+    directory: Path | None,
+    resume: bool,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.Model:
+    """A net unlike the classifiers, trained on noisy and shifted real images, then frozen.
+
+    Args:
+        data: its training and validation splits are used.
+        epochs: of training.
+        batch_size: global.
+        learning_rate: of Adam, decayed to 0 by a cosine.
+        seed: of the initial weights, the order and the noise.
+        devices: see :class:`bcgan_tf.Defense`.
+        directory: for checkpoints; None keeps none.
+        resume: go on from what ``directory`` holds.
+        callbacks: more Keras callbacks.
+
+    Returns:
+        Images in [0, 1] to logits ``[B, K]``.
+    """
+    oracle = train_classifier(
+        lambda: build_oracle(data.image_shape, data.num_classes, seed=seed),
+        data,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        devices=devices,
+        build_batch=noisy_shifted_batch,
+        directory=directory,
+        resume=resume,
+        callbacks=callbacks,
+    )
+    oracle.trainable = False
+    return oracle
 
 
 class _OneEpoch(keras.callbacks.Callback):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses, randomness
 from bcgan_tf.certification.certified import is_certified, worst_margins
-from bcgan_tf.training.inner_maximization import InnerMaximisation
+from bcgan_tf.training.inner_maximization import InnerMaximization
 from bcgan_tf.training.robust_trainer import RobustTrainer, weights_of_terms
 
 _START = 23
@@ -50,7 +50,7 @@ class IBPTrainer(RobustTrainer):
         eps: float,
         training_eps: float,
         kappa: float = 0.5,
-        attack: InnerMaximisation | None = None,
+        attack: InnerMaximization | None = None,
         warmup_steps: int = 0,
         ramp_steps: int = 0,
         **kwargs: Any,
@@ -92,7 +92,7 @@ class IBPTrainer(RobustTrainer):
             if self.attack is None:
                 logits = self.classifier(images, training=True)
             else:
-                logits = self.learning(seen)
+                logits = self.training_logits(seen)
             first = losses.cross_entropy(labels, logits)
             margins = worst_margins(self.classifier, lower, upper, labels)
             robust = losses.cross_entropy(labels, margins)
@@ -113,12 +113,12 @@ class IBPTrainer(RobustTrainer):
         if self.attack is None:
             return images
         seed = randomness.step_seed(self.seed, _START, self.optimizer.iterations)
-        return self.perturbed(
+        return self.adversarial_examples(
             self.attack, images, lambda logits: losses.cross_entropy(labels, logits), eps, seed
         )
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        proved = is_certified(self.judged, images, labels, tf.constant(self.eps, tf.float32))
+        proved = is_certified(self.eval_model, images, labels, tf.constant(self.eps, tf.float32))
         self._certified_accuracy.update_state(tf.cast(proved, tf.float32), weights)
         return super().test_step(data)

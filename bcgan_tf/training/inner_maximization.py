@@ -20,7 +20,7 @@ _NORMAL_START = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InnerMaximisation(Checked):
+class InnerMaximization(Checked):
     """Projected gradient ascent within the Linf ball, for training.
 
     It differs from the attack :class:`bcgan_tf.attacks.PGD` in what training needs: every example

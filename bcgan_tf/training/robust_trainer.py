@@ -13,11 +13,11 @@ from bcgan_tf.keras_graph import equal_copy
 from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, TrainingEps
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
-from bcgan_tf.training.inner_maximization import InnerMaximisation, Objective
+from bcgan_tf.training.inner_maximization import InnerMaximization, Objective
 
 _VALIDATION_START = 18
 # What each epoch's robust accuracy is measured with: stronger than the attacks of training.
-_VALIDATION = InnerMaximisation(steps=20)
+_VALIDATION = InnerMaximization(steps=20)
 
 
 class RobustTrainer(ClassifierTrainer):
@@ -32,8 +32,8 @@ class RobustTrainer(ClassifierTrainer):
         training_eps: the radius that training rises to; None: ``eps``.
         ramp_steps: training steps over which it rises linearly from 0: without it, a network of
             small capacity never leaves the constant answer at a large eps.
-        average_decay: of the moving average of the weights, which is then what is validated and
-            saved (:attr:`judged`); 0 is off.
+        ema_decay: of the moving average of the weights, which is then what is validated and
+            saved (:attr:`eval_model`); 0 is off.
         seed: of the attack's starts and of ``build_batch``.
         build_batch: see :class:`ClassifierTrainer`. Its weights may be ``[B', 2]``: of the first
             and of the second term of a loss that has two.
@@ -46,32 +46,30 @@ class RobustTrainer(ClassifierTrainer):
         eps: TrainingEps,
         training_eps: TrainingEps | None = None,
         ramp_steps: int = 0,
-        average_decay: BelowOne = 0.0,
+        ema_decay: BelowOne = 0.0,
         seed: int = 0,
         build_batch: BatchBuilder | None = None,
         **kwargs: Any,
     ):
-        check(
-            RobustTrainer.__init__, eps=eps, training_eps=training_eps, average_decay=average_decay
-        )
+        check(RobustTrainer.__init__, eps=eps, training_eps=training_eps, ema_decay=ema_decay)
         super().__init__(classifier, seed=seed, build_batch=build_batch, **kwargs)
         self.eps = eps
         self.training_eps = eps if training_eps is None else training_eps
         self.ramp_steps = ramp_steps
-        self.average_decay = average_decay
-        self.averaged = equal_copy(classifier) if average_decay else None
-        if self.averaged is not None:
-            self.averaged.trainable = False
+        self.ema_decay = ema_decay
+        self.ema_model = equal_copy(classifier) if ema_decay else None
+        if self.ema_model is not None:
+            self.ema_model.trainable = False
         # Attacks, of training and of validation, go through what the network does to its pixels.
         self._attacked = as_attacked(classifier)
         self._parts = monotone_preprocessing(classifier)
-        self._judged_attacked = as_attacked(self.judged)
+        self._eval_attacked = as_attacked(self.eval_model)
         self._robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
 
     @property
-    def judged(self) -> keras.Model:
+    def eval_model(self) -> keras.Model:
         """The classifier that counts: the averaged one, where there is one."""
-        return self.classifier if self.averaged is None else self.averaged
+        return self.classifier if self.ema_model is None else self.ema_model
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -95,15 +93,15 @@ class RobustTrainer(ClassifierTrainer):
         share = tf.cast(self.optimizer.iterations, tf.float32) / self.ramp_steps
         return self.training_eps * tf.minimum(share, 1.0)
 
-    def perturbed(
+    def adversarial_examples(
         self,
-        attack: InnerMaximisation,
+        attack: InnerMaximization,
         images: tf.Tensor,
         objective: Objective,
         eps: tf.Tensor,
         seed: tf.Tensor,
     ) -> tf.Tensor:
-        """What the attack of training makes of images, for :meth:`learning`."""
+        """What the attack of training makes of images, for :meth:`training_logits`."""
         if self._parts is None:
             return attack(self._attacked, images, eps, objective, seed)
         before, after = self._parts
@@ -116,25 +114,25 @@ class RobustTrainer(ClassifierTrainer):
             prepare=lambda pixels: before(pixels, training=False),
         )
 
-    def learning(self, perturbed: tf.Tensor) -> tf.Tensor:
-        """Logits, as the network learns, of what :meth:`perturbed` gave."""
+    def training_logits(self, adversarial: tf.Tensor) -> tf.Tensor:
+        """Logits, as the network learns, of what :meth:`adversarial_examples` gave."""
         network = self.classifier if self._parts is None else self._parts[1]
-        return network(perturbed, training=True)
+        return network(adversarial, training=True)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         seed = randomness.step_seed(self.seed, _VALIDATION_START, tf.constant(0))
         adversarial = _VALIDATION(
-            self._judged_attacked,
+            self._eval_attacked,
             images,
             tf.constant(self.eps, tf.float32),
             lambda logits: losses.cross_entropy(labels, logits),
             seed,
         )
-        logits = self.judged(images, training=False)
+        logits = self.eval_model(images, training=False)
         self._loss.update_state(losses.cross_entropy(labels, logits), weights)
         self._accuracy.update_state(labels, logits, weights)
-        attacked = self.judged(adversarial, training=False)
+        attacked = self.eval_model(adversarial, training=False)
         # Right on the attacked image, and on the clean one: the attack may only take away.
         both = tf.where(
             tf.equal(tf.argmax(logits, -1), tf.cast(labels, tf.int64))[:, None], attacked, logits
@@ -151,12 +149,12 @@ class RobustTrainer(ClassifierTrainer):
         self._update_average()
 
     def _update_average(self) -> None:
-        if self.averaged is None:
+        if self.ema_model is None:
             return
         # As if started at once: early on the average follows the weights.
         steps = tf.cast(self.optimizer.iterations, tf.float32)
-        decay = tf.minimum(self.average_decay, steps / (steps + 10.0))
-        for mean, weight in zip(self.averaged.weights, self.classifier.weights, strict=True):
+        decay = tf.minimum(self.ema_decay, steps / (steps + 10.0))
+        for mean, weight in zip(self.ema_model.weights, self.classifier.weights, strict=True):
             if not keras.backend.is_float_dtype(mean.dtype):  # counts, which do not change
                 continue
             mean.assign(decay * mean + (1.0 - decay) * tf.cast(weight, mean.dtype))

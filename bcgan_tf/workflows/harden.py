@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from bcgan_tf import progress
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses import BCGANDefense
 from bcgan_tf.defenses.defense import Defense
@@ -21,6 +20,7 @@ from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.report import figures
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.presets import Recipe
+from bcgan_tf.training.callbacks import HistoryWriter
 from bcgan_tf.workflows.train import finish_training, train_oracle
 
 HARDENED = "hardened.keras"
@@ -87,7 +87,7 @@ def harden(
             data,
             directory=run.checkpoints,
             resume=True,
-            callbacks=lambda stage: [progress.HistoryWriter(run.history, stage)],
+            callbacks=lambda stage: [HistoryWriter(run.history, stage)],
         )
     payload = {
         "defense": chosen.config(),
@@ -136,7 +136,7 @@ def _hardened_by_bcgan(
         data,
         directory=run.checkpoints / "harden",
         resume=True,
-        callbacks=[progress.HistoryWriter(run.history, "harden")],
+        callbacks=[HistoryWriter(run.history, "harden")],
     )
 
 
@@ -177,7 +177,7 @@ def _trained_gan(
         directory=run.checkpoints / "gan",
         resume=True,
         callbacks=[
-            progress.HistoryWriter(run.history, "gan"),
+            HistoryWriter(run.history, "gan"),
             _SampleGrid(run.figures / "gan", data.class_names),
         ],
     )

@@ -8,19 +8,19 @@ from typing import Any
 
 import keras
 
-from bcgan_tf import progress
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import fingerprints
 from bcgan_tf.files import replacing
-from bcgan_tf.networks.classifiers import classifier as build_classifier
+from bcgan_tf.networks import classifiers
 from bcgan_tf.networks.oracle import oracle as build_oracle
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.presets import NETWORKS, Recipe
 from bcgan_tf.training.augmentation import noisy_shifted_batch
+from bcgan_tf.training.callbacks import HistoryWriter
 from bcgan_tf.training.classifier_trainer import BatchBuilder
-from bcgan_tf.training.supervised import trained_from
+from bcgan_tf.training.fit import train_classifier
 
 CLASSIFIER = "classifier.keras"
 _ORACLE = "oracle.keras"
@@ -39,7 +39,7 @@ def check_training(data: Dataset, recipe: Recipe, devices: int | None = None) ->
     """
     check_batch_size(recipe.classifier_batch_size, strategy(devices))
     steps_per_epoch(data.train, recipe.classifier_batch_size)
-    untrained(data, recipe)
+    build_classifier(data, recipe)
 
 
 def train(
@@ -55,7 +55,7 @@ def train(
         data,
         "train",
         CLASSIFIER,
-        lambda: untrained(data, recipe, seed=seed),
+        lambda: build_classifier(data, recipe, seed=seed),
         epochs=recipe.classifier_epochs,
         recipe=recipe,
         seed=seed,
@@ -63,7 +63,7 @@ def train(
     )
 
 
-def untrained(data: Dataset, recipe: Recipe, *, seed: int = 0) -> keras.Model:
+def build_classifier(data: Dataset, recipe: Recipe, *, seed: int = 0) -> keras.Model:
     """The recipe's classifier with its initial weights."""
     options: dict[str, Any] = {
         name.removeprefix("architecture_"): getattr(recipe, name)
@@ -71,7 +71,7 @@ def untrained(data: Dataset, recipe: Recipe, *, seed: int = 0) -> keras.Model:
     }
     if recipe.dtype and recipe.architecture == "resnet18":
         options["dtype"] = recipe.dtype
-    return build_classifier(
+    return classifiers.classifier(
         recipe.architecture, data.image_shape, data.num_classes, seed=seed, **options
     )
 
@@ -118,7 +118,7 @@ def _train_once(
     if run.stage_done(stage):
         return path
     keras.utils.set_random_seed(seed)
-    model = trained_from(
+    model = train_classifier(
         build,
         data,
         epochs=epochs,
@@ -129,7 +129,7 @@ def _train_once(
         build_batch=build_batch,
         directory=run.checkpoints / stage,
         resume=True,
-        callbacks=[progress.HistoryWriter(run.history, stage)],
+        callbacks=[HistoryWriter(run.history, stage)],
     )
     payload = {"classes": data.class_names, "titles": {stage: _TITLES[stage]}}
     finish_training(run, stage, model, path, payload)

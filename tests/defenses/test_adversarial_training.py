@@ -46,7 +46,7 @@ def test_trades_gives_robustness_also_in_less_precision(digits, fresh):
         epochs=8,
         batch_size=32,
         ramp_epochs=2,
-        average_decay=0.99,
+        ema_decay=0.99,
         dtype="mixed_bfloat16",
     )
     policies = []

@@ -19,7 +19,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.training.augmentation import shifted_images
 from bcgan_tf.training.fit import fit
-from bcgan_tf.training.inner_maximization import InnerMaximisation
+from bcgan_tf.training.inner_maximization import InnerMaximization
 
 GAN = GANSettings(
     gan_epochs=1,
@@ -101,7 +101,7 @@ def built_by(monkeypatch, defense, classifier, digits):
         seen["settings"] = settings
         return build_gan(settings, *arguments, **options)
 
-    def best_of(self, trainer, *arguments, **options):
+    def fit_and_restore_best(self, trainer, *arguments, **options):
         seen["batch"] = trainer._built_batch(
             tf.constant(digits.train.scaled(0, 32)), tf.constant(digits.train.labels[:32])
         )
@@ -109,7 +109,7 @@ def built_by(monkeypatch, defense, classifier, digits):
 
     monkeypatch.setattr(boundary_adversarial, "build_gan", build)
     monkeypatch.setattr(boundary_adversarial, "fit_gan", lambda *arguments, **options: None)
-    monkeypatch.setattr(type(defense), "best_of", best_of)
+    monkeypatch.setattr(type(defense), "fit_and_restore_best", fit_and_restore_best)
     defense.harden(classifier, digits)
     return seen
 
@@ -219,7 +219,7 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
             trainer = AdversarialTrainer(
                 keras.models.clone_model(classifier),
                 eps=0.1,
-                attack=InnerMaximisation(steps=2),
+                attack=InnerMaximization(steps=2),
                 trades_beta=beta,
                 build_batch=build_batch,
             )

@@ -20,7 +20,7 @@ from bcgan_tf.networks.classifiers import mlp, strided_cnn
 from bcgan_tf.networks.ibp_initialization import reset_for_ibp
 from bcgan_tf.training.fit import fit
 from bcgan_tf.training.ibp_trainer import IBPTrainer
-from bcgan_tf.training.inner_maximization import InnerMaximisation
+from bcgan_tf.training.inner_maximization import InnerMaximization
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_loss_by_hand_with_weights_of_each_term(digits):
 
 def test_with_an_attack_the_first_term_is_at_adversarial_examples(digits):
     images, labels = digits.train.scaled(0, 12), digits.train.labels[:12]
-    made = trainer(attack=InnerMaximisation(steps=1, step_ratio=1.0, start="none"))
+    made = trainer(attack=InnerMaximization(steps=1, step_ratio=1.0, start="none"))
     made.optimizer.iterations.assign(2)  # half-way: eps 0.06, kappa 0.7
 
     def cross_entropy(logits):
@@ -96,7 +96,7 @@ def test_with_an_attack_the_first_term_is_at_adversarial_examples(digits):
 def test_two_replicas_train_like_one(digits, two_replicas):
     found = []
     for chosen in (None, two_replicas):
-        made = trainer(chosen, average_decay=0.9)
+        made = trainer(chosen, ema_decay=0.9)
         logs = fit(
             made,
             digits.train.take(64),
@@ -105,7 +105,7 @@ def test_two_replicas_train_like_one(digits, two_replicas):
             seed=0,
             validation=digits.validation.take(33),
         )
-        found.append(([np.array(w.numpy()) for w in made.judged.weights], logs))
+        found.append(([np.array(w.numpy()) for w in made.eval_model.weights], logs))
     for one, other in zip(found[0][0], found[1][0], strict=True):
         np.testing.assert_allclose(one, other, atol=5e-5)
     for one, other in zip(found[0][1], found[1][1], strict=True):

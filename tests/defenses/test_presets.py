@@ -65,10 +65,10 @@ def test_options_are_read_from_text():
     found = defense(
         "pgd-at",
         "cifar10",
-        options={"eps": "4/255", "steps": "3", "step_ratio": "none", "average_decay": 0.9},
+        options={"eps": "4/255", "steps": "3", "step_ratio": "none", "ema_decay": 0.9},
     )
     assert (found.eps, found.steps, found.step_ratio) == (4 / 255, 3, None)
-    assert found.average_decay == 0.9
+    assert found.ema_decay == 0.9
 
 
 @pytest.mark.parametrize(

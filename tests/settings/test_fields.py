@@ -157,7 +157,7 @@ def test_names_that_are_written_out_for_want_of_tensorflow_are_the_real_ones() -
         ("pgd-at", {"learning_rate": "-1"}, "learning_rate is -1.0"),
         ("pgd-at", {"learning_rate": float("inf")}, "learning_rate is inf"),
         ("pgd-at", {"ramp_epochs": "nan"}, "ramp_epochs is nan"),
-        ("pgd-at", {"average_decay": "1"}, "average_decay is 1.0; choose .*below 1"),
+        ("pgd-at", {"ema_decay": "1"}, "ema_decay is 1.0; choose .*below 1"),
         ("pgd-at", {"step_ratio": "-2"}, "step_ratio is -2"),
         ("distillation", {"temperature": "1e20"}, r"temperature is 1e\+20; .* to 10,000"),
         ("bcgan", {"beta": "-1"}, "beta is -1"),

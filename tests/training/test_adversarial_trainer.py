@@ -11,13 +11,13 @@ from bcgan_tf import distribute, losses
 from bcgan_tf.files import read_arrays
 from bcgan_tf.networks.strided_cnn import strided_cnn
 from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
-from bcgan_tf.training.best_weights import BestWeights
+from bcgan_tf.training.checkpoints import BestWeights
 from bcgan_tf.training.fit import fit
-from bcgan_tf.training.inner_maximization import InnerMaximisation
+from bcgan_tf.training.inner_maximization import InnerMaximization
 
 
 def _trainer(networks, **options):
-    options = {"eps": 0.2, "attack": InnerMaximisation(steps=3), "seed": 4, **options}
+    options = {"eps": 0.2, "attack": InnerMaximization(steps=3), "seed": 4, **options}
     trainer = AdversarialTrainer(networks["classifier"](dropout=0), **options)
     trainer.compile(keras.optimizers.SGD(0.1))
     return trainer
@@ -51,7 +51,7 @@ def test_training_attacks_and_learns_behind_a_cut_off(some, trades_beta):
     trainer = AdversarialTrainer(
         classifier,
         eps=0.3,
-        attack=InnerMaximisation(steps=4, start="normal"),
+        attack=InnerMaximization(steps=4, start="normal"),
         trades_beta=trades_beta,
         seed=1,
     )
@@ -67,7 +67,7 @@ def test_training_attacks_and_learns_behind_a_cut_off(some, trades_beta):
     # The pixels that give them lie in the ball, and the network answers them likewise.
     pixels = np.clip(0.4 + 0.2 * prepared, images - 0.3, images + 0.3)
     np.testing.assert_allclose(
-        trainer.learning(tf.constant(prepared)), classifier(pixels), atol=1e-4
+        trainer.training_logits(tf.constant(prepared)), classifier(pixels), atol=1e-4
     )
     before = [weight.numpy() for weight in classifier.trainable_variables]
     trainer.train_on_batch(images, labels)
@@ -95,7 +95,7 @@ def test_the_loss_of_adversarial_training_by_hand(networks, some, clean_weight):
 
 
 def test_the_loss_of_trades_by_hand(networks, some):
-    trainer = _trainer(networks, trades_beta=3.0, attack=InnerMaximisation(steps=3, start="normal"))
+    trainer = _trainer(networks, trades_beta=3.0, attack=InnerMaximization(steps=3, start="normal"))
     images, labels = _first_batch(some)
     adversarial = trainer._adversarial_examples(tf.constant(images), tf.constant(labels)).numpy()
     copy = keras.models.clone_model(trainer.classifier)
@@ -119,7 +119,7 @@ def test_the_two_terms_of_trades_have_weights_of_their_own(networks, some):
     trainer = _trainer(
         networks,
         trades_beta=3.0,
-        attack=InnerMaximisation(steps=3, start="normal"),
+        attack=InnerMaximization(steps=3, start="normal"),
         build_batch=_weighted(clean_weights, weights),
     )
     images, labels = _first_batch(some)
@@ -145,7 +145,7 @@ def test_rows_of_weight_zero_teach_adversarial_training_nothing(networks, some, 
     found = []
     for build_batch, rows in ((_weighted(half, np.full(16, 9.0)), 16), (None, 8)):
         trainer = _trainer(
-            networks, build_batch=build_batch, attack=InnerMaximisation(start="none"), **options
+            networks, build_batch=build_batch, attack=InnerMaximization(start="none"), **options
         )
         # Batch normalisation would mix the rows.
         trainer.classifier = keras.Sequential(
@@ -166,7 +166,7 @@ def test_the_attack_of_trades_raises_the_divergence(networks, some):
     trainer = _trainer(
         networks,
         trades_beta=1.0,
-        attack=InnerMaximisation(steps=10, start="normal"),
+        attack=InnerMaximization(steps=10, start="normal"),
     )
     images, labels = _first_batch(some)
     found = trainer._adversarial_examples(tf.constant(images), tf.constant(labels))
@@ -183,8 +183,8 @@ def test_the_attack_of_trades_raises_the_divergence(networks, some):
     "options",
     [
         {},
-        {"trades_beta": 2.0, "attack": InnerMaximisation(steps=2, start="normal")},
-        {"average_decay": 0.9, "clean_weight": 0.5},
+        {"trades_beta": 2.0, "attack": InnerMaximization(steps=2, start="normal")},
+        {"ema_decay": 0.9, "clean_weight": 0.5},
     ],
 )
 def test_two_replicas_train_like_one(networks, some, two_replicas, weights, options):
@@ -193,7 +193,7 @@ def test_two_replicas_train_like_one(networks, some, two_replicas, weights, opti
         with distribute.scope(chosen):
             trainer = _trainer(networks, ramp_steps=3, **options)
         logs = fit(trainer, some, epochs=2, batch_size=16, seed=0, validation=some.take(33, seed=1))
-        found.append((weights(trainer.judged), logs))
+        found.append((weights(trainer.eval_model), logs))
     for one, other in zip(found[0][0], found[1][0], strict=True):
         np.testing.assert_allclose(one, other, atol=5e-5)
     for one, other in zip(found[0][1], found[1][1], strict=True):
@@ -202,7 +202,7 @@ def test_two_replicas_train_like_one(networks, some, two_replicas, weights, opti
 
 def test_a_resumed_training_is_the_uninterrupted_one(networks, some, weights, tmp_path):
     def trained(folder, epochs, resume=False):
-        trainer = _trainer(networks, ramp_steps=6, average_decay=0.9)
+        trainer = _trainer(networks, ramp_steps=6, ema_decay=0.9)
         best = BestWeights("val_robust_accuracy")
         fit(
             trainer,
@@ -220,14 +220,14 @@ def test_a_resumed_training_is_the_uninterrupted_one(networks, some, weights, tm
     whole, best = trained(tmp_path / "whole", 4)
     trained(tmp_path / "parts", 2)
     resumed, best_again = trained(tmp_path / "parts", 4, resume=True)
-    for one, other in zip(weights(whole.judged), weights(resumed.judged), strict=True):
+    for one, other in zip(weights(whole.eval_model), weights(resumed.eval_model), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert (best.best, best.epoch) == (best_again.best, best_again.epoch)
 
 
 def test_the_average_follows_the_weights(networks, some):
-    trainer = _trainer(networks, average_decay=0.9)
-    mean = [np.array(w) for w in trainer.averaged.get_weights()]
+    trainer = _trainer(networks, ema_decay=0.9)
+    mean = [np.array(w) for w in trainer.ema_model.get_weights()]
     images, labels = _first_batch(some)
     for step in range(1, 4):
         trainer.train_on_batch(images, labels)
@@ -236,9 +236,9 @@ def test_the_average_follows_the_weights(networks, some):
             decay * m + (1 - decay) * w
             for m, w in zip(mean, trainer.classifier.get_weights(), strict=True)
         ]
-    for one, other in zip(mean, trainer.averaged.get_weights(), strict=True):
+    for one, other in zip(mean, trainer.ema_model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    assert trainer.judged is trainer.averaged
+    assert trainer.eval_model is trainer.ema_model
 
 
 def test_the_average_of_a_network_with_adapted_statistics(some):
@@ -247,11 +247,11 @@ def test_the_average_of_a_network_with_adapted_statistics(some):
     normalization.adapt(some.scaled())
     layers = [keras.Input((8, 8, 1)), normalization, keras.layers.Flatten(), keras.layers.Dense(10)]
     trainer = AdversarialTrainer(
-        keras.Sequential(layers), eps=0.1, attack=InnerMaximisation(steps=2), average_decay=0.9
+        keras.Sequential(layers), eps=0.1, attack=InnerMaximization(steps=2), ema_decay=0.9
     )
     trainer.compile(keras.optimizers.SGD(0.1))
     trainer.train_on_batch(*_first_batch(some))
-    mean = trainer.averaged.layers[0]
+    mean = trainer.ema_model.layers[0]
     np.testing.assert_array_equal(mean(some.scaled()), normalization(some.scaled()))
     for one, other in zip(mean.weights, normalization.weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
@@ -261,7 +261,9 @@ class _Logs:
     """A model whose weights are one number, and epochs with given values."""
 
     def __init__(self, before=None):
-        self.judged = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        self.eval_model = keras.Sequential(
+            [keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]
+        )
         self.callback = BestWeights("val_robust_accuracy")
         if before is not None:
             self.callback.take(read_arrays(before))
@@ -269,10 +271,10 @@ class _Logs:
 
     def run(self, *values, start=0):
         for epoch, value in enumerate(values, start):
-            self.judged.set_weights([np.float32([[epoch]])])
+            self.eval_model.set_weights([np.float32([[epoch]])])
             self.callback.on_epoch_end(epoch, {"val_robust_accuracy": value})
-        self.callback.restore(self.judged)
-        return float(self.judged.get_weights()[0][0, 0])
+        self.callback.restore(self.eval_model)
+        return float(self.eval_model.get_weights()[0][0, 0])
 
 
 def test_the_best_epoch_is_restored_and_of_equal_ones_the_later(tmp_path):

@@ -14,8 +14,8 @@ import pytest
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.models import ACGAN, BCGAN
-from bcgan_tf.training.best_weights import BestWeights
 from bcgan_tf.training.checkpoints import (
+    BestWeights,
     EpochCheckpoint,
     Restored,
     StopOnNonFinite,

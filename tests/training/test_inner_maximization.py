@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses
 from bcgan_tf.errors import UserError
-from bcgan_tf.training.inner_maximization import InnerMaximisation
+from bcgan_tf.training.inner_maximization import InnerMaximization
 
 SEED = tf.constant([1, 2])
 
@@ -22,7 +22,7 @@ def _linear(images):
 def test_the_attack_reaches_the_corner_of_the_ball(start):
     images = np.float32([[0.5, 0.5, 0.5], [0.95, 0.05, 0.5]])
     labels = np.array([0, 0])
-    attack = InnerMaximisation(steps=5, start=start)
+    attack = InnerMaximization(steps=5, start=start)
     found = attack(
         _linear, images, tf.constant(0.2), lambda z: losses.cross_entropy(labels, z), SEED
     ).numpy()
@@ -33,14 +33,14 @@ def test_the_attack_reaches_the_corner_of_the_ball(start):
 
 def test_one_step_of_the_whole_radius_without_a_start_is_fgsm():
     images = np.float32([[0.5, 0.5]])
-    attack = InnerMaximisation(steps=1, step_ratio=1.0, start="none")
+    attack = InnerMaximization(steps=1, step_ratio=1.0, start="none")
     found = attack(_linear, images, tf.constant(0.1), lambda z: z[:, 1], SEED)
     np.testing.assert_allclose(found, [[0.6, 0.4]], atol=1e-6)
 
 
 def test_uniform_starts_fill_the_ball_and_depend_on_the_seed():
     images = np.full((500, 3), 0.5, np.float32)
-    attack = InnerMaximisation(steps=1)
+    attack = InnerMaximization(steps=1)
     one, other = (
         attack(_linear, images, tf.constant(0.2), lambda z: 0 * z[:, 0], tf.constant([0, s]))
         for s in (1, 2)
@@ -59,7 +59,7 @@ def _cut_off(images):
 def test_the_attack_crosses_what_a_cut_off_makes_flat(start):
     """0.3 of radius takes 0.65 from white to black, and leaves 0.05 black; half the box a step."""
     images = np.float32([[0.65, 0.35, 0.05], [0.45, 0.05, 0.95]])
-    attack = InnerMaximisation(steps=2, step_ratio=1.0, start=start)
+    attack = InnerMaximization(steps=2, step_ratio=1.0, start=start)
     found = attack(
         lambda z: tf.stack([z[:, 0] - z[:, 1], tf.zeros(2)], axis=1),
         images,
@@ -73,7 +73,7 @@ def test_the_attack_crosses_what_a_cut_off_makes_flat(start):
 
 def test_uniform_starts_fill_the_box_behind_a_cut_off():
     images = np.full((500, 1), 0.75, np.float32)  # the box is [0.25, 1]
-    attack = InnerMaximisation(steps=1)
+    attack = InnerMaximization(steps=1)
     found = attack(
         _cut_off_first, images, tf.constant(0.3), lambda z: 0 * z[:, 0], SEED, prepare=_cut_off
     ).numpy()
@@ -91,4 +91,4 @@ def _cut_off_first(prepared):
 )
 def test_settings_out_of_range_are_refused(options, named):
     with pytest.raises(UserError, match=named):
-        InnerMaximisation(**options)
+        InnerMaximization(**options)
