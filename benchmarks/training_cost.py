@@ -34,7 +34,7 @@ import numpy as np
 
 from bcgan_tf.data import Dataset, load
 from bcgan_tf.defenses.defense import Defense
-from bcgan_tf.defenses.defense_gan import DefenseGAN
+from bcgan_tf.defenses.defense_gan import DefenseGANTraining
 from bcgan_tf.reproduction.markdown import duration
 from bcgan_tf.reproduction.protocol import PRESETS
 from bcgan_tf.reproduction.rows import ROWS, defense_of_row
@@ -100,7 +100,7 @@ def clocks_of(
     return clocks, network
 
 
-def search_cost(defense: DefenseGAN, defended: Any, images: np.ndarray) -> float:
+def search_cost(defense: DefenseGANTraining, defended: Any, images: np.ndarray) -> float:
     """Seconds for one image, with the defence's own L and R."""
     short = dataclasses.replace(defense, steps=SEARCH_STEPS)
     network = short.defended(defended.classifier, defended.reconstruction.generator)
@@ -135,7 +135,7 @@ def main() -> None:
                 f"| {duration(clock.total)} |",
                 flush=True,
             )
-        if isinstance(defense, DefenseGAN):
+        if isinstance(defense, DefenseGANTraining):
             images = data.test.scaled()[:SEARCH_IMAGES]
             an_image = search_cost(defense, result, images)
             cost = duration(TEST_IMAGES * an_image)

@@ -79,7 +79,6 @@ def as_dataset(
     x: Any,
     y: Any = None,
     *,
-    num_classes: int,
     image_shape: Shape | None = None,
     validation_split: float = 0.1,
     validation_data: Any = None,
@@ -87,10 +86,11 @@ def as_dataset(
 ) -> Dataset:
     """What a defence trains on and validates with; its test split is empty.
 
+    Its classes are 0 ... the largest label.
+
     Args:
         x: see :func:`as_split`; a `Dataset` is returned as it is.
         y: likewise.
-        num_classes: of the model; labels are below it.
         image_shape: see :func:`as_split`.
         validation_split: share of each class that is set aside for validation, above 0 and
             below 1.
@@ -116,12 +116,6 @@ def as_dataset(
         faults.append(
             f"validation_split is {validation_split!r}; choose a share above 0 and below 1"
         )
-    for part in (train, validation):
-        if part is not None and part.labels.max() >= num_classes:
-            faults.append(
-                f"label {part.labels.max()} is no class of the model, which has {num_classes} "
-                f"(0 ... {num_classes - 1})"
-            )
     if train is not None and validation is not None:
         shapes = [part.images.shape[1:] for part in (train, validation)]
         if shapes[0] != shapes[1]:
@@ -132,7 +126,8 @@ def as_dataset(
         count = max(1, round(validation_split * len(train)))
         train, validation = stratified_split(train, count, seed=seed)
     none = Split(train.images[:0], train.labels[:0])
-    return Dataset("arrays", train, validation, none, tuple(map(str, range(num_classes))))
+    classes = 1 + max(part.labels.max() for part in (train, validation))
+    return Dataset("arrays", train, validation, none, tuple(map(str, range(classes))))
 
 
 def _split(x: Any, y: Any, image_shape: Shape | None, faults: list[str]) -> Split | None:

@@ -1,25 +1,25 @@
-"""Ways to make a classifier more robust, all behind ``harden(classifier, data)``."""
+"""Ways to make a classifier more robust, all behind ``harden(classifier, x, y)``."""
 
-from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
-from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADES
-from bcgan_tf.defenses.boundary_gan import BCGANDefense
+from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining, TRADESTraining
+from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADESTraining
+from bcgan_tf.defenses.boundary_gan import BCGANTraining
 from bcgan_tf.defenses.defense import Defense
-from bcgan_tf.defenses.defense_gan import DefenseGAN
-from bcgan_tf.defenses.distillation import DefensiveDistillation
+from bcgan_tf.defenses.defense_gan import DefenseGANTraining
+from bcgan_tf.defenses.distillation import DistillationTraining
 from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
 
 __all__ = [
-    "TRADES",
-    "BCGANDefense",
+    "BCGANTraining",
     "BoundaryIBPTraining",
     "BoundaryPGDTraining",
-    "BoundaryTRADES",
+    "BoundaryTRADESTraining",
     "Defense",
-    "DefenseGAN",
-    "DefensiveDistillation",
+    "DefenseGANTraining",
+    "DistillationTraining",
     "FGSMTraining",
     "GANSettings",
     "IBPTraining",
     "PGDTraining",
+    "TRADESTraining",
 ]

@@ -98,7 +98,7 @@ class FGSMTraining(PGDTraining):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TRADES(PGDTraining):
+class TRADESTraining(PGDTraining):
     """Cross entropy on clean images plus a divergence that keeps the answers around them equal.
 
     Args:

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 
 from bcgan_tf.data import Dataset
-from bcgan_tf.defenses.adversarial_training import TRADES, PGDTraining
+from bcgan_tf.defenses.adversarial_training import PGDTraining, TRADESTraining
 from bcgan_tf.defenses.defense import StageCallbacks
-from bcgan_tf.defenses.extra_rows import NOTHING, Added, generated_rows, repeated_rows
+from bcgan_tf.defenses.extra_rows import NO_EXTRA, ExtraExamples, generated_rows, repeated_rows
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, fit_gan
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.models.bcgan import BCGAN
@@ -108,7 +108,7 @@ class BoundaryTraining(RobustTraining):
         """How the GAN of generated fakes is trained: ``plain`` ones have no boundary term."""
         return dataclasses.replace(self.gan, beta=0.0) if self.fakes == "plain" else self.gan
 
-    def train_judge(
+    def train_oracle(
         self, data: Dataset, directory: Path | None, resume: bool, callbacks: StageCallbacks
     ) -> keras.Model | None:
         """What decides which fakes count; None: all of them do."""
@@ -122,15 +122,15 @@ class BoundaryTraining(RobustTraining):
         directory: Path | None,
         resume: bool,
         callbacks: StageCallbacks,
-    ) -> Added:
+    ) -> ExtraExamples:
         """See :meth:`RobustTraining.prepare`."""
         if self.fakes == "none":
-            return NOTHING
+            return NO_EXTRA
         shares: dict[str, Any] = {"ratio": self.fake_ratio, "weight": self.fake_weight}
         if self.fakes == "duplicates":
-            return Added(repeated_rows, **shares)
+            return ExtraExamples(repeated_rows, **shares)
         settings = self.gan_settings()
-        judge = self.train_judge(data, directory, resume, callbacks)
+        judge = self.train_oracle(data, directory, resume, callbacks)
         gan = build_gan(settings, classifier, data, seed=self.seed, devices=self.devices)
         shared: dict[str, Any] = {
             "seed": self.seed,
@@ -155,11 +155,11 @@ class BoundaryTraining(RobustTraining):
                 _report(gan, judge)
 
         rows = generated_rows(gan, judge)
-        return Added(rows, **shares, every=self._refreshed(), between=refresh)
+        return ExtraExamples(rows, **shares, every=self._refreshed(), between=refresh)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JudgedBoundaryTraining(BoundaryTraining):
+class FilteredBoundaryTraining(BoundaryTraining):
     """The same where the fakes' classes are learnt: an oracle drops those that do not show theirs.
 
     Args:
@@ -169,7 +169,7 @@ class JudgedBoundaryTraining(BoundaryTraining):
 
     oracle_epochs: OptionalEpochs = 2
 
-    def train_judge(
+    def train_oracle(
         self, data: Dataset, directory: Path | None, resume: bool, callbacks: StageCallbacks
     ) -> keras.Model | None:
         """The oracle."""
@@ -188,7 +188,7 @@ class JudgedBoundaryTraining(BoundaryTraining):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundaryPGDTraining(PGDTraining, JudgedBoundaryTraining):
+class BoundaryPGDTraining(PGDTraining, FilteredBoundaryTraining):
     """BCGAN-AT: ``CE(adversarial real) + lambda CE(adversarial fake)``.
 
     Both are attacked as in :class:`PGDTraining`; the fakes are labelled with the class ``c`` that
@@ -210,7 +210,7 @@ class BoundaryPGDTraining(PGDTraining, JudgedBoundaryTraining):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundaryTRADES(TRADES, BoundaryTraining):
+class BoundaryTRADESTraining(TRADESTraining, BoundaryTraining):
     """BCGAN-TRADES: fakes enter the divergence alone, which knows no labels.
 
     ``CE(real) + beta (KL(real) + lambda KL(fake))``, each KL between the answers to an image and to
@@ -222,7 +222,7 @@ class BoundaryTRADES(TRADES, BoundaryTraining):
         **GAN_STAGE_TITLES,
         "bcgan-trades": "TRADES on real images and boundary samples",
     }
-    extra_in_first_term: ClassVar[bool] = False
+    extra_in_clean_term: ClassVar[bool] = False
 
 
 class _Against(keras.callbacks.Callback):

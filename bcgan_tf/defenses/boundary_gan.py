@@ -11,9 +11,8 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf.data import Dataset, steps_per_epoch
-from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
+from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, fit_gan
-from bcgan_tf.defenses.precision import as_given, in_precision
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.settings.kinds import Batch, CleanRatio, Epochs, LearningRate
@@ -22,7 +21,7 @@ from bcgan_tf.training.fit import fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BCGANDefense(GANSettings, Defense):
+class BCGANTraining(GANSettings, Defense):
     """Boundary conditional GAN (the paper's section 3.3).
 
     1. Train a BCGAN against the frozen classifier (eq. 8). 2. Refine a copy of the classifier on
@@ -38,7 +37,7 @@ class BCGANDefense(GANSettings, Defense):
         clean_ratio: share of clean images in a batch, in (0, 1]; 1 is refinement without fakes.
 
     Example:
-        >>> hardened = BCGANDefense(gan_epochs=5).harden(classifier, bcgan_tf.load("mnist"))
+        >>> hardened = BCGANTraining(gan_epochs=5).harden(classifier, bcgan_tf.load("mnist"))
     """
 
     name: ClassVar[str] = "bcgan"
@@ -127,7 +126,7 @@ class BCGANDefense(GANSettings, Defense):
         chosen = strategy(self.devices)
         steps = self.epochs * steps_per_epoch(data.train, self.batch_size)
         with scope(chosen):
-            hardened = in_precision(copy_classifier(classifier), self.dtype)
+            hardened = cast(copy_classifier(classifier), self.dtype)
             hardened.trainable = True
             trainer = ClassifierTrainer(
                 hardened, seed=self.seed, build_batch=self._batch_builder(gan)
@@ -145,7 +144,7 @@ class BCGANDefense(GANSettings, Defense):
             resume=resume,
             callbacks=callbacks,
         )
-        return as_given(classifier, hardened, self.dtype)
+        return restore_dtype(classifier, hardened, self.dtype)
 
     def _batch_builder(self, gan: BCGAN) -> BatchBuilder | None:
         if self.clean_ratio == 1:

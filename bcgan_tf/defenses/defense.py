@@ -1,4 +1,4 @@
-"""What every defence is: a frozen configuration with ``harden(classifier, data)``."""
+"""What every defence is: a frozen configuration with ``harden(classifier, x, y)``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 import keras
 
 from bcgan_tf.data import Dataset, steps_per_epoch
+from bcgan_tf.data.arrays import as_dataset
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.loading.classifier import load_classifier
+from bcgan_tf.keras_graph import copy_in
+from bcgan_tf.loading.classifier import input_shape, load_classifier
 from bcgan_tf.settings.fields import Checked
 from bcgan_tf.settings.kinds import Devices, Seed
 
@@ -30,6 +32,33 @@ def copy_classifier(classifier: keras.Model) -> keras.Model:
         # The caller's own object: what was safe to run is safe to copy, and its classes are known.
         with keras.saving.custom_object_scope(dict(_classes(classifier))):
             return keras.models.load_model(file, compile=False, safe_mode=False)
+
+
+def cast(classifier: keras.Model, dtype: str | None) -> keras.Model:
+    """A copy that computes in ``dtype``, its images and logits in float32; None: itself.
+
+    Raises:
+        UserError: a layer cannot be rebuilt from its configuration.
+    """
+    if dtype is None:
+        return classifier
+    try:
+        return copy_in(classifier, dtype, ends="float32")
+    except Exception as error:  # a layer of a user's own may fail in any way
+        reason = str(error).splitlines()[-1]
+        raise UserError(
+            f"the classifier cannot be rebuilt in {dtype} ({reason}); leave out dtype"
+        ) from error
+
+
+def restore_dtype(classifier: keras.Model, trained: keras.Model, dtype: str | None) -> keras.Model:
+    """What was ``trained`` in ``dtype``, in the precision of ``classifier``; None: itself."""
+    if dtype is None:
+        return trained
+    result = copy_classifier(classifier)
+    result.set_weights(trained.get_weights())
+    result.trainable = True
+    return result
 
 
 def _classes(layer: Any) -> Iterator[tuple[str, type]]:
@@ -75,32 +104,65 @@ class Defense(Checked, abc.ABC):
     def harden(
         self,
         classifier: keras.Model,
-        data: Dataset,
+        x: Any,
+        y: Any = None,
         *,
+        validation_split: float = 0.1,
+        validation_data: Any = None,
         directory: str | Path | None = None,
         resume: bool = False,
-        callbacks: StageCallbacks | None = None,
+        callbacks: StageCallbacks | Sequence[keras.callbacks.Callback] = (),
     ) -> keras.Model:
         """Makes a hardened classifier; the given one is left untouched.
 
         Args:
             classifier: trained; float32 images in [0, 1] to logits ``[B, K]``.
-            data: only its training and validation splits are used.
+            x: images ``[N, H, W]`` or ``[N, H, W, C]``, uint8 in 0 ... 255 or floats in [0, 1]; a
+                finite ``tf.data.Dataset`` of (images, labels), which is read into memory; or a
+                :class:`bcgan_tf.data.Dataset`, of which the test split is not used.
+            y: classes ``[N]`` or ``[N, 1]``, or one-hot ``[N, K]``; beside images only.
+            validation_split: share of each class that is set aside for validation, above 0 and
+                below 1; chosen by the defence's seed.
+            validation_data: ``(x, y)`` or a ``tf.data.Dataset``, in place of a share.
             directory: for checkpoints and what the defence makes on its way; None keeps nothing.
             resume: go on from what ``directory`` holds.
-            callbacks: more Keras callbacks, asked for with the name of each stage of training.
+            callbacks: Keras callbacks for the last stage of training, which makes the result; or a
+                function from the name of a stage (the keys of ``stage_titles``) to its callbacks.
+                Their ``model`` is the trainer; ``model.classifier`` is what it trains.
 
         Returns:
-            A new classifier of the same architecture.
+            A new classifier of the same architecture, or, of a defence that puts something in
+            front of it, the two as one model.
 
         Raises:
-            UserError: as of :meth:`check`, or the training became non-finite.
+            UserError: the images or labels are unfit; as of :meth:`check`; or the training became
+                non-finite.
         """
+        data = x
+        if y is not None or validation_data is not None or not isinstance(x, Dataset):
+            data = self._dataset(classifier, x, y, validation_split, validation_data)
         self.check(classifier, data)
+        last = [self.name, *self.stage_titles][-1]
+        asked = callbacks if callable(callbacks) else lambda s: callbacks if s == last else ()
         folder = Path(directory) if directory is not None else None
-        return self.run(
-            classifier, data, directory=folder, resume=resume, callbacks=callbacks or (lambda _: ())
+        return self.run(classifier, data, directory=folder, resume=resume, callbacks=asked)
+
+    def _dataset(
+        self, classifier: keras.Model, x: Any, y: Any, validation_split: float, validation_data: Any
+    ) -> Dataset:
+        """Arrays as a data set of as many classes as the classifier has."""
+        data = as_dataset(
+            x,
+            y,
+            image_shape=input_shape(classifier) if isinstance(classifier, keras.Model) else None,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            seed=self.seed,
         )
+        model = load_classifier(classifier, image_shape=data.image_shape)
+        logits: Any = model(data.train.scaled(0, 1), training=False)
+        names = tuple(map(str, range(max(data.num_classes, logits.shape[-1]))))
+        return dataclasses.replace(data, class_names=names)
 
     def check(self, classifier: keras.Model, data: Dataset) -> None:
         """Refuses, before any training, what :meth:`harden` could not train with these two.

@@ -34,7 +34,7 @@ from bcgan_tf.training.fit import fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DefenseGAN(Defense):
+class DefenseGANTraining(Defense):
     """Defense-GAN (Samangouei et al. 2018): project every image on the range of a WGAN-GP.
 
     The classifier itself is not trained further. What :meth:`harden` returns is a
@@ -61,7 +61,7 @@ class DefenseGAN(Defense):
             is in float32.
 
     Example:
-        >>> defended = DefenseGAN(gan_epochs=30).harden(classifier, bcgan_tf.load("mnist"))
+        >>> defended = DefenseGANTraining(gan_epochs=30).harden(classifier, bcgan_tf.load("mnist"))
     """
 
     name: ClassVar[str] = "defense-gan"

@@ -10,8 +10,7 @@ from typing import ClassVar
 import keras
 
 from bcgan_tf.data import Dataset
-from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
-from bcgan_tf.defenses.precision import as_given, in_precision
+from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.keras_graph import fresh_copy
 from bcgan_tf.settings.kinds import Batch, Dtype, Epochs, LearningRate, Temperature
@@ -20,7 +19,7 @@ from bcgan_tf.training.fit import fit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DefensiveDistillation(Defense):
+class DistillationTraining(Defense):
     """A student learns a teacher's soft answers at a high temperature, and is used at 1.
 
     Three stages: an initialisation (the architecture anew, briefly trained as usual, because at
@@ -106,7 +105,7 @@ class DefensiveDistillation(Defense):
 
         keras.utils.set_random_seed(self.seed)
         with scope(chosen):
-            fresh = in_precision(fresh_copy(classifier), self.dtype)
+            fresh = cast(fresh_copy(classifier), self.dtype)
         initial = trained("distillation-start", fresh, epochs=self.initial_epochs, temperature=1.0)
         teacher = trained(
             "distillation-teacher", initial, epochs=self.epochs, temperature=self.temperature
@@ -119,4 +118,4 @@ class DefensiveDistillation(Defense):
             temperature=self.temperature,
             teacher=teacher,
         )
-        return as_given(classifier, student, self.dtype)
+        return restore_dtype(classifier, student, self.dtype)

@@ -22,7 +22,7 @@ ExtraRows = Callable[
 
 
 @dataclasses.dataclass(frozen=True)
-class Added:
+class ExtraExamples:
     """What a robust training has beside the real images.
 
     Attributes:
@@ -41,7 +41,7 @@ class Added:
     between: Callable[[RobustTrainer, int], None] | None = None
 
 
-NOTHING = Added()
+NO_EXTRA = ExtraExamples()
 
 
 def generated_rows(gan: BCGAN, oracle: keras.Model | None) -> ExtraRows:
@@ -71,13 +71,13 @@ def repeated_rows(images: tf.Tensor, labels: tf.Tensor, count: tf.Tensor, seed: 
 
 
 def batches(
-    added: Added, *, first_term: bool, augment: Augmentation | None = None
+    added: ExtraExamples, *, clean_term: bool, augment: Augmentation | None = None
 ) -> BatchBuilder | None:
     """Builds batches whose average loss is ``mean over real + weight * mean over extra``.
 
     Args:
         added: the extra rows.
-        first_term: whether they count in a loss's first term too; see
+        clean_term: whether they count in a loss's first term too; see
             :class:`bcgan_tf.training.robust_trainer.RobustTrainer`.
         augment: changes every image of the batch in a way of its own.
 
@@ -104,7 +104,7 @@ def batches(
         real = tf.fill([rows], total / tf.cast(rows, tf.float32))
         extras = added.weight * kept * total / tf.cast(count, tf.float32)
         second = tf.concat([real, extras], axis=0)
-        first = second if first_term else tf.concat([real, tf.zeros([count])], axis=0)
+        first = second if clean_term else tf.concat([real, tf.zeros([count])], axis=0)
         order = _interleaved(rows, count)
         return (
             tf.gather(tf.concat([images, more], axis=0), order),

@@ -10,7 +10,7 @@ import keras
 
 from bcgan_tf.certification.interval_bounds import require_bounds
 from bcgan_tf.data import Dataset
-from bcgan_tf.defenses.boundary_adversarial import GAN_STAGE_TITLES, JudgedBoundaryTraining
+from bcgan_tf.defenses.boundary_adversarial import GAN_STAGE_TITLES, FilteredBoundaryTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.networks.ibp_initialization import reset_for_ibp
 from bcgan_tf.settings.fields import OneOf
@@ -99,7 +99,7 @@ class IBPTraining(RobustTraining):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundaryIBPTraining(IBPTraining, JudgedBoundaryTraining):
+class BoundaryIBPTraining(IBPTraining, FilteredBoundaryTraining):
     """BCGAN-IBP: boundary samples in the term of the worst logits, beside the real images.
 
     ``kappa CE(real) + (1 - kappa) (CE(worst logits of real) + lambda CE(worst logits of fake))``.
@@ -110,4 +110,4 @@ class BoundaryIBPTraining(IBPTraining, JudgedBoundaryTraining):
         **GAN_STAGE_TITLES,
         "bcgan-ibp": "Interval bound propagation on real images and boundary samples",
     }
-    extra_in_first_term: ClassVar[bool] = False
+    extra_in_clean_term: ClassVar[bool] = False

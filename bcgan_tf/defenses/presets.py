@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
+from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining, TRADESTraining
 from bcgan_tf.defenses.boundary_adversarial import (
     BoundaryPGDTraining,
-    BoundaryTRADES,
-    JudgedBoundaryTraining,
+    BoundaryTRADESTraining,
+    FilteredBoundaryTraining,
 )
-from bcgan_tf.defenses.boundary_gan import BCGANDefense
+from bcgan_tf.defenses.boundary_gan import BCGANTraining
 from bcgan_tf.defenses.defense import Defense
-from bcgan_tf.defenses.defense_gan import DefenseGAN
-from bcgan_tf.defenses.distillation import DefensiveDistillation
+from bcgan_tf.defenses.defense_gan import DefenseGANTraining
+from bcgan_tf.defenses.distillation import DistillationTraining
 from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
@@ -25,16 +25,16 @@ from bcgan_tf.settings.fields import Setting, parsed, settings_of
 DEFENSES: dict[str, type[Defense]] = {
     defense.name: defense
     for defense in (
-        BCGANDefense,
+        BCGANTraining,
         FGSMTraining,
         PGDTraining,
-        TRADES,
+        TRADESTraining,
         BoundaryPGDTraining,
-        BoundaryTRADES,
+        BoundaryTRADESTraining,
         IBPTraining,
         BoundaryIBPTraining,
-        DefensiveDistillation,
-        DefenseGAN,
+        DistillationTraining,
+        DefenseGANTraining,
     )
 }
 # Linf radius that adversarial training defends against, in [0, 1] pixel units.
@@ -209,7 +209,7 @@ def _gan(name: str, dataset: str, preset: str) -> dict[str, Any]:
     if name not in _WITHOUT_FAKES or (dataset, preset) not in _GAN:
         return {}
     gan, oracle_epochs = _GAN[dataset, preset]
-    if issubclass(DEFENSES[name], JudgedBoundaryTraining):
+    if issubclass(DEFENSES[name], FilteredBoundaryTraining):
         return {"gan": gan, "oracle_epochs": oracle_epochs}
     return {"gan": gan}
 

@@ -12,9 +12,8 @@ import keras
 import numpy as np
 
 from bcgan_tf.data import Dataset, steps_per_epoch
-from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
-from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches
-from bcgan_tf.defenses.precision import as_given, in_precision
+from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
+from bcgan_tf.defenses.extra_rows import NO_EXTRA, ExtraExamples, batches
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.fields import OneOf, Range
@@ -61,7 +60,7 @@ class RobustTraining(Defense):
     # In the logs; higher is better.
     monitor: ClassVar[str] = "val_robust_accuracy"
     # Whether extra rows count in the first term of a loss of two.
-    extra_in_first_term: ClassVar[bool] = True
+    extra_in_clean_term: ClassVar[bool] = True
 
     eps: TrainingEps = 0.3
     eps_ratio: Annotated[float, Range(1, 1_000_000)] = 1.0
@@ -139,7 +138,7 @@ class RobustTraining(Defense):
         best = self.fit_and_restore_best(
             trainer, data, added, directory=directory, resume=resume, callbacks=callbacks
         )
-        return as_given(classifier, best, self.dtype)
+        return restore_dtype(classifier, best, self.dtype)
 
     def prepare(
         self,
@@ -148,16 +147,16 @@ class RobustTraining(Defense):
         directory: Path | None,
         resume: bool,
         callbacks: StageCallbacks,
-    ) -> Added:
+    ) -> ExtraExamples:
         """Trains what the training needs beside the classifier, and says what it adds to it."""
         del classifier, data, directory, resume, callbacks
-        return NOTHING
+        return NO_EXTRA
 
     def build_trainer(
         self,
         classifier: keras.Model,
         data: Dataset,
-        added: Added = NOTHING,
+        added: ExtraExamples = NO_EXTRA,
     ) -> RobustTrainer:
         """The compiled trainer of a copy of ``classifier``.
 
@@ -170,11 +169,11 @@ class RobustTraining(Defense):
         steps = steps_per_epoch(data.train, self.batch_size)
         build_batch = batches(
             added,
-            first_term=self.extra_in_first_term,
+            clean_term=self.extra_in_clean_term,
             augment=AUGMENTATIONS[self.augment],
         )
         with scope(chosen):
-            hardened = in_precision(copy_classifier(classifier), self.dtype)
+            hardened = cast(copy_classifier(classifier), self.dtype)
             hardened.trainable = True
             trainer = self.make_trainer(hardened, steps, build_batch)
             trainer.compile(self.make_optimizer(self.epochs * steps))
@@ -184,7 +183,7 @@ class RobustTraining(Defense):
         self,
         trainer: RobustTrainer,
         data: Dataset,
-        added: Added,
+        added: ExtraExamples,
         *,
         directory: Path | None,
         resume: bool,

@@ -15,7 +15,7 @@ from bcgan_tf.certification.certified import certified_accuracy
 from bcgan_tf.defenses.boundary_adversarial import (
     GENERATED,
     BoundaryTraining,
-    JudgedBoundaryTraining,
+    FilteredBoundaryTraining,
 )
 from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
@@ -208,7 +208,7 @@ def _shared_folders(
     known = {"dataset": workspace.data.name, "seed": workspace.seed}
     gan = {"gan": dataclasses.asdict(defense.gan_settings()), "original": file_digest(original)}
     found = {"gan": workspace.cache / f"ablation-gan-{digest(known | gan)}"}
-    if isinstance(defense, JudgedBoundaryTraining) and defense.oracle_epochs:
+    if isinstance(defense, FilteredBoundaryTraining) and defense.oracle_epochs:
         oracle = {"epochs": defense.oracle_epochs, "batch_size": defense.batch_size}
         found["oracle"] = workspace.cache / f"ablation-oracle-{digest(known | oracle)}"
     return found

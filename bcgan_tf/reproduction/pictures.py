@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from bcgan_tf.defenses import DefenseGAN
+from bcgan_tf.defenses import DefenseGANTraining
 from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest, replace_file
@@ -121,7 +121,8 @@ def _drawable(workspace: Workspace, rows: Sequence[str]) -> tuple[list[str], lis
         row
         for row in wanted
         if isinstance(
-            table_rows.defense_of_row(row, workspace.data.name, workspace.preset), DefenseGAN
+            table_rows.defense_of_row(row, workspace.data.name, workspace.preset),
+            DefenseGANTraining,
         )
     ]
     drawn = [row for row in wanted if row not in left_out]

@@ -59,7 +59,7 @@ _NETWORK_OPTIONS = ("architecture_width", "threshold")
 class Recipe(Checked):
     """The settings of training, hardening and attacking; the defaults are MNIST's ``quick``.
 
-    Fields named like :class:`bcgan_tf.defenses.BCGANDefense`'s (``harden_*`` for its refinement)
+    Fields named like :class:`bcgan_tf.defenses.BCGANTraining`'s (``harden_*`` for its refinement)
     mean the same. Attacks: ``attack_eps`` are Linf radii in [0, 1] pixel units, tried by FGSM and
     by PGD with ``pgd_steps`` steps on ``attack_samples`` test images (0: all); Carlini-Wagner L2
     attacks the first ``cw_samples`` of them.

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from bcgan_tf.data import Dataset
-from bcgan_tf.defenses import BCGANDefense
+from bcgan_tf.defenses import BCGANTraining
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.presets import defense as defense_named
 from bcgan_tf.distribute import scope, strategy
@@ -78,7 +78,7 @@ def harden(
     if run.stage_done("harden"):
         return path
     chosen = chosen_defense(recipe, defense, options=options, seed=seed, devices=devices)
-    if isinstance(chosen, BCGANDefense):
+    if isinstance(chosen, BCGANTraining):
         hardened = _hardened_by_bcgan(run, data, classifier, chosen, recipe)
     else:
         keras.utils.set_random_seed(seed)
@@ -112,7 +112,7 @@ def chosen_defense(
         UserError: no such defence or option.
     """
     shared: dict[str, Any] = {"options": options, "seed": seed, "devices": devices}
-    if defense == BCGANDefense.name:
+    if defense == BCGANTraining.name:
         return defense_of(recipe, **shared)
     return defense_named(defense, recipe.dataset, recipe.preset, **shared)
 
@@ -121,7 +121,7 @@ def _hardened_by_bcgan(
     run: RunDirectory,
     data: Dataset,
     classifier: keras.Model,
-    defense: BCGANDefense,
+    defense: BCGANTraining,
     recipe: Recipe,
 ) -> keras.Model:
     """Trains the GAN and an oracle, measures the samples, refines the classifier."""
@@ -146,26 +146,26 @@ def defense_of(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     devices: int | None = None,
-) -> BCGANDefense:
+) -> BCGANTraining:
     """The BCGAN defence with a recipe's settings, some of them changed."""
     settings = {name: getattr(recipe, name) for name in _SAME}
     settings["epochs"] = recipe.harden_epochs
     settings["batch_size"] = recipe.harden_batch_size
     settings["learning_rate"] = recipe.harden_learning_rate
     found = defense_named(
-        BCGANDefense.name,
+        BCGANTraining.name,
         recipe.dataset,
         recipe.preset,
         options={**settings, **(options or {})},
         seed=seed,
         devices=devices,
     )
-    assert isinstance(found, BCGANDefense)
+    assert isinstance(found, BCGANTraining)
     return found
 
 
 def _trained_gan(
-    run: RunDirectory, data: Dataset, classifier: keras.Model, defense: BCGANDefense
+    run: RunDirectory, data: Dataset, classifier: keras.Model, defense: BCGANTraining
 ) -> BCGAN:
     path = run.path / _GAN
     if run.stage_done("gan"):
@@ -191,7 +191,7 @@ def _measure_generated(
     classifier: keras.Model,
     gan: BCGAN,
     recipe: Recipe,
-    defense: BCGANDefense,
+    defense: BCGANTraining,
 ) -> dict[str, Any]:
     # In batches of the size that was found possible before the GAN was trained.
     sized = dataclasses.replace(recipe, classifier_batch_size=defense.batch_size)

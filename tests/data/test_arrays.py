@@ -104,37 +104,36 @@ def test_what_is_unfit_is_named_in_one_line(images, labels, message):
 
 def test_all_faults_of_both_parts_are_in_one_message():
     with pytest.raises(UserError) as caught:
-        as_dataset(255 * FLOATS, CLASSES - 1, num_classes=4, validation_data=(PIXELS, CLASSES[:3]))
+        as_dataset(255 * FLOATS, CLASSES - 1, validation_data=(PIXELS, CLASSES[:3]))
     for fault in ("floats in [0, 255]", "label -1", "validation_data: 40 images"):
         assert fault in str(caught.value)
 
 
 def test_a_share_of_each_class_is_set_aside():
-    data = as_dataset(PIXELS, CLASSES, num_classes=5, validation_split=0.2, seed=3)
+    data = as_dataset(PIXELS, CLASSES, validation_split=0.2, seed=3)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [32, 8, 0]
     np.testing.assert_array_equal(np.bincount(data.validation.labels), [2, 2, 2, 2])
-    assert data.num_classes == 5 and data.image_shape == (4, 4, 1)
+    assert data.num_classes == 4 and data.image_shape == (4, 4, 1)
     rows = {row.tobytes() for row in data.train.images}
     assert not rows & {row.tobytes() for row in data.validation.images}
-    again = as_dataset(PIXELS, CLASSES, num_classes=5, validation_split=0.2, seed=3)
+    again = as_dataset(PIXELS, CLASSES, validation_split=0.2, seed=3)
     np.testing.assert_array_equal(again.validation.images, data.validation.images)
 
 
 def test_validation_data_take_the_place_of_a_share():
-    data = as_dataset(PIXELS, CLASSES, num_classes=4, validation_data=(FLOATS[:4], ONE_HOT[:4]))
+    data = as_dataset(PIXELS, CLASSES, validation_data=(FLOATS[:4], ONE_HOT[:4]))
     assert len(data.train) == 40
     np.testing.assert_array_equal(data.validation.scaled(), FLOATS[:4])
-    assert as_dataset(data, num_classes=4) is data and isinstance(data, Dataset)
+    assert as_dataset(data) is data and isinstance(data, Dataset)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"validation_split": 0.0}, "validation_split is 0.0"),
-        ({"num_classes": 3}, "label 3 is no class of the model, which has 3"),
         ({"validation_data": (PIXELS[:, :2], CLASSES)}, "those of validation_data"),
     ],
 )
 def test_parts_that_do_not_go_together(options, message):
     with pytest.raises(UserError, match=message):
-        as_dataset(PIXELS, CLASSES, **{"num_classes": 4, **options})
+        as_dataset(PIXELS, CLASSES, **options)

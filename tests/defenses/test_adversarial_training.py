@@ -8,8 +8,8 @@ import pytest
 
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.data import load
-from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
-from bcgan_tf.defenses.distillation import DefensiveDistillation
+from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining, TRADESTraining
+from bcgan_tf.defenses.distillation import DistillationTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import small_cnn
 
@@ -41,7 +41,7 @@ def test_pgd_training_gives_robustness_that_plain_training_has_not(digits, fresh
 
 
 def test_trades_gives_robustness_also_in_less_precision(digits, fresh):
-    defense = TRADES(
+    defense = TRADESTraining(
         eps=EPS,
         epochs=8,
         batch_size=32,
@@ -71,7 +71,7 @@ def test_fgsm_training_is_one_step_mixed_with_clean_images():
 
 
 def test_distillation_masks_the_gradient_and_a_scaled_attack_unmasks_it(digits, fresh):
-    defense = DefensiveDistillation(epochs=25, initial_epochs=5, batch_size=32, learning_rate=0.05)
+    defense = DistillationTraining(epochs=25, initial_epochs=5, batch_size=32, learning_rate=0.05)
     student = defense.harden(fresh, digits)
     images, labels = digits.test.scaled(0, 150), digits.test.labels[:150]
     found = FGSM(0.3)(student, images, labels)
@@ -111,9 +111,9 @@ def test_what_cannot_be_rebuilt_cannot_be_trained_in_less_precision(digits):
         (lambda: PGDTraining(eps=8), "eps is 8"),
         (lambda: PGDTraining(clean_weight=1), "clean_weight is 1"),
         (lambda: PGDTraining(epochs=0), "epochs is 0"),
-        (lambda: TRADES(beta=0), "beta is 0"),
-        (lambda: TRADES(clean_weight=0.5), "no clean_weight"),
-        (lambda: DefensiveDistillation(temperature=0.5), "temperature is 0.5"),
+        (lambda: TRADESTraining(beta=0), "beta is 0"),
+        (lambda: TRADESTraining(clean_weight=0.5), "no clean_weight"),
+        (lambda: DistillationTraining(temperature=0.5), "temperature is 0.5"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, named):

@@ -12,8 +12,8 @@ import tensorflow as tf
 from bcgan_tf import distribute
 from bcgan_tf.data import load
 from bcgan_tf.defenses import boundary_adversarial
-from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADES
-from bcgan_tf.defenses.extra_rows import Added, batches, generated_rows
+from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADESTraining
+from bcgan_tf.defenses.extra_rows import ExtraExamples, batches, generated_rows
 from bcgan_tf.defenses.gan_settings import GANSettings, build_gan
 from bcgan_tf.errors import UserError
 from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
@@ -68,7 +68,7 @@ def assert_same(one, other, atol=0.0):
     ("kind", "options", "stages"),
     [
         (BoundaryPGDTraining, {"oracle_epochs": 1}, ["oracle", "gan", "bcgan-at"]),
-        (BoundaryTRADES, {}, ["gan", "bcgan-trades"]),
+        (BoundaryTRADESTraining, {}, ["gan", "bcgan-trades"]),
         (BoundaryPGDTraining, {"fakes": "duplicates", "augment": "shift"}, ["bcgan-at"]),
     ],
 )
@@ -138,7 +138,10 @@ def test_labels_of_fakes_count_for_bcgan_at_and_not_for_bcgan_trades(
     monkeypatch, classifier, digits
 ):
     found = {}
-    for kind, options in ((BoundaryPGDTraining, {"oracle_epochs": 0}), (BoundaryTRADES, {})):
+    for kind, options in (
+        (BoundaryPGDTraining, {"oracle_epochs": 0}),
+        (BoundaryTRADESTraining, {}),
+    ):
         with monkeypatch.context() as patch:
             defense = kind(**TINY, **options, fake_weight=0.25)
             found[kind.name] = built_by(patch, defense, classifier, digits)["batch"][2].numpy()
@@ -213,7 +216,9 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
         gan = build_gan(GAN, classifier, digits, seed=3, devices=devices)
         rows = generated_rows(gan, gan.classifier if beta is None else None)
         build_batch = batches(
-            Added(rows, ratio=0.5, weight=0.7), first_term=beta is None, augment=shifted_images
+            ExtraExamples(rows, ratio=0.5, weight=0.7),
+            clean_term=beta is None,
+            augment=shifted_images,
         )
         with distribute.scope(two_replicas if devices == 2 else None):
             trainer = AdversarialTrainer(
@@ -241,9 +246,9 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
         (lambda: BoundaryPGDTraining(refresh_epochs=-1), "refresh_epochs is -1"),
         (lambda: BoundaryPGDTraining(oracle_epochs=-1), "oracle_epochs is -1"),
         (lambda: BoundaryPGDTraining(eps=0), "eps is 0"),
-        (lambda: BoundaryTRADES(beta=0), "beta is 0"),
+        (lambda: BoundaryTRADESTraining(beta=0), "beta is 0"),
         (
-            lambda: BoundaryTRADES(augment="turn"),
+            lambda: BoundaryTRADESTraining(augment="turn"),
             "augment is 'turn'; choose none, shift, flip or crop-flip",
         ),
         (lambda: GANSettings(gan_epochs=0), "gan_epochs is 0"),
@@ -257,5 +262,5 @@ def test_impossible_settings(build, message):
 def test_settings_are_json_for_the_models_card():
     import json
 
-    config = json.loads(json.dumps(BoundaryTRADES(gan=GANSettings(beta=0.7)).config()))
+    config = json.loads(json.dumps(BoundaryTRADESTraining(gan=GANSettings(beta=0.7)).config()))
     assert (config["defense"], config["gan"]["beta"], config["beta"]) == ("bcgan-trades", 0.7, 1.0)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.data import Dataset, load
-from bcgan_tf.defenses import BCGANDefense
+from bcgan_tf.defenses import BCGANTraining
 from bcgan_tf.defenses.defense import copy_classifier
 from bcgan_tf.errors import UserError
 from bcgan_tf.models import BCGAN
@@ -52,7 +52,7 @@ def classifier() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def gan(classifier, digits) -> BCGAN:
-    return BCGANDefense(**TINY, seed=2).build_gan(classifier, digits)
+    return BCGANTraining(**TINY, seed=2).build_gan(classifier, digits)
 
 
 def arrays(model):
@@ -64,7 +64,7 @@ def test_the_given_classifier_is_untouched_and_the_hardened_one_is_new(
 ):
     before = arrays(classifier)
     asked = []
-    defense = BCGANDefense(**TINY)
+    defense = BCGANTraining(**TINY)
     hardened = defense.harden(
         classifier,
         digits,
@@ -107,7 +107,7 @@ def test_the_given_classifier_is_untouched_and_the_hardened_one_is_new(
 
 
 def built(gan, rows=24, seed=(1, 2), **options):
-    builder = BCGANDefense(**{**TINY, **options})._batch_builder(gan)
+    builder = BCGANTraining(**{**TINY, **options})._batch_builder(gan)
     images = tf.fill([rows, 8, 8, 1], 2.0)  # no generated pixel is 2
     labels = tf.cast(tf.range(rows) % 10, tf.int64)
     found, classes, weights = builder(images, labels, tf.constant(seed))
@@ -129,7 +129,7 @@ def test_clean_ratio_is_the_share_of_clean_images(gan, ratio, fakes):
 
 
 def test_a_ratio_of_one_needs_no_builder(gan):
-    assert BCGANDefense(**TINY, clean_ratio=1.0)._batch_builder(gan) is None
+    assert BCGANTraining(**TINY, clean_ratio=1.0)._batch_builder(gan) is None
 
 
 def test_fresh_fakes_carry_the_class_they_were_asked_for(gan):
@@ -150,9 +150,9 @@ def test_fresh_fakes_change_with_the_seed_only(gan):
 
 
 def test_replicas_learn_from_different_fakes(two_replicas, classifier, digits):
-    gan = BCGANDefense(**TINY, seed=2, devices=2).build_gan(classifier, digits)
+    gan = BCGANTraining(**TINY, seed=2, devices=2).build_gan(classifier, digits)
     assert gan.distribute_strategy is two_replicas
-    builder = BCGANDefense(**TINY, clean_ratio=0.5)._batch_builder(gan)
+    builder = BCGANTraining(**TINY, clean_ratio=0.5)._batch_builder(gan)
     images, labels = tf.zeros([6, 8, 8, 1]), tf.zeros([6], tf.int64)
 
     @tf.function
@@ -169,7 +169,7 @@ def test_replicas_learn_from_different_fakes(two_replicas, classifier, digits):
 
 
 def test_the_gan_has_the_defences_settings(classifier, digits):
-    defense = BCGANDefense(
+    defense = BCGANTraining(
         **{**TINY, "delay_epochs": 1.5, "warmup_epochs": 0.5, "gan_epochs": 2},
         beta=0.4,
         seed=9,
@@ -209,7 +209,7 @@ def test_a_copy_shares_nothing(classifier):
 )
 def test_impossible_settings(options, message):
     with pytest.raises(UserError, match=message) as caught:
-        BCGANDefense(**options)
+        BCGANTraining(**options)
     assert "\n" not in str(caught.value)
 
 
@@ -217,13 +217,13 @@ def test_another_number_of_classes(digits):
     three = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     three.add(keras.layers.Dense(3))
     with pytest.raises(UserError, match="3"):
-        BCGANDefense(**TINY).harden(three, digits)
+        BCGANTraining(**TINY).harden(three, digits)
 
 
 def test_config_is_for_the_models_card():
     import json
 
-    config = json.loads(json.dumps(BCGANDefense(beta=0.7).config()))
+    config = json.loads(json.dumps(BCGANTraining(beta=0.7).config()))
     assert config["defense"] == "bcgan"
     assert config["beta"] == 0.7
-    assert set(config) == {"defense"} | {f.name for f in dataclasses.fields(BCGANDefense)}
+    assert set(config) == {"defense"} | {f.name for f in dataclasses.fields(BCGANTraining)}

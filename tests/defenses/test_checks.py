@@ -13,10 +13,10 @@ from bcgan_tf.data import Dataset, load
 from bcgan_tf.data.dataset import Split
 from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining
 from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining
-from bcgan_tf.defenses.boundary_gan import BCGANDefense
+from bcgan_tf.defenses.boundary_gan import BCGANTraining
 from bcgan_tf.defenses.defense import Defense, copy_classifier
-from bcgan_tf.defenses.defense_gan import DefenseGAN
-from bcgan_tf.defenses.distillation import DefensiveDistillation
+from bcgan_tf.defenses.defense_gan import DefenseGANTraining
+from bcgan_tf.defenses.distillation import DistillationTraining
 from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.ibp import IBPTraining
 from bcgan_tf.errors import UserError
@@ -39,11 +39,11 @@ LARGE, ODD = 97, 33
 WAYS = [
     *(
         (kind, "batch_size")
-        for kind in (FGSMTraining, PGDTraining, IBPTraining, DefensiveDistillation)
+        for kind in (FGSMTraining, PGDTraining, IBPTraining, DistillationTraining)
     ),
-    (BCGANDefense, "batch_size"),
-    (BCGANDefense, "gan_batch_size"),
-    (DefenseGAN, "gan_batch_size"),
+    (BCGANTraining, "batch_size"),
+    (BCGANTraining, "gan_batch_size"),
+    (DefenseGANTraining, "gan_batch_size"),
     (BoundaryPGDTraining, "batch_size"),
 ]
 
@@ -55,7 +55,7 @@ def test_batches_that_cannot_be(
     sizes = {name: 32 for of, name in WAYS if of is kind}
     if kind is BoundaryPGDTraining:
         sizes["gan"] = GANSettings(gan_batch_size=32)
-    if kind is DefenseGAN:
+    if kind is DefenseGANTraining:
         sizes["critic_steps"] = 2
     kind(**sizes).check(classifier, digits)
     for changed, message in (
@@ -69,9 +69,9 @@ def test_batches_that_cannot_be(
 
 def test_a_steps_batches_are_counted_together(classifier: keras.Model, digits: Dataset) -> None:
     """Defense-GAN reads one batch for each update of its critic."""
-    DefenseGAN(gan_batch_size=48, critic_steps=2).check(classifier, digits)
+    DefenseGANTraining(gan_batch_size=48, critic_steps=2).check(classifier, digits)
     with pytest.raises(UserError, match="144 is larger than the split of 96"):
-        DefenseGAN(gan_batch_size=48, critic_steps=3).check(classifier, digits)
+        DefenseGANTraining(gan_batch_size=48, critic_steps=3).check(classifier, digits)
 
 
 def test_the_gan_inside_a_robust_training(classifier: keras.Model, digits: Dataset) -> None:
@@ -105,22 +105,22 @@ def test_a_radius_is_defended_within_0_and_1(kind: type[Defense]) -> None:
         kind(batch_size=32).check(mlp(2, 2), load("gaussians"))
 
 
-@pytest.mark.parametrize("kind", [PGDTraining, BCGANDefense, DefensiveDistillation])
+@pytest.mark.parametrize("kind", [PGDTraining, BCGANTraining, DistillationTraining])
 def test_float16_is_not_trained(kind: type[Defense], digits: Dataset) -> None:
     image = keras.Input((8, 8, 1))
     hidden = keras.layers.Dense(5, dtype="mixed_float16")(keras.layers.Flatten()(image))
     half = keras.Model(image, keras.layers.Dense(10, dtype="float32")(hidden))
     with pytest.raises(UserError, match="float16, whose gradients vanish"):
         kind(batch_size=32).check(half, digits)
-    sizes = {"gan_batch_size": 32} if kind is BCGANDefense else {}
+    sizes = {"gan_batch_size": 32} if kind is BCGANTraining else {}
     kind(batch_size=32, dtype="mixed_bfloat16", **sizes).check(half, digits)
-    DefenseGAN(gan_batch_size=8).check(half, digits)  # the classifier is not trained there
+    DefenseGANTraining(gan_batch_size=8).check(half, digits)  # the classifier is not trained there
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: BCGANDefense(gan_epochs=2),
+        lambda: BCGANTraining(gan_epochs=2),
         lambda: BoundaryPGDTraining(gan=GANSettings(gan_epochs=5, delay_epochs=20.0)),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_boundary_term_that_never_comes_is_refused(build: Callable[[], Defense
 
 
 def test_a_plain_gan_has_no_boundary_term_to_wait_for() -> None:
-    BCGANDefense(gan_epochs=2, beta=0.0)
+    BCGANTraining(gan_epochs=2, beta=0.0)
     for fakes in ("plain", "duplicates", "none"):
         BoundaryPGDTraining(gan=GANSettings(gan_epochs=2), fakes=fakes)
 
@@ -161,7 +161,7 @@ def test_layers_of_ones_own_are_copied() -> None:
 def test_harden_checks_first(classifier: keras.Model, digits: Dataset) -> None:
     began = []
     with pytest.raises(UserError, match="larger than the split of 96"):
-        BCGANDefense(batch_size=LARGE, gan_batch_size=32).harden(
+        BCGANTraining(batch_size=LARGE, gan_batch_size=32).harden(
             classifier, digits, callbacks=lambda stage: began.append(stage) or ()
         )
     assert not began  # the GAN's own batch would have been possible

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.data import load
-from bcgan_tf.defenses.defense_gan import DefenseGAN
+from bcgan_tf.defenses.defense_gan import DefenseGANTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
@@ -222,7 +222,7 @@ def hardened(digits, tmp_path_factory):
     undefended = small_cnn(digits.image_shape, digits.num_classes, seed=0)
     undefended.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     undefended.fit(digits.train.scaled(), digits.train.labels, epochs=8, verbose=0)
-    defense = DefenseGAN(
+    defense = DefenseGANTraining(
         steps=80,
         restarts=3,
         gan_epochs=50,
@@ -274,16 +274,16 @@ def test_digits_survive_a_transferred_attack_and_fall_to_a_white_box(digits, har
 )
 def test_settings_out_of_range_are_refused(options, named):
     with pytest.raises(UserError, match=named):
-        DefenseGAN(**options)
+        DefenseGANTraining(**options)
 
 
 def test_vectors_are_refused():
     with pytest.raises(UserError, match="makes images"):
-        DefenseGAN().build_gan(load("gaussians"))
+        DefenseGANTraining().build_gan(load("gaussians"))
 
 
 def test_the_papers_settings_are_the_defaults():
-    defense = DefenseGAN()
+    defense = DefenseGANTraining()
     assert (defense.steps, defense.restarts, defense.latent_dim) == (200, 10, 128)
     assert (defense.search_learning_rate, defense.momentum) == (10.0, 0.7)
     assert math.isclose(defense.penalty, 10) and defense.critic_steps == 5

@@ -8,7 +8,13 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf import losses
-from bcgan_tf.defenses.extra_rows import NOTHING, Added, batches, generated_rows, repeated_rows
+from bcgan_tf.defenses.extra_rows import (
+    NO_EXTRA,
+    ExtraExamples,
+    batches,
+    generated_rows,
+    repeated_rows,
+)
 from bcgan_tf.training.augmentation import shifted_images
 
 SEED = tf.constant([1, 2])
@@ -28,8 +34,8 @@ def counted(images, labels, count, seed):
     return tf.tile(values, [1, 8, 8, 1]), numbers % 10, tf.cast(numbers % 3 > 0, tf.float32)
 
 
-def built(rows, *, extra=counted, ratio=1.0, weight=0.5, first_term=True, augment=None):
-    build = batches(Added(extra, ratio, weight), first_term=first_term, augment=augment)
+def built(rows, *, extra=counted, ratio=1.0, weight=0.5, clean_term=True, augment=None):
+    build = batches(ExtraExamples(extra, ratio, weight), clean_term=clean_term, augment=augment)
     images, labels, weights = build(*real(rows), SEED)
     assert labels.dtype == tf.int64
     return images.numpy(), labels.numpy(), weights.numpy()
@@ -44,18 +50,18 @@ def test_every_row_is_there_once_with_its_label(ratio, count):
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5, 2.0, 0.25])
-@pytest.mark.parametrize("first_term", [True, False])
-def test_the_average_loss_is_the_sum_of_two_means(ratio, first_term):
+@pytest.mark.parametrize("clean_term", [True, False])
+def test_the_average_loss_is_the_sum_of_two_means(ratio, clean_term):
     """Mean over real rows, and lambda times the mean over extra rows, those of weight 0 as 0."""
     rows = 12
-    images, _, weights = built(rows, ratio=ratio, weight=0.7, first_term=first_term)
+    images, _, weights = built(rows, ratio=ratio, weight=0.7, clean_term=clean_term)
     values = images[:, 0, 0, 0]
     loss = np.sin(values)  # any loss of each row
     kept = (values < 0) & (values % 3 != 0)
     of_real = loss[values > 0].mean()
     of_extra = 0.7 * loss[kept].sum() / (ratio * rows)
     found = [float(losses.average(column * loss)) for column in weights.T]
-    expected = [of_real + of_extra * first_term, of_real + of_extra]
+    expected = [of_real + of_extra * clean_term, of_real + of_extra]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -83,11 +89,11 @@ def test_more_duplicates_than_images_begin_anew():
 
 
 def test_without_extra_rows_or_shifts_there_is_nothing_to_build():
-    assert batches(NOTHING, first_term=True) is None
+    assert batches(NO_EXTRA, clean_term=True) is None
 
 
 def test_shifts_move_real_and_extra_rows_and_each_copy_by_itself():
-    build = batches(NOTHING, first_term=True, augment=shifted_images)
+    build = batches(NO_EXTRA, clean_term=True, augment=shifted_images)
     images, _, weights = build(*real(40), SEED)
     empty = (images.numpy() == 0).any(axis=(1, 2, 3))
     assert 20 < empty.sum() < 40  # 8 of 9 offsets bring a border in

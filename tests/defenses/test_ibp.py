@@ -175,7 +175,7 @@ def test_boundary_samples_count_in_the_robust_term_alone(digits):
     hardened = defense.harden(network(), small, callbacks=lambda stage: stages.append(stage) or [])
     assert stages == ["oracle", "gan", "bcgan-ibp"]
     assert np.isfinite(hardened.get_weights()[0]).all()
-    assert defense.monitor == "val_certified_accuracy" and not defense.extra_in_first_term
+    assert defense.monitor == "val_certified_accuracy" and not defense.extra_in_clean_term
 
 
 def test_initial_weights_keep_the_width_of_bounds():

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bcgan_tf.data import load
-from bcgan_tf.defenses.adversarial_training import TRADES, FGSMTraining, PGDTraining
-from bcgan_tf.defenses.boundary_gan import BCGANDefense
-from bcgan_tf.defenses.defense_gan import DefenseGAN
-from bcgan_tf.defenses.distillation import DefensiveDistillation
+from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining, TRADESTraining
+from bcgan_tf.defenses.boundary_gan import BCGANTraining
+from bcgan_tf.defenses.defense_gan import DefenseGANTraining
+from bcgan_tf.defenses.distillation import DistillationTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 
@@ -30,10 +30,10 @@ GAN = {
 DEFENSES = [
     PGDTraining(eps=0.1, steps=2, **AT_ONCE),
     FGSMTraining(eps=0.1, **AT_ONCE),
-    TRADES(eps=0.1, steps=2, **AT_ONCE),
-    DefensiveDistillation(initial_epochs=1, **ONE_EPOCH),
-    BCGANDefense(**GAN, **ONE_EPOCH),
-    DefenseGAN(
+    TRADESTraining(eps=0.1, steps=2, **AT_ONCE),
+    DistillationTraining(initial_epochs=1, **ONE_EPOCH),
+    BCGANTraining(**GAN, **ONE_EPOCH),
+    DefenseGANTraining(
         steps=3,
         restarts=2,
         gan_epochs=1,
@@ -97,7 +97,9 @@ def test_training_computes_in_it_and_the_result_does_not(digits, classifier, def
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("kind", [DefensiveDistillation, DefenseGAN, BCGANDefense, PGDTraining])
+@pytest.mark.parametrize(
+    "kind", [DistillationTraining, DefenseGANTraining, BCGANTraining, PGDTraining]
+)
 def test_other_precisions_are_refused(kind):
     with pytest.raises(UserError, match="dtype is 'int8'; choose float32 or mixed_bfloat16, or"):
         kind(dtype="int8")

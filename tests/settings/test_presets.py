@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from bcgan_tf.defenses import BCGANDefense
+from bcgan_tf.defenses import BCGANTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import CLASSIFIERS
 from bcgan_tf.settings import presets
@@ -40,7 +40,7 @@ def test_every_preset_is_one_of_the_command_lines():
 def test_the_defence_takes_every_setting_of_the_recipe():
     """No field of a recipe is ignored: changed one by one, each changes the defence."""
     recipe = presets.recipe("digits")
-    for field in dataclasses.fields(BCGANDefense):
+    for field in dataclasses.fields(BCGANTraining):
         if field.name in ("seed", "devices"):
             continue
         name = field.name
@@ -49,7 +49,7 @@ def test_the_defence_takes_every_setting_of_the_recipe():
         value = getattr(recipe, name)
         other = {"dtype": "mixed_bfloat16", "boundary_loss": "top2"}.get(name)
         if other is None:
-            allowed = settings_of(BCGANDefense)[field.name]
+            allowed = settings_of(BCGANTraining)[field.name]
             other = next(v for v in (value + 1, value / 2 + 0.1) if allowed.fits(v))
         changed = defense_of(dataclasses.replace(recipe, **{name: other}))
         assert getattr(changed, field.name) == other, name
