@@ -37,11 +37,8 @@ class _Attack(Command):
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @options.dataset_options()
 @suite_options.suite_options()
-@options.recipe_options("attack")
 @options.run_options()
-@click.pass_context
 def command(
-    ctx: click.Context,
     models: tuple[str, ...],
     dataset: str,
     data_dir: Path | None,
@@ -61,35 +58,11 @@ def command(
 
     On a cluster, run --shard 1/8 ... 8/8, and join their runs by `bcgan-tf attack merge RUN...`,
     which gives what one run would have given.
-
-    --preset and the options after it belong to --suite first-look, which compares models named
-    `original` and `hardened` in words.
     """
-    suite_options.check_suite_options(ctx)
     names = session.named_models(models)
     programs = {name: settings[name] for name in ("surrogate", "control")}
     session.check_programs(run_dir, names, **programs)
     data = session.load_data(dataset, data_dir, seed)
-    recipe_options = {name: settings.pop(name) for name in suite_options.FIRST_LOOK_OPTIONS}
-    run_options: dict[str, Any] = {"run_dir": run_dir, "resume": resume}
-    if suite == suite_options.FIRST_LOOK:
-        recipe = options.chosen_recipe(dataset, recipe_options)
-        session.make_repeatable(seed, deterministic)
-        from bcgan_tf.workflows import run as pipeline
-
-        loaded = session.load_sources(names, data)
-        config = {
-            **recipe.to_dict(),
-            "suite": suite,
-            "seed": seed,
-            "deterministic": deterministic,
-            **session.described(names),
-        }
-        with session.open_run("attack", config, **run_options) as run:
-            metrics = pipeline.attack(run, data, loaded, recipe, seed=seed)
-            output.finish(run, metrics, as_json)
-        return
-
     eps = suite_options.chosen_eps(dataset, settings.pop("eps"), settings["norm"])
     batch_size = settings.pop("batch_size")
     others = {name: settings.pop(name) for name in ("surrogate", "control")}
@@ -107,7 +80,7 @@ def command(
         **session.described(names, **others),
     }
     others = session.load_sources({k: Path(v) for k, v in others.items() if v}, data)
-    with session.open_run("attack", config, **run_options) as run:
+    with session.open_run("attack", config, run_dir=run_dir, resume=resume) as run:
         metrics = pipeline.assess_models(
             run, data, loaded, chosen, batch_size=batch_size, progress=progress.told, **others
         )

@@ -47,6 +47,7 @@ def command(
     changes = options.named_values(defense_options)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
+    from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
     from bcgan_tf.loading.classifier import load_classifier
     from bcgan_tf.workflows import run as pipeline
 
@@ -82,8 +83,7 @@ def command(
         metrics = {
             "dataset": data.name,
             "models": {
-                name: pipeline.measure_clean(model, data.test, seed=seed)
-                for name, model in models.items()
+                name: clean_accuracy(model, data.test, seed=seed) for name, model in models.items()
             },
         }
         if run.stage_done("generated_set"):

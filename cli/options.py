@@ -49,14 +49,8 @@ RECIPE_HELP: dict[str, dict[str, str]] = {
         "clean_ratio": "Share of clean images.",
     },
     "attack": {
-        "attack_eps": "Linf radii in [0, 1] pixel units, separated by commas.",
-        "attack_samples": "Test images that are attacked; 0: all.",
-        "pgd_steps": "Steps of PGD.",
-        "pgd_restarts": "Random starts of PGD.",
-        "cw_samples": "Test images for Carlini-Wagner L2; 0: none.",
-        "cw_steps": "Its iterations in each search step.",
-        "cw_learning_rate": "Of its Adam.",
-        "cw_binary_search_steps": "Its search steps for the constant.",
+        "suite": "Of attacks on both models: standard, AutoAttack's; others as in `attack`.",
+        "n": "Test images that are attacked; 0: all.",
     },
 }
 

@@ -62,10 +62,7 @@ def finish(run: RunDirectory, metrics: Mapping[str, Any], as_json: bool) -> None
     if as_json:
         print_json({**metrics, "run": str(run.path)})
         return
-    if any("evaluations" in model for model in metrics["models"].values()):
-        print_evaluations(metrics)
-    else:
-        print_metrics(metrics)
+    print_evaluations(metrics)
     print_paths({"report": report})
 
 

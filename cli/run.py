@@ -7,7 +7,10 @@ from typing import Any
 
 import click
 
-from . import options, output, session
+from bcgan_tf.settings.fields import Setting
+from bcgan_tf.settings.kinds import AttackEps
+
+from . import options, output, session, suite_options
 from .command import Command, FilePath
 
 SEARCHING = "defense-gan"
@@ -29,6 +32,10 @@ SEARCHING = "defense-gan"
 @options.defense_options()
 @options.devices_option()
 @options.recipe_options("train", "harden", "attack")
+@options.setting_option(
+    Setting.of("eps", AttackEps),
+    "Linf radius of the attacks on both models.  [default: the defence's, or the data set's]",
+)
 @options.run_options()
 def command(
     dataset: str,
@@ -38,6 +45,7 @@ def command(
     defense: str,
     defense_options: tuple[str, ...],
     devices: int | None,
+    eps: float | None,
     run_dir: Path | None,
     resume: bool,
     seed: int,
@@ -65,6 +73,9 @@ def command(
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.workflows import run as pipeline
 
+    chosen = pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
+    own = getattr(chosen, "eps", None) if eps is None else eps
+    eps = suite_options.chosen_eps(dataset, own)
     model = None
     if classifier is not None:
         model = session.load_models({"original": classifier}, data)["original"]
@@ -76,11 +87,11 @@ def command(
         "classifier": str(classifier) if classifier else None,
         **session.described({"original": classifier} if classifier else {}),
         "saved_models": str(saved_models),
+        "eps": eps,
         "defense": defense,
         "defense_options": [f"{name}={value}" for name, value in changes.items()],
     }
     # Before there is a folder, which a corrected command could not begin in.
-    chosen = pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
     if model is not None:
         chosen.check(model, data)
     else:
@@ -91,6 +102,7 @@ def command(
             run,
             data,
             recipe,
+            eps=eps,
             seed=seed,
             devices=devices,
             classifier=model,
@@ -101,7 +113,7 @@ def command(
         if as_json:
             output.print_json({**metrics, "run": str(run.path)})
             return
-        output.print_metrics(metrics)
+        output.print_evaluations(metrics)
         output.print_paths(
             {
                 "report": run.path / "report.html",

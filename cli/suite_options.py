@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings.attack import DEFAULT_EPS, SUITES, AssessmentSettings, parse_shard
+from bcgan_tf.settings.attack import DEFAULT_EPS, AssessmentSettings, parse_shard
 from bcgan_tf.settings.fields import Setting, settings_of
-from bcgan_tf.settings.kinds import Batch
+from bcgan_tf.settings.kinds import SUITES, Batch
 
 from .command import FAULTS
-from .options import RECIPE_HELP, Decorator, given, setting_option, stack
+from .options import Decorator, setting_option, stack
 
 
 class _Shard(click.ParamType):
@@ -35,15 +34,6 @@ class _Shard(click.ParamType):
             return 1, 1
 
 
-FIRST_LOOK = "first-look"
-# Options that belong to the first look, and those that belong to the suites.
-FIRST_LOOK_OPTIONS = ("preset", *RECIPE_HELP["attack"])
-_SUITE_OPTIONS = (
-    "eps", "eps_unit", "norm", "n", "samples", "shard", "diagnose", "minimum_perturbation",
-    "surrogate", "control", "batch_size", "skip_certified",
-)  # fmt: skip
-
-
 def suite_options() -> Decorator:
     """``--suite`` and what a suite of attacks can be told."""
     known = settings_of(AssessmentSettings)
@@ -52,11 +42,10 @@ def suite_options() -> Decorator:
         [
             click.option(
                 "--suite",
-                type=click.Choice([*SUITES, FIRST_LOOK]),
+                type=click.Choice(SUITES),
                 default="standard",
                 help="standard: AutoAttack's; plus: its larger one; rand: for models that draw "
-                "random numbers; paper: FGSM, PGD and CW as in the paper, eps in both units; "
-                "first-look: FGSM and PGD at several eps, and CW, as in `bcgan-tf run`.",
+                "random numbers; paper: FGSM, PGD and CW as in the paper, eps in both units.",
             ),
             setting_option(
                 known["eps"], f"Radius, a number or a fraction.  [default, for Linf: {defaults}]"
@@ -133,20 +122,7 @@ def _fraction(eps: float) -> str:
     return f"{eps:g}" if round(eps, 3) == eps else f"{round(255 * eps)}/255"
 
 
-def check_suite_options(ctx: click.Context) -> None:
-    """Refuses options, given as such, that the chosen suite does not have.
-
-    Raises:
-        click.UsageError: one of the other kind was given.
-    """
-    first_look = ctx.params["suite"] == FIRST_LOOK
-    others = _SUITE_OPTIONS if first_look else FIRST_LOOK_OPTIONS
-    if flags := given(ctx, others, {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}):
-        other = "the other suites have" if first_look else f"--suite {FIRST_LOOK} has"
-        raise click.UsageError(f"--suite {ctx.params['suite']} has no {flags}; {other}", ctx)
-
-
-def chosen_eps(dataset: str, eps: float | None, norm: str) -> float:
+def chosen_eps(dataset: str, eps: float | None, norm: str = "linf") -> float:
     """The given eps, else the data set's.
 
     Raises:

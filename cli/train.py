@@ -31,7 +31,7 @@ def command(
     recipe = options.chosen_recipe(dataset, recipe_options)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
-    from bcgan_tf.evaluation.first_look import clean_accuracy
+    from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
     from bcgan_tf.loading.classifier import load_classifier
     from bcgan_tf.workflows import run as pipeline
 

@@ -6,7 +6,7 @@ no section. ``metrics.json`` has this shape, each key optional unless marked wit
     {"dataset": "mnist",
      "models": {                                # columns; "original" and "hardened" are compared
        "original": {
-         "clean_accuracy"*: 0.99, "clean_interval": [lo, hi], "n": 10000,
+         "clean_accuracy"*: 0.99, "clean_interval95": [lo, hi], "n": 10000,
          "attacks": [                           # one entry an attack and eps
            {"attack"*: "PGD-40",
             "config"*: {"eps": 0.3, "norm": "linf", "steps": 40, ...},   # no eps: unbounded (CW)

@@ -95,7 +95,7 @@ def headline_rows(metrics: Mapping[str, Any]) -> list[Row]:
     models: Mapping[str, Any] = metrics.get("models", {})
     clean = {
         name: Cell(
-            model.get("clean_accuracy"), _interval(model.get("clean_interval")), model.get("n")
+            model.get("clean_accuracy"), _interval(model.get("clean_interval95")), model.get("n")
         )
         for name, model in models.items()
     }

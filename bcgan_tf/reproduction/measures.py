@@ -11,7 +11,7 @@ from typing import Any
 from bcgan_tf import progress
 from bcgan_tf.attacks import FGSM, PGD, Attack, CarliniWagnerL2
 from bcgan_tf.data import Split
-from bcgan_tf.evaluation.first_look import clean_accuracy
+from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
 from bcgan_tf.evaluation.runner import evaluate
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.classifier import load_classifier
@@ -99,7 +99,7 @@ def clean(subject: Subject) -> dict[str, Any]:
             found = clean_accuracy(subject.model, subject.workspace.data.test)
             return {
                 "accuracy": found["clean_accuracy"],
-                "interval95": found["clean_interval"],
+                "interval95": found["clean_interval95"],
                 "n": found["n"],
             }
 

@@ -35,20 +35,12 @@ def of_training(run: RunDirectory, model: str) -> Card:
                 f"{run.path} has not measured its {model} classifier; go on with: "
                 f"{run.resuming_command}"
             )
-        robust = [
-            {
-                "attack": entry["attack"],
-                "eps": entry["config"].get("eps"),
-                "n": entry["n"],
-                "accuracy": entry["robust_accuracy"],
-            }
-            for entry in metrics.get("attacks", ())
-            if entry["config"].get("eps") is not None
-        ]
+        entries = metrics.get("evaluations", ())
         return {
             "defense": {**payload["defense"]} if model == "hardened" else None,
             "clean_accuracy": metrics["clean_accuracy"],
-            "robust_accuracy": robust or None,
+            "robust_accuracy": [*map(_worst_case, entries)] or None,
+            **_certified(entries),
             "run": run.path.name,
         }
 
@@ -88,8 +80,8 @@ def _reading(run: RunDirectory) -> Iterator[None]:
 def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digest: str) -> Card:
     """A card with the worst case that a run of ``bcgan-tf attack`` found.
 
-    It stands before the single attacks of the run that trained the model, with its interval and
-    the kind of its verdict; ``certified_accuracy`` where something is proved, and the command line
+    It stands before what the run that trained the model found, with its interval and the kind of
+    its verdict; ``certified_accuracy`` where something is proved, and the command line
     that repeats the evaluation, are added.
 
     Args:
@@ -124,13 +116,10 @@ def _evaluated(run: RunDirectory, digest: str, before: Iterable[Any]) -> Card:
             f"{run.path} attacked one shard of the images; join all with `bcgan-tf attack merge`, "
             "and give the folder of what they make"
         )
-    certified = [
-        {"eps": entry["eps"], **entry["certified"]} for entry in entries if entry.get("certified")
-    ]
     return {
         "clean_accuracy": entries[0]["clean_accuracy"],
         "robust_accuracy": [*map(_worst_case, entries), *before],
-        **({"certified_accuracy": certified} if certified else {}),
+        **_certified(entries),
         "evaluation": {"run": run.path.name, "command": _repeating(run)},
     }
 
@@ -154,6 +143,13 @@ def _repeating(run: RunDirectory) -> str:
         if run.config.get(other):
             words += [f"--{other}", run.config[other]]
     return shlex.join(words)
+
+
+def _certified(entries: Iterable[Mapping[str, Any]]) -> Card:
+    found = [
+        {"eps": entry["eps"], **entry["certified"]} for entry in entries if entry.get("certified")
+    ]
+    return {"certified_accuracy": found} if found else {}
 
 
 def _worst_case(entry: Mapping[str, Any]) -> dict[str, Any]:

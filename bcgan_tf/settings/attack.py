@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.fields import Checked, OneOf, Range
-from bcgan_tf.settings.kinds import AttackEps, Images, Norm, Repeats, Seed
+from bcgan_tf.settings.kinds import AttackEps, Images, Norm, Repeats, Seed, Suite
 
-# The names of bcgan_tf.attacks.suites.SUITES, for those who do not load TensorFlow.
-SUITES = ("standard", "plus", "rand", "paper")
 # [0, 1] pixels, or the paper's [-1, 1] ones, of which an eps is worth half as much.
 UNITS = ("01", "11")
 _MOST_SHARDS = 1_000_000
@@ -62,7 +60,7 @@ class AssessmentSettings(Checked):
     """
 
     eps: AttackEps
-    suite: Annotated[str, OneOf(*SUITES)] = "standard"
+    suite: Suite = "standard"
     eps_unit: Annotated[str, OneOf(*UNITS)] = "01"
     norm: Norm = "linf"
     n: Images = 1000

@@ -44,6 +44,9 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 Devices = Annotated[int, Range(1, 1024)]
 Dtype = Annotated[str, OneOf("float32", "mixed_bfloat16")]
 Norm = Annotated[str, OneOf("linf", "l2")]
+# The names of bcgan_tf.attacks.suites.SUITES, for those who do not load TensorFlow.
+SUITES = ("standard", "plus", "rand", "paper")
+Suite = Annotated[str, OneOf(*SUITES)]
 BoundaryLoss = Annotated[str, OneOf("uniform", "top2")]
 # Length of a step of an attack in units of eps.
 StepRatio = Annotated[float, Range(0, 1000, above=True)]
@@ -55,4 +58,3 @@ Temperature = Annotated[float, Range(1, 10_000)]
 StepSize = Annotated[float, Range(0, 10_000, above=True)]
 # Of the images in a batch of refinement; at 1 there are no others.
 CleanRatio = Annotated[float, Range(0.001, 1)]
-LinfEps = Annotated[float, Range(0, 1)]

@@ -19,11 +19,9 @@ from bcgan_tf.settings.kinds import (
     Images,
     LatentDim,
     LearningRate,
-    LinfEps,
-    Repeats,
     Share,
     SomeImages,
-    Steps,
+    Suite,
     Threshold,
     Weight,
     Width,
@@ -60,9 +58,7 @@ class Recipe(Checked):
     """The settings of training, hardening and attacking; the defaults are MNIST's ``quick``.
 
     Fields named like :class:`bcgan_tf.defenses.BCGANTraining`'s (``harden_*`` for its refinement)
-    mean the same. Attacks: ``attack_eps`` are Linf radii in [0, 1] pixel units, tried by FGSM and
-    by PGD with ``pgd_steps`` steps on ``attack_samples`` test images (0: all); Carlini-Wagner L2
-    attacks the first ``cw_samples`` of them.
+    mean the same. ``suite`` attacks both models on ``n`` test images (0: all).
     """
 
     dataset: str
@@ -92,21 +88,11 @@ class Recipe(Checked):
     harden_learning_rate: LearningRate = 5e-4
     clean_ratio: CleanRatio = 0.5
     generated_samples: SomeImages = 2000
-    attack_eps: tuple[LinfEps, ...] = (0.05, 0.1, 0.2, 0.3)
-    attack_samples: Images = 1000
-    pgd_steps: Steps = 40
-    pgd_restarts: Repeats = 1
-    cw_samples: Images = 100
-    cw_steps: Steps = 200
-    cw_learning_rate: LearningRate = (
-        5e-2  # 1e-2 is too slow for 200 steps to leave saturated pixels
-    )
-    cw_binary_search_steps: Repeats = 9
+    suite: Suite = "standard"
+    n: Images = 200
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
-        if len(set(self.attack_eps)) < len(self.attack_eps):
-            yield f"attack_eps is {','.join(map(str, self.attack_eps))}; give each once"
         for name in _NETWORK_OPTIONS:
             if name not in NETWORKS[self.architecture] and getattr(self, name) != _default(name):
                 having = [network for network, options in NETWORKS.items() if name in options]
@@ -149,21 +135,16 @@ _IMAGES_PAPER: dict[str, Any] = {
     "warmup_epochs": 10.0,
     "harden_epochs": 20,
     "generated_samples": 10_000,
-    "attack_samples": 0,
-    "cw_samples": 1000,
-    "cw_steps": 1000,
-    "cw_learning_rate": 1e-2,
+    "n": 1000,
 }
 _CIFAR: dict[str, Any] = {
     "architecture": "resnet18",
-    "attack_eps": (2 / 255, 4 / 255, 8 / 255, 16 / 255),
-    "pgd_steps": 8,
 }
 # A network for which dozens of epochs of robust training in bfloat16 fit two hours on two cores.
 _DEEP: dict[str, Any] = {
     "architecture": "deep_cnn",
     "classifier_epochs": 2,
-    "attack_samples": 1000,
+    "n": 1000,
 }
 _SMALL: dict[str, Any] = {
     "classifier_epochs": 30,
@@ -175,7 +156,6 @@ _SMALL: dict[str, Any] = {
     "warmup_epochs": 10.0,
     "harden_epochs": 20,
     "harden_batch_size": 32,
-    "attack_samples": 0,
     "generated_samples": 1000,
 }
 # A step on 8x8 pixels takes milliseconds, and 2,000 steps leave most samples without their label.
@@ -188,11 +168,11 @@ _DIGITS: dict[str, Any] = {
 _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("mnist", "quick"): _IMAGES_QUICK,
     ("mnist", "paper"): _IMAGES_PAPER,
-    ("fashion_mnist", "quick"): {**_IMAGES_QUICK, "attack_eps": (0.025, 0.05, 0.1, 0.15)},
-    ("fashion_mnist", "paper"): {**_IMAGES_PAPER, "attack_eps": (0.025, 0.05, 0.1, 0.15)},
+    ("fashion_mnist", "quick"): _IMAGES_QUICK,
+    ("fashion_mnist", "paper"): _IMAGES_PAPER,
     # MNIST is black and white: pixels near either become it.
     ("mnist", "robust"): {**_DEEP, "architecture_width": 0.5, "threshold": 0.4},
-    ("fashion_mnist", "robust"): {**_DEEP, "attack_eps": (0.025, 0.05, 0.1, 0.15)},
+    ("fashion_mnist", "robust"): _DEEP,
     ("cifar10", "quick"): {
         **_CIFAR,
         "architecture_width": 0.25,
@@ -201,17 +181,14 @@ _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
         "delay_epochs": 5.0,
         "warmup_epochs": 2.0,
         "dtype": "mixed_bfloat16",
-        "attack_samples": 500,
-        "cw_samples": 50,
+        "n": 100,
     },
     ("cifar10", "paper"): {**_IMAGES_PAPER, **_CIFAR, "classifier_epochs": 60, "gan_epochs": 100},
     ("digits", "quick"): _DIGITS,
     ("digits", "paper"): {
         **_SMALL,
         "gan_epochs": 400,
-        "cw_samples": 360,
-        "cw_steps": 1000,
-        "cw_learning_rate": 1e-2,
+        "n": 0,
     },
 }
 

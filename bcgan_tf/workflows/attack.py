@@ -109,10 +109,12 @@ def write_metrics(
         first = entries[0]
         metrics["models"][name] = {
             "clean_accuracy": first["clean_accuracy"],
-            "clean_interval": first["clean_interval95"],
+            "clean_interval95": first["clean_interval95"],
             "n": first["n"],
             "evaluations": entries,
         }
+    if run.stage_done("generated_set"):
+        metrics["generated_set"] = run.stage_payload("generated_set")
     run.write_metrics(metrics)
     return metrics
 

@@ -12,11 +12,11 @@ import pytest
 
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.attacks.suites import SUITES as REAL_SUITES
-from bcgan_tf.cli import suite_options
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.serving import export as serving
-from bcgan_tf.settings.attack import SUITES, AssessmentSettings
+from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.kinds import SUITES
 
 Calls = list[SimpleNamespace]
 BASE = ["attack", "classifier.keras", "--dataset", "digits"]
@@ -90,15 +90,6 @@ def test_surrogate_and_control_are_models(cli, pipeline_calls: Calls, model_file
     assert result.exit_code == 1 and "models_sha256" in result.stderr
 
 
-def test_the_first_look_is_what_it_was(cli, pipeline_calls: Calls, model_file: Path) -> None:
-    flags = ["--suite", "first-look", "--preset", "paper", "--attack-eps", "0.1,0.3"]
-    result = cli(*BASE, *flags)
-    assert result.exit_code == 0, result.stderr
-    (call,) = pipeline_calls
-    assert call.name == "attack" and call.recipe.attack_eps == (0.1, 0.3)
-    assert call.recipe.preset == "paper" and "clean" in result.stdout
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -110,8 +101,7 @@ def test_the_first_look_is_what_it_was(cli, pipeline_calls: Calls, model_file: P
         (["--shard", "2"], "there is no shard '2'; choose i/n"),
         (["--shard", "a/b"], "no shard 'a/b'"),
         (["--suite", "strong"], "strong"),
-        (["--attack-eps", "0.1"], "--suite standard has no --attack-eps; --suite first-look has"),
-        (["--suite", "first-look", "--eps", "0.1"], "--suite first-look has no --eps; the other"),
+        (["--suite", "first-look"], "first-look"),
         (["--n", "-1"], "--n is -1; choose a whole number from 0"),
         (["--batch-size", "0"], "--batch-size is 0; choose a whole number from 1"),
         (["--eps", "-0.1"], "--eps is -0.1"),
@@ -166,8 +156,6 @@ def test_a_folder_of_images_has_no_usual_eps(cli, pipeline_calls: Calls, model_f
 
 def test_the_names_are_the_real_ones() -> None:
     assert list(SUITES) == list(REAL_SUITES)
-    first, *_ = suite_options.FIRST_LOOK_OPTIONS
-    assert first == "preset"
 
 
 def test_the_table_and_the_json(cli, pipeline_calls: Calls, model_file: Path) -> None:
@@ -215,19 +203,6 @@ def test_a_saved_model_gives_what_its_keras_file_gives(cli, short, model_file: P
     one, other = (model["evaluations"][0] for model in models.values())
     assert one["clean_accuracy"] == other["clean_accuracy"]
     assert one["attacks"][1]["broken"] == other["attacks"][1]["broken"]
-
-
-def test_the_first_look_takes_a_function(cli, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("nets_f.py").write_text(
-        "import numpy as np, tensorflow as tf\n"
-        "W = np.random.default_rng(0).normal(size=(64, 10)).astype('float32')\n"
-        "def linear(x):\n  return tf.reshape(x, [-1, 64]) @ W\n"
-    )
-    flags = "--suite first-look --attack-eps 0.1 --attack-samples 10 --pgd-steps 2 --cw-samples 0"
-    result = cli("attack", "nets_f.py:linear", "--dataset", "digits", *flags.split())
-    assert result.exit_code == 0, result.stderr
-    assert "PGD-2, eps 0.1" in result.stdout and "linear" in result.stdout
 
 
 def test_an_evaluation_goes_on_the_card(cli, short, model_file: Path) -> None:

@@ -14,14 +14,15 @@ from bcgan_tf.runs.directory import RunDirectory
 Calls = list[SimpleNamespace]
 
 
-def test_run_prints_the_table_and_the_paths(cli, pipeline_calls: Calls) -> None:
+def test_run_prints_the_verdicts_and_the_paths(cli, pipeline_calls: Calls) -> None:
     result = cli("run", "--dataset", "digits", "--run-dir", "a")
     assert result.exit_code == 0
     assert result.stderr == "run: a\n"
     lines = result.stdout.splitlines()
-    assert any("clean" in line and "90.0 % (86.0 to 93.0), n = 360" in line for line in lines)
-    assert "Clean accuracy went from 90.0 % to 88.0 % (-2.0 points)." in lines
-    assert lines[-3:] == [
+    assert any("worst case" in line and "50.0 %" in line for line in lines)
+    assert "No verdict: not diagnosed." in lines  # the original's
+    assert lines[-4:] == [
+        "Verdict: robust: as recorded.",
         "report               a/report.html",
         "hardened classifier  a/hardened.keras",
         "exported model       saved_models/digits-bcgan/1",
@@ -38,7 +39,8 @@ def test_run_hands_over_the_defence(cli, pipeline_calls: Calls) -> None:
     assert call.defense == "pgd-at" and call.options == {"eps": "0.1", "epochs": "9"}
     saved = RunDirectory.saved_config("a")
     assert saved is not None and saved["config"]["defense_options"] == ["eps=0.1", "epochs=9"]
-    assert "gan_epochs" not in saved["config"] and "pgd_steps" in saved["config"]
+    assert "gan_epochs" not in saved["config"] and saved["config"]["n"] == 200
+    assert saved["config"]["eps"] == call.eps == 0.1  # the defence's
 
 
 @pytest.mark.parametrize("command", ["run", "harden"])

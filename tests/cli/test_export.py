@@ -19,7 +19,7 @@ PAYLOAD = {
     "defense": {"defense": "pgd-at", "eps": 0.1},
     "classes": ["zero", *map(str, range(1, 10))],
 }
-MEASURED = {"clean_accuracy": 0.9, "clean_interval": [0.8, 0.95], "n": 100}
+MEASURED = {"clean_accuracy": 0.9, "clean_interval95": [0.8, 0.95], "n": 100}
 
 
 @pytest.fixture

@@ -243,11 +243,11 @@ def test_defense_gan_puts_a_search_in_front_of_the_users_model(case: Case) -> No
 def test_attacked_side_by_side(case: Case) -> None:
     done = case.run(
         "attack", str(case.file), str(case.harden("pgd-at")), "--dataset", f"folder:{case.folder}",
-        "--suite", "first-look", "--attack-eps", str(EPS), "--pgd-steps", "10", "--cw-samples", "0",
-        "--json", "--run-dir", str(case.root / "attacked"),
+        "--suite", "paper", "--eps", str(EPS), "--no-diagnose", "--json",
+        "--run-dir", str(case.root / "attacked"),
     )  # fmt: skip
     models = json.loads(done.stdout)["models"]
-    robust = {name: model["worst_case"][0]["robust_accuracy"] for name, model in models.items()}
+    robust = {name: model["evaluations"][0]["robust_accuracy"] for name, model in models.items()}
     assert robust["hardened"] > robust["mine"] + 0.3
 
 

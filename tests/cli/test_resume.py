@@ -14,7 +14,7 @@ from bcgan_tf.runs.directory import RunDirectory
 Calls = list[SimpleNamespace]
 FIRST = (
     "run --dataset digits --run-dir a --seed 3 --defense bcgan --beta 0.7 --dtype float32 "
-    "--attack-eps 0.1,8/255"
+    "--eps 8/255 --n 50"
 )
 
 
@@ -23,7 +23,7 @@ def test_a_run_is_resumed_with_its_own_settings(cli, pipeline_calls: Calls) -> N
     result = cli("run", "--run-dir", "a", "--resume")
     assert result.exit_code == 0, result.stderr
     first, second = pipeline_calls
-    assert second.recipe == first.recipe and second.recipe.attack_eps == (0.1, 8 / 255)
+    assert second.recipe == first.recipe and second.recipe.n == 50 and second.eps == 8 / 255
     assert second.seed == 3 and second.config == first.config
     assert str(second.saved_models_dir) == "elsewhere"
 

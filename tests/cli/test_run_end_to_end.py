@@ -33,12 +33,8 @@ warmup-epochs = 1
 harden-epochs = 1
 harden-batch-size = 128
 generated-samples = 50
-attack-eps = [0.1, 0.3]
-attack-samples = 40
-pgd-steps = 3
-cw-samples = 4
-cw-steps = 10
-cw-binary-search-steps = 2
+eps = 0.1
+n = 20
 """
 FIRST = ["--config", "settings.toml", "--run-dir", "r"]
 AGAIN = ["--run-dir", "r", "--resume"]
@@ -90,7 +86,7 @@ def test_a_run_leaves_what_it_promises(unbroken: tuple[Path, str]) -> None:
     run = folder / "r"
     for name in ("config.json", "env.json", "history.csv", "metrics.json", "report.html"):
         assert (run / name).stat().st_size > 0, name
-    for name in ("boundary_samples", "adversarial_original", "adversarial_hardened"):
+    for name in ("boundary_samples", "examples-original-standard-linf-0.1"):
         assert (run / "figures" / f"{name}.png").is_file(), name
     metrics = json.loads((run / "metrics.json").read_text())
     assert list(metrics["models"]) == ["original", "hardened"]
@@ -101,9 +97,9 @@ def test_a_run_leaves_what_it_promises(unbroken: tuple[Path, str]) -> None:
     assert (published / "saved_model.pb").is_file() and (published / "export.json").is_file()
     page = (run / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") >= 8
-    for words in ("Clean accuracy went from", "PGD-3, eps 0.3", "Boundary samples", "Oracle"):
+    for words in ("worst case", "APGD-CE", "Boundary samples", "Oracle"):
         assert words in page, words
-    assert "report" in stdout and "PGD-3, eps 0.3" in stdout
+    assert "report" in stdout and stdout.count("Verdict: ") == 2
     host_files = (run / "env.json").read_text() + (run / "stages.json").read_text()
     assert str(folder) not in host_files
 
@@ -115,7 +111,7 @@ def test_ended_and_killed_twice_it_ends_the_same(
     said = kill(tmp_path, *FIRST, at="train epoch 1/2", by=signal.SIGTERM)
     assert said.endswith("\nTerminated. Go on with: bcgan-tf run --run-dir r --resume\n")
     kill(tmp_path, *AGAIN, at="gan epoch 1/2", by=signal.SIGKILL)
-    kill(tmp_path, *AGAIN, at="FGSM eps 0.1 on original", by=signal.SIGKILL)
+    kill(tmp_path, *AGAIN, at="original", by=signal.SIGKILL)
     stdout = finish(tmp_path, *AGAIN).stdout
 
     folder, expected = unbroken

@@ -54,21 +54,21 @@ def test_an_option_of_many_is_a_list_in_a_file(cli, pipeline_calls: Calls, file)
 
 
 def test_the_order_of_the_flags_does_not_matter(cli, pipeline_calls: Calls, file) -> None:
-    lines = 'dataset = "digits"\nseed = 5\ndefense = "bcgan"\nbeta = 0.7\nattack_eps = [0.1, 0.2]'
+    lines = 'dataset = "digits"\nseed = 5\ndefense = "bcgan"\nbeta = 0.7\neps = "8/255"'
     config = file(lines)
     for flags in (["--config", config, "--seed", "9"], ["--seed", "9", "--config", config]):
         assert cli("run", *flags).exit_code == 0
         call = pipeline_calls[-1]
-        assert (call.seed, call.recipe.beta, call.recipe.attack_eps) == (9, 0.7, (0.1, 0.2))
+        assert (call.seed, call.recipe.beta, call.eps) == (9, 0.7, 8 / 255)
 
 
 def test_every_kind_of_setting_comes_through(cli, pipeline_calls: Calls) -> None:
-    flags = "--dataset digits --preset paper --attack-eps 8/255,0.1 --dtype float32"
-    flags += " --defense bcgan --devices 2"
+    flags = "--dataset digits --preset paper --eps 8/255 --suite plus --n 50 --devices 2"
+    flags += " --defense bcgan --dtype float32"
     result = cli("run", *flags.split(), BCGAN_TF_DROPOUT="0.3")
     assert result.exit_code == 0, result.stderr
     call = pipeline_calls[-1]
-    assert call.recipe.attack_eps == (8 / 255, 0.1)
+    assert (call.eps, call.recipe.suite, call.recipe.n) == (8 / 255, "plus", 50)
     assert call.recipe.dtype == "float32"
     assert call.recipe.dropout == 0.3 and call.devices == 2
     assert call.recipe.gan_epochs == recipe("digits", "paper").gan_epochs
@@ -88,7 +88,7 @@ def test_every_kind_of_setting_comes_through(cli, pipeline_calls: Calls) -> None
         ("deterministic = 1", "deterministic must be true or false, not 1"),
         ("dataset = 3", "dataset must be a string, not 3"),
         ("seed = -1", "--seed is -1; choose a whole number from 0 to"),
-        ("attack_eps = ['a']", "--attack-eps is 'a'; choose one or more"),
+        ("eps = 'a'", "--eps is 'a'; choose a number from 0"),
         ("seed = ", "no readable TOML file"),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_missing_file_is_a_usage_error(cli) -> None:
     [
         ["run"],
         ["run", "--dataset", "digits", "--seed", "x"],
-        ["run", "--dataset", "digits", "--attack-eps", "1/0"],
+        ["run", "--dataset", "digits", "--eps", "1/0"],
         ["run", "--dataset", "digits", "--devices", "0"],
         ["run", "--dataset", "digits", "--preset", "huge"],
         ["run", "--dataset", "digits", "--resume"],
@@ -179,13 +179,13 @@ def test_nonsense_leaves_no_folder(
 
 
 def test_all_wrong_numbers_are_named_at_once(cli, pipeline_calls: Calls, file) -> None:
-    given = ["--seed", "-1", "--config", file('cw_steps = 0\nattack_eps = ["8/0"]')]
-    variables = {"BCGAN_TF_PGD_STEPS": "many", "BCGAN_TF_ATTACK_SAMPLES": "-2"}
+    given = ["--seed", "-1", "--config", file('oracle_epochs = 0\neps = "8/0"')]
+    variables = {"BCGAN_TF_BETA": "many", "BCGAN_TF_N": "-2"}
     result = cli("run", "--dataset", "digits", *given, **variables)
     assert result.exit_code == 2 and not pipeline_calls
     for part in (
-        "--seed is -1;", "--cw-steps is 0;", "--attack-eps is '8/0';", "--pgd-steps is 'many';",
-        "--attack-samples is -2;",
+        "--seed is -1;", "--oracle-epochs is 0;", "--eps is '8/0';", "--beta is 'many';",
+        "--n is -2;",
     ):  # fmt: skip
         assert part in result.stderr.splitlines()[-1]
 

@@ -25,7 +25,7 @@ def model(clean: float, fgsm: list[float], pgd: list[float], l2: float) -> dict[
     radii = [0.1, 0.3]
     return {
         "clean_accuracy": clean,
-        "clean_interval": [clean - 0.004, clean + 0.004],
+        "clean_interval95": [clean - 0.004, clean + 0.004],
         "n": 10000,
         "attacks": [
             *(attack("FGSM", eps, a) for eps, a in zip(radii, fgsm, strict=True)),
@@ -148,7 +148,7 @@ def entry(evaluation: dict[str, Any], *others: dict[str, Any]) -> dict[str, Any]
     """A model's part of metrics.json."""
     return {
         "clean_accuracy": evaluation["clean_accuracy"],
-        "clean_interval": evaluation["clean_interval95"],
+        "clean_interval95": evaluation["clean_interval95"],
         "n": evaluation["n"],
         "evaluations": [evaluation, *others],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from bcgan_tf.workflows import attack as assessment
 from helpers.assessments import assess
 
 
-def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+def _shorten(monkeypatch: pytest.MonkeyPatch, classes: int = 4) -> None:
     def attacks(name: str, eps: float, *, norm: str, num_classes: int, **shared: Any):
-        assert num_classes == 4
+        assert num_classes == classes
         return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=4, **shared)
 
     def draw(images: np.ndarray, adversarials: np.ndarray, path: Path, **_: Any) -> Path:
@@ -37,6 +38,16 @@ def _shorten(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two short attacks in place of every suite, and in chunks, so that there is what to kill."""
     _shorten(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def quick_on_digits() -> Iterator[None]:
+    """Short attacks and a planned diagnosis for all tests of a module."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _shorten(monkeypatch, classes=10)
+        monkeypatch.setattr(assessment, "diagnose", lambda *_, **options: _diagnosis(False))
+        monkeypatch.setattr(assessment, "loss_curves", lambda *_, **options: {"iterations": [0, 1]})
+        yield
 
 
 def _diagnosis(raised: bool) -> Diagnosis:

@@ -78,7 +78,7 @@ def test_the_paper_is_read_in_both_units(quick, tmp_path: Path) -> None:
     assert told["eps"] == 0.03 and told["reading"] == narrow["reading"]
 
 
-def test_the_images_are_those_of_the_first_look(quick, tmp_path: Path) -> None:
+def test_the_images_are_drawn_with_seed_0(quick, tmp_path: Path) -> None:
     assess(tmp_path, dataclasses.replace(SETTINGS, n=20))
     found = arrays(tmp_path)
     np.testing.assert_array_equal(found["labels"], dataset().test.take(20, seed=0).labels)

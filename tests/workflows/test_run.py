@@ -14,6 +14,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.presets import recipe
 from bcgan_tf.training.checkpoints import EpochCheckpoint
+from bcgan_tf.workflows import attack as assessment
 from bcgan_tf.workflows import run as pipeline
 
 STAGES = (
@@ -22,10 +23,14 @@ STAGES = (
     "oracle",
     "generated_set",
     "harden",
-    "identity-original",
-    "attack-original",
-    "identity-hardened",
-    "attack-hardened",
+    "evaluate-original",
+    "certify-original",
+    "diagnose-original",
+    "losses-original",
+    "evaluate-hardened",
+    "certify-hardened",
+    "diagnose-hardened",
+    "losses-hardened",
     "export-begin",
     "export",
 )
@@ -57,12 +62,7 @@ def tiny():
         warmup_epochs=1.0,
         harden_epochs=2,
         generated_samples=50,
-        attack_eps=(0.1,),
-        attack_samples=30,
-        pgd_steps=3,
-        cw_samples=3,
-        cw_steps=5,
-        cw_binary_search_steps=2,
+        n=30,
     )
 
 
@@ -73,13 +73,20 @@ def create(folder):
 def finish(folder, data, tiny):
     with create(folder / "run") as run:
         metrics = pipeline.run(
-            run, data, tiny, defense="bcgan", seed=3, devices=1, saved_models_dir=folder / "models"
+            run,
+            data,
+            tiny,
+            defense="bcgan",
+            eps=0.1,
+            seed=3,
+            devices=1,
+            saved_models_dir=folder / "models",
         )
         return run, metrics
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, data, tiny):
+def whole(tmp_path_factory, data, tiny, quick_on_digits):
     """An uninterrupted run: its folder, the run, the metrics."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, *finish(folder, data, tiny)
@@ -93,7 +100,7 @@ def test_every_stage_leaves_what_it_makes(whole):
     assert {"report.html", "metrics.json", "history.csv"} <= names
     assert not [name for name in names if "partial" in name]
     figures = {path.name for path in run.figures.rglob("*.png")}
-    expected = {"boundary_samples.png", "adversarial_original.png", "adversarial_hardened.png"}
+    expected = {"boundary_samples.png", "examples-original-standard-linf-0.1.png"}
     assert expected | {"samples_epoch_0001.png", "samples_epoch_0002.png"} <= figures
     history = run.history.read()
     assert {stage: len(next(iter(v.values()))) for stage, v in history.items()} == {
@@ -110,10 +117,13 @@ def test_the_metrics_are_those_of_the_saved_models(whole, data):
     _, run, metrics = whole
     for name, file in (("original", "classifier.keras"), ("hardened", "hardened.keras")):
         model = keras.models.load_model(run.path / file)
-        predicted = np.argmax(model(data.test.scaled(), training=False), -1)
-        accuracy = np.mean(predicted == data.test.labels)
+        part = data.test.take(30, seed=0)
+        predicted = np.argmax(model(part.scaled(), training=False), -1)
+        accuracy = np.mean(predicted == part.labels)
         assert metrics["models"][name]["clean_accuracy"] == pytest.approx(accuracy)
-        assert metrics["models"][name]["n"] == 60
+        assert metrics["models"][name]["n"] == 30
+        (evaluation,) = metrics["models"][name]["evaluations"]
+        assert evaluation["eps"] == 0.1 and evaluation["verdict"]["kind"]
     assert metrics["generated_set"]["n"] == 50
     assert metrics["generated_set"]["classes"] == 10
     original, hardened = (
@@ -129,12 +139,12 @@ def test_the_card_says_what_was_measured(whole, tiny):
     assert card["clean_accuracy"] == hardened["clean_accuracy"]
     assert card["run"] == run.path.name
     assert card["defense"]["beta"] == tiny.beta
-    robust = {(v["attack"], v["eps"]): (v["accuracy"], v["n"]) for v in card["robust_accuracy"]}
-    assert robust == {
-        (v["attack"], 0.1): (v["robust_accuracy"], 30)
-        for v in hardened["attacks"]
-        if v["attack"] != "CW-L2"
-    }
+    (worst,) = card["robust_accuracy"]
+    (evaluation,) = hardened["evaluations"]
+    assert worst["attack"] == "worst case of the suite standard"
+    assert (worst["eps"], worst["n"]) == (0.1, 30)
+    assert worst["accuracy"] == evaluation["robust_accuracy"]
+    assert worst["verdict"] == evaluation["verdict"]["kind"]
 
 
 def test_a_finished_run_trains_attacks_and_exports_nothing(whole, data, tiny, monkeypatch):
@@ -144,7 +154,8 @@ def test_a_finished_run_trains_attacks_and_exports_nothing(whole, data, tiny, mo
         raise AssertionError("a finished stage was done again")
 
     monkeypatch.setattr(keras.Model, "fit", forbidden)
-    monkeypatch.setattr(pipeline, "first_look", forbidden)
+    monkeypatch.setattr(assessment, "evaluate", forbidden)
+    monkeypatch.setattr(assessment, "diagnose", forbidden)
     monkeypatch.setattr(pipeline.serving, "export", forbidden)
     _, again = finish(folder, data, tiny)
     assert again == metrics
@@ -228,6 +239,7 @@ def test_a_run_with_another_defence(whole, data, tiny, tmp_path):
             tiny,
             classifier=classifier,
             defense="pgd-at",
+            eps=0.1,
             options=options,
             saved_models_dir=tmp_path,
         )
@@ -242,7 +254,7 @@ def test_an_unknown_option_is_told_before_anything_is_trained(data, tiny, tmp_pa
         create(tmp_path / "run") as run,
         pytest.raises(UserError, match="has no setting 'nonsense'"),
     ):
-        pipeline.run(run, data, tiny, defense="pgd-at", options={"nonsense": "1"})
+        pipeline.run(run, data, tiny, defense="pgd-at", eps=0.1, options={"nonsense": "1"})
     assert not run.stage_done("train") and not run.history.read()
 
 
