@@ -162,7 +162,9 @@ def test_a_finished_run_trains_attacks_and_exports_nothing(whole, data, tiny, mo
 
 
 def numbers(value, place=()):
-    """Every leaf of nested results by its place, so that they compare with a tolerance."""
+    """Every leaf of nested results but times by its place, to compare with a tolerance."""
+    if place[-1:] == ("seconds",):
+        return {}
     if isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         return {k: v for key, part in items for k, v in numbers(part, (*place, key)).items()}
