@@ -10,7 +10,7 @@ import keras
 from bcgan_tf.leading_layers import leading_layers
 
 
-def fresh_copy(model: keras.Model) -> keras.Model:
+def clone_reinitialized(model: keras.Model) -> keras.Model:
     """The same architecture with initial weights, drawn with Keras' global seed.
 
     An initialiser with a seed of its own draws what it drew for ``model``.
@@ -25,12 +25,12 @@ def fresh_copy(model: keras.Model) -> keras.Model:
     return copy
 
 
-def equal_copy(model: keras.Model) -> keras.Model:
+def clone(model: keras.Model) -> keras.Model:
     """The same architecture with the same weights."""
     return _filled(keras.models.clone_model(model), model)
 
 
-def copy_in(model: keras.Model, dtype: str, *, ends: str | None = None) -> keras.Model:
+def clone_with_dtype(model: keras.Model, dtype: str, *, ends: str | None = None) -> keras.Model:
     """The same architecture with the same weights, computing in another precision.
 
     Args:
@@ -57,7 +57,7 @@ def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras
     final = model.outputs[0]._keras_history.operation
     first = leading_layers(model) if len(model.inputs) == 1 else []
 
-    def clone(layer: Any) -> Any:
+    def rebuild(layer: Any) -> Any:
         chosen = last if layer is final else inputs if layer in first else dtype
         if isinstance(layer, keras.Model):
             return _rebuilt(layer, dtype, inputs=inputs, last=chosen)
@@ -68,7 +68,7 @@ def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras
     images = keras.tree.map_structure(
         lambda x: keras.Input(batch_shape=x.shape, dtype=inputs, name=x.name), structure
     )
-    copy = keras.models.clone_model(model, input_tensors=images, clone_function=clone)
+    copy = keras.models.clone_model(model, input_tensors=images, clone_function=rebuild)
     # The model itself casts what enters it: in less precision it would round the gradient on its
     # way back.
     copy.dtype_policy = keras.DTypePolicy(inputs)

@@ -89,7 +89,7 @@ def command(
         card = model_card.with_evaluation(card, RunDirectory.open(evaluation), model_digest(file))
     classifier = load_classifier(file)
     names = names or [str(i) for i in range(classifier.output_shape[-1])]
-    classifier, changed = pipeline.servable(classifier, seed=seed)
+    classifier, changed = pipeline.deterministic_for_serving(classifier, seed=seed)
     if changed:
         click.echo(f"note: {changed['note']}", err=True)
     path = serving.export(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.keras_graph import copy_in, equal_copy, fresh_copy
+from bcgan_tf.keras_graph import clone, clone_reinitialized, clone_with_dtype
 
 IMAGES = np.random.default_rng(0).uniform(0.2, 0.9, (20, 4, 4, 1)).astype("float32")
 
@@ -23,7 +23,7 @@ def network(*, nested: bool = False) -> keras.Model:
 @pytest.mark.parametrize("nested", [False, True])
 def test_an_equal_copy_answers_the_same_and_is_another_model(nested):
     model = network(nested=nested)
-    copy = equal_copy(model)
+    copy = clone(model)
     before = np.array(model(IMAGES))
     np.testing.assert_array_equal(copy(IMAGES), before)
     for weight in model.trainable_weights:
@@ -34,7 +34,7 @@ def test_an_equal_copy_answers_the_same_and_is_another_model(nested):
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_fresh_copy_sees_the_same_images_with_new_weights(nested):
     model = network(nested=nested)
-    copy = fresh_copy(model)
+    copy = clone_reinitialized(model)
     inner, fresh = (m.layers[0] if nested else m for m in (model, copy))
     expected = (IMAGES - IMAGES.mean()) / IMAGES.std()
     np.testing.assert_allclose(fresh.layers[0](IMAGES), expected, atol=1e-5)
@@ -46,7 +46,7 @@ def test_a_fresh_copy_sees_the_same_images_with_new_weights(nested):
 def test_statistics_that_are_arguments_need_no_copying():
     layer = keras.layers.Normalization(mean=0.5, variance=0.25)
     model = keras.Sequential([keras.Input((4, 4, 1)), layer, keras.layers.Flatten()])
-    for copy in (fresh_copy(model), equal_copy(model)):
+    for copy in (clone_reinitialized(model), clone(model)):
         expected = np.reshape((IMAGES - 0.5) / 0.5, (20, 16))
         np.testing.assert_allclose(copy(IMAGES), expected, atol=1e-6)
 
@@ -54,7 +54,7 @@ def test_statistics_that_are_arguments_need_no_copying():
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_copy_in_less_precision_keeps_float32_at_its_ends(nested):
     model = network(nested=nested)
-    copy = copy_in(model, "mixed_bfloat16", ends="float32")
+    copy = clone_with_dtype(model, "mixed_bfloat16", ends="float32")
     found = copy(IMAGES)
     assert found.dtype == "float32" and copy.trainable_weights[0].dtype == "float32"
     inner = copy.layers[0] if nested else copy
@@ -68,6 +68,6 @@ def test_a_copy_in_less_precision_keeps_float32_at_its_ends(nested):
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_copy_in_more_precision_answers_the_same(nested):
     model = network(nested=nested)
-    found = copy_in(model, "float64")(IMAGES.astype("float64"))
+    found = clone_with_dtype(model, "float64")(IMAGES.astype("float64"))
     assert found.dtype == "float64"
     np.testing.assert_allclose(found, model(IMAGES), atol=1e-5)

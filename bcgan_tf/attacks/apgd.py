@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.masked_loop import masked_while_loop
 from bcgan_tf.attacks.objectives import LOSSES, loss_gradient, objective, ranked_wrong_class
-from bcgan_tf.attacks.primitives import fooled, outside_loop, per_example
-from bcgan_tf.attacks.shrinking import shrinking_loop
+from bcgan_tf.attacks.primitives import misclassified, not_inlined, per_example
 from bcgan_tf.settings.fields import OneOf
 from bcgan_tf.settings.kinds import Repeats, Steps
 
@@ -33,11 +33,11 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     interval, decrease, shortest = (
         max(percent * steps // 100, least) for percent, least in ((22, 1), (3, 1), (6, 1))
     )
-    found = []
-    while sum(found[-1:]) + interval <= steps:
-        found.append(sum(found[-1:]) + interval)
+    ends = []
+    while sum(ends[-1:]) + interval <= steps:
+        ends.append(sum(ends[-1:]) + interval)
         interval = max(interval - decrease, shortest)
-    return tuple(found)
+    return tuple(ends)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ class APGD(BoundedAttack):
     one and the best loss has not risen since; the example then goes on from its best point.
     Whatever happens to an example depends on that example alone.
 
-    An example stops at its first iterate that is misclassified, as anything; it leaves the batch
-    by eighths (:func:`bcgan_tf.attacks.shrinking.shrinking_loop`). The start is a random point on
-    the surface of the ball.
+    An example stops at its first iterate that is misclassified, as anything; the batch
+    shrinks by eighths (:func:`bcgan_tf.attacks.masked_loop.masked_while_loop`). The start is a
+    random point on the surface of the ball.
 
     Targeted, each round aims at one wrong class: round ``r`` at that with the ``r + 2``-nd largest
     logit of the clean image, and after ``target_classes`` of them from the first again. Where a
@@ -135,7 +135,7 @@ class APGD(BoundedAttack):
             targets, reachable = ranked_wrong_class(logits_fn(images), labels, rank)
 
         loss = objective(self.loss, targeted=self.targeted)
-        differentiate = outside_loop(functools.partial(loss_gradient, logits_fn, loss))
+        differentiate = not_inlined(functools.partial(loss_gradient, logits_fn, loss))
         # Checkpoints and the lengths of the intervals that they end, by step.
         ends = checkpoints(self.steps)
         lengths = np.zeros(self.steps + 1, np.float32)
@@ -143,7 +143,7 @@ class APGD(BoundedAttack):
 
         def advance(step: tf.Tensor, state: _State) -> _State:
             gradient, values, logits = differentiate(state.iterates, state.labels, state.targets)
-            state = _recorded(state, gradient, values, fooled(logits, state.labels))
+            state = _recorded(state, gradient, values, misclassified(logits, state.labels))
             length = tf.gather(lengths, step)
             state, gradient = tf.cond(
                 length > 0,
@@ -161,7 +161,7 @@ class APGD(BoundedAttack):
             before=start,
             iterates=start,
             last_loss=zeros + math.inf,
-            found=start,
+            x_adv=start,
             best_loss=zeros - math.inf,
             best_gradient=tf.zeros_like(images),
             step_size=zeros + 2.0 * self.eps,
@@ -171,13 +171,13 @@ class APGD(BoundedAttack):
             finished=tf.logical_not(reachable),
         )
         # One step more than are counted: the last point is judged too.
-        return shrinking_loop(advance, state, self.steps + 1)
+        return masked_while_loop(advance, state, self.steps + 1)
 
     def _moved(self, state: _State, gradient: tf.Tensor, weight: tf.Tensor) -> _State:
         """One step with momentum."""
         direction = self.ascend(gradient, 1.0)
         ahead = state.iterates + per_example(state.step_size, direction) * direction
-        ahead = self.project(state.images, ahead)
+        ahead = self.clip_to_ball(state.images, ahead)
         momentum = (1.0 - weight) * (state.iterates - state.before)
         moved = state.iterates + weight * (ahead - state.iterates) + momentum
         # A gradient that broke down is no sign of robustness: NaN makes the caller say so. It is
@@ -186,8 +186,8 @@ class APGD(BoundedAttack):
         unsound = tf.math.is_nan(sums) & tf.logical_not(state.finished)
         return state._replace(
             before=state.iterates,
-            iterates=self.project(state.images, moved),
-            found=tf.where(per_example(unsound, direction), math.nan, state.found),
+            iterates=self.clip_to_ball(state.images, moved),
+            x_adv=tf.where(per_example(unsound, direction), math.nan, state.x_adv),
             finished=state.finished | unsound,
         )
 
@@ -201,7 +201,7 @@ class _State(NamedTuple):
     before: tf.Tensor  # the iterate before the last move
     iterates: tf.Tensor
     last_loss: tf.Tensor  # one step ago
-    found: tf.Tensor  # the misclassified iterate, until there is one the iterate of best_loss
+    x_adv: tf.Tensor  # the misclassified iterate, until there is one the iterate of best_loss
     best_loss: tf.Tensor
     best_gradient: tf.Tensor
     step_size: tf.Tensor
@@ -211,17 +211,15 @@ class _State(NamedTuple):
     finished: tf.Tensor
 
 
-def _recorded(
-    state: _State, gradient: tf.Tensor, values: tf.Tensor, is_fooled: tf.Tensor
-) -> _State:
+def _recorded(state: _State, gradient: tf.Tensor, values: tf.Tensor, is_wrong: tf.Tensor) -> _State:
     """Keeps the best point, and any that is misclassified; finished examples stay as they are."""
     # A point where the logits are NaN is kept as well: run again on it, the model is refused.
-    stop = is_fooled | tf.math.is_nan(values)
+    stop = is_wrong | tf.math.is_nan(values)
     better = tf.logical_not(state.finished) & (stop | (values > state.best_loss))
     wide = per_example(better, gradient)
     return state._replace(
         last_loss=values,
-        found=tf.where(wide, state.iterates, state.found),
+        x_adv=tf.where(wide, state.iterates, state.x_adv),
         best_loss=tf.where(better, values, state.best_loss),
         best_gradient=tf.where(wide, gradient, state.best_gradient),
         increases=state.increases + tf.cast(values > state.last_loss, tf.float32),
@@ -238,7 +236,7 @@ def _reconsidered(
     halve = few_increases | stalled
     wide = per_example(halve, gradient)
     state = state._replace(
-        iterates=tf.where(wide, state.found, state.iterates),
+        iterates=tf.where(wide, state.x_adv, state.iterates),
         step_size=tf.where(halve, state.step_size / 2.0, state.step_size),
         increases=tf.zeros_like(state.increases),
         checked_loss=state.best_loss,

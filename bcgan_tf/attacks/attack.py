@@ -169,7 +169,7 @@ class Attack(Checked, abc.ABC):
             float32 ``[B, ...]``: a misclassified image where one was found, else any candidate.
         """
 
-    def confine(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    def project(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Candidates moved back into the allowed set: here [0, 1] alone."""
         del images
         return np.clip(candidates, 0.0, 1.0)
@@ -180,7 +180,7 @@ class Attack(Checked, abc.ABC):
         images: np.ndarray,
         labels: np.ndarray,
         *,
-        only: np.ndarray | None = None,
+        mask: np.ndarray | None = None,
         indices: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> AttackResult:
@@ -191,7 +191,7 @@ class Attack(Checked, abc.ABC):
                 that ``tf.function`` can trace; float32 images in [0, 1] to logits ``[B, K]``.
             images: float32 ``[N, ...]`` in [0, 1] within 1e-6.
             labels: int ``[N]``, the true classes.
-            only: bool ``[N]``: attack these alone, such as the survivors of other attacks.
+            mask: bool ``[N]``: attack these alone, such as the survivors of other attacks.
             indices: int ``[N]``, each example's position in the whole set, from which its random
                 draws follow; None: 0 ... N-1.
             progress: called with (examples done, examples to do) after every batch.
@@ -208,7 +208,7 @@ class Attack(Checked, abc.ABC):
         """
         prepared = self.prepare(logits_fn)
         prepared.check_answers(as_images(images))
-        return prepared(images, labels, only=only, indices=indices, progress=progress)
+        return prepared(images, labels, mask=mask, indices=indices, progress=progress)
 
     def prepare(self, logits_fn: Any) -> PreparedAttack:
         """The attack on one model, traced at its first call, for many calls."""
@@ -236,7 +236,7 @@ class PreparedAttack:
         images: np.ndarray,
         labels: np.ndarray,
         *,
-        only: np.ndarray | None = None,
+        mask: np.ndarray | None = None,
         indices: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> AttackResult:
@@ -253,7 +253,7 @@ class PreparedAttack:
             check_digits(clean_logits)
         run = self._of_classes(masked_classes(clean_logits))
         clean_correct = clean_logits.argmax(-1) == labels
-        attacked = clean_correct if only is None else clean_correct & only
+        attacked = clean_correct if mask is None else clean_correct & mask
         adversarials, success = images.copy(), np.zeros(len(images), bool)
 
         total = int(attacked.sum())
@@ -279,7 +279,7 @@ class PreparedAttack:
                     f"{attack.name}: the model's gradient is NaN or infinite, so this attack "
                     "cannot judge it; look for a division, log or sqrt of zero in the model"
                 )
-            adversarials[pending] = attack.confine(images[pending], candidates)
+            adversarials[pending] = attack.project(images[pending], candidates)
             logits = self._predict(adversarials[pending], total=len(images))
             if np.isnan(logits).any():
                 raise UserError(f"the model returned NaN logits on images changed by {attack.name}")

@@ -53,7 +53,7 @@ class BoundedAttack(Attack):
             gradient = tf.math.divide_no_nan(gradient, largest)
         return cleverhans.optimize_linear(gradient, step, _ORDERS[self.norm])
 
-    def project(self, images: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    def clip_to_ball(self, images: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
         """Candidates moved into the ball around ``images`` and into [0, 1]."""
         change = cleverhans.clip_eta(candidates - images, _ORDERS[self.norm], self.eps)
         return tf.clip_by_value(images + change, 0.0, 1.0)
@@ -86,9 +86,9 @@ class BoundedAttack(Attack):
             noise = direction * (radius / np.linalg.norm(direction))
         return noise.astype(np.float32)
 
-    def confine(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    def project(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Clips to [0, 1], and takes back what float32 rounding put outside the ball."""
-        candidates = super().confine(images, candidates)
+        candidates = super().project(images, candidates)
         change = candidates.astype(np.float64) - images
         if self.norm == "linf":
             # eps as float32 sees it: what the attack added comes back unchanged to the last bit.

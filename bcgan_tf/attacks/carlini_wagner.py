@@ -11,14 +11,14 @@ from cleverhans.tf2.attacks.carlini_wagner_l2 import clip_tanh
 
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.masked_loop import masked_while_loop
 from bcgan_tf.attacks.primitives import (
-    fooled,
     margins,
-    outside_loop,
+    misclassified,
+    not_inlined,
     per_example,
     require_gradient,
 )
-from bcgan_tf.attacks.shrinking import shrinking_loop
 from bcgan_tf.settings.kinds import LearningRate, PositiveWeight, Repeats, Steps, Weight
 
 # Pixels of exactly 0 or 1 lie at infinity in tanh space; the reference draws them in by this.
@@ -38,13 +38,13 @@ class _State(NamedTuple):
     const: tf.Tensor
     lower: tf.Tensor
     upper: tf.Tensor
-    succeeded: tf.Tensor  # fooled at this const
+    succeeded: tf.Tensor  # misclassified at this const
     lowest_loss: tf.Tensor  # within this search step
     checked_loss: tf.Tensor  # its value at the last check for progress
     finite: tf.Tensor
     best_l2: tf.Tensor  # squared
     image: tf.Tensor
-    found: tf.Tensor  # the nearest candidate that fooled; NaN: the attack broke down
+    x_adv: tf.Tensor  # the nearest misclassified candidate; NaN: the gradient broke down
     shift: tf.Tensor  # the variable: change in tanh space
     first: tf.Tensor  # Adam's moments
     second: tf.Tensor
@@ -110,7 +110,7 @@ class CarliniWagnerL2(Attack):
         indices: tf.Tensor,
         round_index: tf.Tensor,
     ) -> tf.Tensor:
-        @outside_loop
+        @not_inlined
         def differentiate(
             candidates: tf.Tensor, labels: tf.Tensor, const: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
@@ -121,23 +121,23 @@ class CarliniWagnerL2(Attack):
                 logits = logits_fn(candidates)
                 weighted = const * tf.nn.relu(self.confidence - margins(logits, labels))
             gradient = require_gradient(tape.gradient(weighted, candidates))
-            return gradient, weighted, fooled(logits, labels, confidence=self.confidence)
+            return gradient, weighted, misclassified(logits, labels, confidence=self.confidence)
 
         def advance(step: tf.Tensor, state: _State) -> _State:
             del step
             origin = tf.atanh((2.0 * state.image - 1.0) * _TANH_SHRINK)
             candidates = clip_tanh(origin + state.shift, 0.0, 1.0)
-            through_model, weighted, is_fooled = differentiate(candidates, state.label, state.const)
+            through_model, weighted, is_wrong = differentiate(candidates, state.label, state.const)
             change = candidates - state.image
             gradient = (through_model + 2.0 * change) * (2.0 * candidates * (1.0 - candidates))
             distance = tf.reduce_sum(tf.square(change), axis=list(range(1, len(images.shape))))
 
-            state = self._record(state, candidates, distance, distance + weighted, is_fooled)
+            state = self._record(state, candidates, distance, distance + weighted, is_wrong)
             state, stalled = self._check_progress(state)
             return self._end_search_steps(_adam(state, gradient, self.learning_rate), stalled)
 
         at_most = self.binary_search_steps * self.steps
-        return shrinking_loop(advance, self._start(images, labels), at_most)
+        return masked_while_loop(advance, self._start(images, labels), at_most)
 
     def _start(self, images: tf.Tensor, labels: tf.Tensor) -> _State:
         rows, zeros = tf.shape(images)[:1], tf.zeros_like(images)
@@ -155,7 +155,7 @@ class CarliniWagnerL2(Attack):
             finite=tf.ones(rows, tf.bool),
             best_l2=tf.fill(rows, math.inf),
             image=images,
-            found=images,
+            x_adv=images,
             shift=zeros,
             first=zeros,
             second=zeros,
@@ -167,17 +167,17 @@ class CarliniWagnerL2(Attack):
         candidates: tf.Tensor,
         distance: tf.Tensor,
         loss: tf.Tensor,
-        is_fooled: tf.Tensor,
+        is_wrong: tf.Tensor,
     ) -> _State:
-        """Keeps the nearest candidate that fooled the model; finished examples stay as they are."""
+        """Keeps the nearest misclassified candidate; finished examples stay as they are."""
         active = tf.logical_not(state.finished)
-        better = active & is_fooled & (distance < state.best_l2)
+        better = active & is_wrong & (distance < state.best_l2)
         return state._replace(
-            succeeded=state.succeeded | is_fooled,
+            succeeded=state.succeeded | is_wrong,
             lowest_loss=tf.minimum(state.lowest_loss, loss),
             finite=state.finite & (tf.math.is_finite(loss) | tf.logical_not(active)),
             best_l2=tf.where(better, distance, state.best_l2),
-            found=tf.where(per_example(better, candidates), candidates, state.found),
+            x_adv=tf.where(per_example(better, candidates), candidates, state.x_adv),
         )
 
     def _check_progress(self, state: _State) -> tuple[_State, tf.Tensor]:
@@ -215,7 +215,7 @@ class CarliniWagnerL2(Attack):
         unjudged = finished & tf.logical_not(state.finite | tf.math.is_finite(state.best_l2))
         return state._replace(
             finished=finished,
-            found=tf.where(per_example(unjudged, state.found), float("nan"), state.found),
+            x_adv=tf.where(per_example(unjudged, state.x_adv), float("nan"), state.x_adv),
             search=search,
             step=tf.where(ended, 0, state.step),
             const=tf.where(ended, const, state.const),

@@ -15,15 +15,15 @@ from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.box_projection import box_projection
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.linearized_boundary import Hyperplanes, towards_nearest, towards_target
+from bcgan_tf.attacks.masked_loop import masked_while_loop
 from bcgan_tf.attacks.objectives import ranked_wrong_class
 from bcgan_tf.attacks.primitives import (
-    fooled,
     margins,
-    outside_loop,
+    misclassified,
+    not_inlined,
     per_example,
     rounding,
 )
-from bcgan_tf.attacks.shrinking import shrinking_loop
 from bcgan_tf.settings.fields import Range
 from bcgan_tf.settings.kinds import AttackEps, Repeats, Share, Steps
 
@@ -104,7 +104,8 @@ class FAB(BoundedAttack):
 
     @property
     def rounds(self) -> int:
-        # Between rounds whoever was fooled leaves, whatever the distance: all searches in one.
+        # A misclassified example takes no part in later rounds. Without an eps every search must
+        # see every example, so all searches run in one round.
         return 1 if self.eps is None else self._searches
 
     def config(self) -> dict[str, Any]:
@@ -113,10 +114,10 @@ class FAB(BoundedAttack):
             del settings["target_classes"]
         return settings
 
-    def confine(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    def project(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         if self.eps is None:
-            return Attack.confine(self, images, candidates)
-        return super().confine(images, candidates)
+            return Attack.project(self, images, candidates)
+        return super().project(images, candidates)
 
     def run(
         self,
@@ -130,14 +131,14 @@ class FAB(BoundedAttack):
             return images
         search = functools.partial(self._search, logits_fn, images, labels, indices)
         if self.eps is not None:
-            found = search(round_index, images)
+            x_adv = search(round_index, images)
         else:
-            found = tf.while_loop(
-                lambda number, found: number < self._searches,
-                lambda number, found: (number + 1, search(number, found)),
+            x_adv = tf.while_loop(
+                lambda number, x_adv: number < self._searches,
+                lambda number, x_adv: (number + 1, search(number, x_adv)),
                 (tf.constant(0, tf.int64), images),
             )[1]
-        return _nearer(logits_fn, images, labels, found)
+        return _nearer(logits_fn, images, labels, x_adv)
 
     def _search(
         self,
@@ -146,15 +147,15 @@ class FAB(BoundedAttack):
         labels: tf.Tensor,
         indices: tf.Tensor,
         number: tf.Tensor,
-        found: tf.Tensor,
+        x_adv: tf.Tensor,
     ) -> tf.Tensor:
-        """One target and restart; returns ``found`` where it meets nothing nearer."""
+        """One target and restart; returns ``x_adv`` where it meets nothing nearer."""
         targets, reachable = labels, tf.ones_like(labels, tf.bool)
         if self.targeted:
             rank = tf.math.floormod(number, self.target_classes)
             targets, reachable = ranked_wrong_class(logits_fn(images), labels, rank)
 
-        @outside_loop
+        @not_inlined
         def linearise(points: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> Hyperplanes:
             if self.targeted:
                 return towards_target(logits_fn, points, labels, targets)
@@ -168,18 +169,18 @@ class FAB(BoundedAttack):
             return _without_unsound(state, normals)
 
         distance = tf.where(
-            fooled(logits_fn(found), labels), self._length(found - images), math.inf
+            misclassified(logits_fn(x_adv), labels), self._length(x_adv - images), math.inf
         )
         state = _State(
             images=images,
             labels=labels,
             targets=targets,
             iterates=self._start(images, indices, number, distance),
-            found=found,
+            x_adv=x_adv,
             distance=distance,
             finished=tf.logical_not(reachable),
         )
-        return shrinking_loop(advance, state, self.steps)
+        return masked_while_loop(advance, state, self.steps)
 
     def _start(
         self, images: tf.Tensor, indices: tf.Tensor, number: tf.Tensor, distance: tf.Tensor
@@ -235,14 +236,14 @@ class FAB(BoundedAttack):
         away = moved - state.images
         length = self._length(away)
         nearer = (length < state.distance) & tf.logical_not(state.finished)
-        better = nearer & fooled(logits, state.labels)
+        better = nearer & misclassified(logits, state.labels)
         distance = tf.where(better, length, state.distance)
         near_enough = distance <= (-1.0 if self.eps is None else self.eps)
         lost = rounding(logits, state.labels)
         arrived = per_example(margins(logits, state.labels) >= -lost, moved)
         return state._replace(
             iterates=tf.where(arrived, state.images + self.beta * away, moved),
-            found=tf.where(per_example(better, moved), moved, state.found),
+            x_adv=tf.where(per_example(better, moved), moved, state.x_adv),
             distance=distance,
             finished=state.finished | near_enough,
         )
@@ -261,8 +262,8 @@ class _State(NamedTuple):
     labels: tf.Tensor
     targets: tf.Tensor
     iterates: tf.Tensor
-    found: tf.Tensor  # the nearest misclassified point, the image until there is one
-    distance: tf.Tensor  # of found; infinite until there is one
+    x_adv: tf.Tensor  # the nearest misclassified point, the image until there is one
+    distance: tf.Tensor  # of x_adv; infinite until there is one
     finished: tf.Tensor
 
 
@@ -279,13 +280,13 @@ def _without_unsound(state: _State, normals: tf.Tensor) -> _State:
     unsound = tf.logical_not(state.finished | tf.math.is_finite(sums))
     unjudged = unsound & tf.math.is_inf(state.distance)
     return state._replace(
-        found=tf.where(per_example(unjudged, normals), math.nan, state.found),
+        x_adv=tf.where(per_example(unjudged, normals), math.nan, state.x_adv),
         finished=state.finished | unsound,
     )
 
 
 def _nearer(
-    logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor, found: tf.Tensor
+    logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor, x_adv: tf.Tensor
 ) -> tf.Tensor:
     """Brings misclassified points nearer to the boundary, on their lines to the images.
 
@@ -293,15 +294,15 @@ def _nearer(
     known to be right, and stops a little beyond its zero: on the boundary nothing is misclassified.
     """
     right, wrong = tf.zeros_like(labels, tf.float32), tf.ones_like(labels, tf.float32)
-    below, above = (margins(logits_fn(points), labels) for points in (images, found))
-    change, nearest = found - images, found
+    below, above = (margins(logits_fn(points), labels) for points in (images, x_adv))
+    change, nearest = x_adv - images, x_adv
     for _ in range(_FINAL_STEPS):
         zero = right + (wrong - right) * tf.math.divide_no_nan(below, below - above)
         share = zero + _BEYOND * (wrong - zero)
         points = images + per_example(share, images) * change
         logits = logits_fn(points)
-        margin, is_fooled = margins(logits, labels), fooled(logits, labels)
-        right, below = (tf.where(is_fooled, *pair) for pair in ((right, share), (below, margin)))
-        wrong, above = (tf.where(is_fooled, *pair) for pair in ((share, wrong), (margin, above)))
-        nearest = tf.where(per_example(is_fooled, images), points, nearest)
+        margin, is_wrong = margins(logits, labels), misclassified(logits, labels)
+        right, below = (tf.where(is_wrong, *pair) for pair in ((right, share), (below, margin)))
+        wrong, above = (tf.where(is_wrong, *pair) for pair in ((share, wrong), (margin, above)))
+        nearest = tf.where(per_example(is_wrong, images), points, nearest)
     return nearest

@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.masked_loop import masked_while_loop
 from bcgan_tf.attacks.primitives import (
     cross_entropy_gradient,
-    fooled,
-    outside_loop,
+    misclassified,
+    not_inlined,
     per_example,
 )
-from bcgan_tf.attacks.shrinking import shrinking_loop
 from bcgan_tf.settings.kinds import Repeats, Steps, StepSize
 
 
@@ -97,25 +97,25 @@ class PGD(BoundedAttack):
             return images
         start = self.draw_start(images, indices, round_index) if self.random_start else images
 
-        differentiate = outside_loop(functools.partial(cross_entropy_gradient, logits_fn))
+        differentiate = not_inlined(functools.partial(cross_entropy_gradient, logits_fn))
 
         def advance(step: tf.Tensor, state: _State) -> _State:
             del step
-            gradient, logits = differentiate(state.found, state.labels)
-            moved = state.found + self.ascend(gradient, self.resolved_step_size)
-            moved = self.project(state.images, tf.clip_by_value(moved, 0.0, 1.0))
-            broken = state.finished | fooled(logits, state.labels)
-            found = tf.where(per_example(broken, images), state.found, moved)
-            return state._replace(finished=broken, found=found)
+            gradient, logits = differentiate(state.x_adv, state.labels)
+            moved = state.x_adv + self.ascend(gradient, self.resolved_step_size)
+            moved = self.clip_to_ball(state.images, tf.clip_by_value(moved, 0.0, 1.0))
+            broken = state.finished | misclassified(logits, state.labels)
+            x_adv = tf.where(per_example(broken, images), state.x_adv, moved)
+            return state._replace(finished=broken, x_adv=x_adv)
 
-        state = _State(images, labels, finished=tf.zeros_like(labels, tf.bool), found=start)
-        return shrinking_loop(advance, state, self.steps)
+        state = _State(images, labels, finished=tf.zeros_like(labels, tf.bool), x_adv=start)
+        return masked_while_loop(advance, state, self.steps)
 
 
 class _State(NamedTuple):
-    """The examples still worked on; what was found last is where an example stands."""
+    """The examples still worked on; ``x_adv`` is the iterate."""
 
     images: tf.Tensor
     labels: tf.Tensor
     finished: tf.Tensor
-    found: tf.Tensor
+    x_adv: tf.Tensor

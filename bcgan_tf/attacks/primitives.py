@@ -25,7 +25,7 @@ def margins(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return _largest_wrong(logits, labels) - true
 
 
-def fooled(logits: tf.Tensor, labels: tf.Tensor, *, confidence: float = 0.0) -> tf.Tensor:
+def misclassified(logits: tf.Tensor, labels: tf.Tensor, *, confidence: float = 0.0) -> tf.Tensor:
     """bool ``[B]``: wrong by more than ``confidence`` and more than float32 rounding."""
     return margins(logits, labels) - confidence > rounding(logits, labels)
 
@@ -93,7 +93,7 @@ def require_gradient(gradient: Any) -> tf.Tensor:
     return tf.convert_to_tensor(gradient)
 
 
-def outside_loop(function: Callable[..., Any]) -> Callable[..., Any]:
+def not_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles ``function`` as a graph of its own, for use in the body of a ``tf.while_loop``.
 
     TensorFlow turns a loop into a cyclic graph, and its oneDNN pass, which needs to meet a

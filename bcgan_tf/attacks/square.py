@@ -12,8 +12,8 @@ import tensorflow as tf
 from bcgan_tf.attacks import square_l2
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.primitives import fooled, margins
-from bcgan_tf.attacks.shrinking import shrinking_loop
+from bcgan_tf.attacks.masked_loop import masked_while_loop
+from bcgan_tf.attacks.primitives import margins, misclassified
 from bcgan_tf.attacks.square_windows import Draws, Plan
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.fields import Range
@@ -96,7 +96,7 @@ class Square(BoundedAttack):
             logits = logits_fn(tf.reshape(candidates, [-1, *shape]))
             margin = margins(logits, labels)
             # A point where the logits are NaN is kept: run again on it, the model is refused.
-            return margin, fooled(logits, labels) | tf.math.is_nan(margin)
+            return margin, misclassified(logits, labels) | tf.math.is_nan(margin)
 
         start = self.draw_start(images, indices, round_index)
         margin, stop = judge(start, labels)
@@ -111,14 +111,14 @@ class Square(BoundedAttack):
             propose = self._proposals(state.images, plan, chunk)
 
             def one_query(query: tf.Tensor, *standing: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                found, margin, finished = standing
-                candidates = propose(found, Draws(*(values[query] for values in draws)))
+                x_adv, margin, finished = standing
+                candidates = propose(x_adv, Draws(*(values[query] for values in draws)))
                 new_margin, stop = judge(candidates, state.labels)
                 better = tf.logical_not(finished) & (stop | (new_margin > margin))
                 return (
                     query + 1,
                     # Takes whole examples; tf.where would repeat the choice for every pixel.
-                    tf.raw_ops.Select(condition=better, x=candidates, y=found),
+                    tf.raw_ops.Select(condition=better, x=candidates, y=x_adv),
                     tf.where(better, new_margin, margin),
                     finished | stop,
                 )
@@ -127,13 +127,13 @@ class Square(BoundedAttack):
                 length = tf.gather(plan.lengths, chunk)
                 return (query < length) & tf.logical_not(tf.reduce_all(standing[-1]))
 
-            standing = (state.found, state.margin, state.finished)
+            standing = (state.x_adv, state.margin, state.finished)
             final: Any = tf.while_loop(unfinished, one_query, (tf.constant(0), *standing))
-            found, margin, finished = final[1:]
-            return state._replace(found=found, margin=margin, finished=finished)
+            x_adv, margin, finished = final[1:]
+            return state._replace(x_adv=x_adv, margin=margin, finished=finished)
 
-        found = shrinking_loop(advance, state, len(plan.lengths))
-        return tf.reshape(found, [-1, *shape])
+        x_adv = masked_while_loop(advance, state, len(plan.lengths))
+        return tf.reshape(x_adv, [-1, *shape])
 
     def _noise(self, index: int, round_index: int, shape: list[int]) -> np.ndarray:
         """What the start adds to the image ``[H, W, C]``: stripes, for L2 a grid of bumps."""
@@ -147,15 +147,15 @@ class Square(BoundedAttack):
     def _proposals(
         self, images: tf.Tensor, plan: Plan, chunk: tf.Tensor
     ) -> Callable[[tf.Tensor, Draws], tf.Tensor]:
-        """The function from what was found last to the candidates of one query."""
+        """The function from the last iterate to the candidates of one query."""
         if self.norm == "l2":
             return square_l2.proposals(images, self.eps, plan, chunk)
         windows = plan.windows(chunk)
         lowest = tf.maximum(images - self.eps, 0.0)
         highest = tf.minimum(images + self.eps, 1.0)
 
-        def propose(found: tf.Tensor, draws: Draws) -> tf.Tensor:
-            changed = found + 2 * self.eps * draws.signs * windows(draws.corners[:, 0])
+        def propose(x_adv: tf.Tensor, draws: Draws) -> tf.Tensor:
+            changed = x_adv + 2 * self.eps * draws.signs * windows(draws.corners[:, 0])
             return tf.minimum(tf.maximum(changed, lowest), highest)
 
         return propose
@@ -167,6 +167,6 @@ class _State(NamedTuple):
     images: tf.Tensor
     labels: tf.Tensor
     indices: tf.Tensor
-    found: tf.Tensor
-    margin: tf.Tensor  # of found: the largest wrong logit minus the true one
+    x_adv: tf.Tensor
+    margin: tf.Tensor  # of x_adv: the largest wrong logit minus the true one
     finished: tf.Tensor

@@ -59,15 +59,15 @@ def start(generator: np.random.Generator, shape: list[int], eps: float) -> np.nd
     signs = generator.integers(0, 2, (down, across, channels)) * 2.0 - 1.0
     grid = np.stack(bumps)[kinds][..., None] * signs[:, :, None, None, :]
     grid = grid.transpose(0, 2, 1, 3, 4).reshape(down * rows, across * columns, channels)
-    found = np.zeros(shape)
-    found[top : top + len(grid), left : left + grid.shape[1]] = grid
-    return (found * (eps / np.linalg.norm(found))).astype(np.float32)
+    change = np.zeros(shape)
+    change[top : top + len(grid), left : left + grid.shape[1]] = grid
+    return (change * (eps / np.linalg.norm(change))).astype(np.float32)
 
 
 def proposals(
     images: tf.Tensor, eps: float, plan: Plan, chunk: tf.Tensor
 ) -> Callable[[tf.Tensor, Draws], tf.Tensor]:
-    """The function from what was found last to the candidates of one query.
+    """The function from the last iterate to the candidates of one query.
 
     In the first window, each channel's change is turned halfway towards a new bump; its size makes
     up for the mass of the second window, which is emptied, and for what eps leaves unused. So the
@@ -75,8 +75,8 @@ def proposals(
     """
     windows, bumps = plan.windows(chunk), _bumps(plan, chunk)
 
-    def propose(found: tf.Tensor, draws: Draws) -> tf.Tensor:
-        change = found - images
+    def propose(x_adv: tf.Tensor, draws: Draws) -> tf.Tensor:
+        change = x_adv - images
         elsewhere = change - windows(draws.corners[:, 0]) * change
         old = change - elsewhere
         elsewhere -= windows(draws.corners[:, 1]) * elsewhere

@@ -13,7 +13,12 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
-from bcgan_tf.certification.interval_bounds import Box, RoundedBox, last_layer_box, require_bounds
+from bcgan_tf.certification.interval_bounds import (
+    IntervalBound,
+    RoundedIntervalBound,
+    last_layer_box,
+    require_bounds,
+)
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 
@@ -45,7 +50,7 @@ def worst_margins(
     Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
     Verifiably Robust Models", section 3 ("elision of the last layer").
     """
-    return _margins(model, Box(lower, upper), labels)
+    return _margins(model, IntervalBound(lower, upper), labels)
 
 
 def certified(
@@ -61,9 +66,10 @@ def certified(
         batch_size: bounds the memory; changes nothing else.
 
     Returns:
-        bool ``[N]``: the float32 network is right on the image, and its bounds, rounding included
-        (:class:`~bcgan_tf.certification.interval_bounds.RoundedBox`), prove it right within eps.
-        False means only that they prove nothing.
+        bool ``[N]``: the float32 network is right on the image, and its bounds prove it right
+        within eps, rounding included
+        (:class:`~bcgan_tf.certification.interval_bounds.RoundedIntervalBound`). False means only
+        that they prove nothing.
 
     Raises:
         UserError: a layer cannot be bounded, eps is negative, the images are not float32 in
@@ -113,7 +119,7 @@ def is_certified(
     """The same on tensors, bool ``[B]``, inside a graph."""
     reach = eps + _PIXEL_ROUNDING
     lower, upper = tf.maximum(images - reach, 0.0), tf.minimum(images + reach, 1.0)
-    margins = _margins(model, RoundedBox(lower, upper), labels)
+    margins = _margins(model, RoundedIntervalBound(lower, upper), labels)
     own = tf.one_hot(labels, tf.shape(margins)[1], on_value=True, off_value=False)
     right = tf.argmax(model(images, training=False), 1, output_type=tf.int64)
     # Not by the largest: a margin that is NaN proves nothing.
@@ -121,7 +127,7 @@ def is_certified(
     return proved & tf.equal(right, tf.cast(labels, tf.int64))
 
 
-def _margins(model: keras.Model, box: Box, labels: tf.Tensor) -> tf.Tensor:
+def _margins(model: keras.Model, box: IntervalBound, labels: tf.Tensor) -> tf.Tensor:
     box, last = last_layer_box(model, box)
     if last is None:
         own = tf.gather(box.lower, labels, axis=1, batch_dims=1)[:, None]

@@ -1,8 +1,9 @@
 """Interval bounds: what a network can answer when every pixel may move within its own interval.
 
 Each layer turns a box around its inputs into a box around its outputs (interval arithmetic). The
-bounds hold for every point of the box and grow looser with depth. A :class:`Box` leaves rounding
-out of account, which training can; a :class:`RoundedBox` holds what the network answers in float32.
+bounds hold for every point of the box and grow looser with depth. An :class:`IntervalBound`
+ignores rounding, which is enough for training; a :class:`RoundedIntervalBound` also contains what
+the network computes in float32.
 
 Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
 Verifiably Robust Models", section 3; for the rounding, Higham 2002, "Accuracy and Stability of
@@ -29,7 +30,7 @@ _FEW = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Box:
+class IntervalBound:
     """All points between two float32 tensors of one shape, ``lower <= upper``."""
 
     lower: tf.Tensor
@@ -67,7 +68,7 @@ class Box:
         sized = size or all_of
         return self._around(centre, radius, terms, lambda: sized(_largest(lower, upper)))
 
-    def rising(self, function: Callable[[Any], Any], *others: Box) -> Self:
+    def rising(self, function: Callable[[Any], Any], *others: IntervalBound) -> Self:
         """Bounds of a function that falls nowhere, of this box or of a list of several."""
         boxes = (self, *others)
         ends = ([box.lower for box in boxes], [box.upper for box in boxes])
@@ -89,7 +90,7 @@ class Box:
         return type(self)(centre - radius, centre + radius)
 
 
-class RoundedBox(Box):
+class RoundedIntervalBound(IntervalBound):
     """A box of all that a network may compute in float32, whatever the order of its sums.
 
     Bounds are computed in float64, and widened by what the network's own float32 may have rounded
@@ -122,7 +123,7 @@ def _largest(lower: Any, upper: Any) -> Any:
     return tf.maximum(tf.abs(lower), tf.abs(upper))
 
 
-def output_box(model: keras.Model, box: Box) -> Box:
+def output_box(model: keras.Model, box: IntervalBound) -> IntervalBound:
     """Bounds on the outputs of a functional or sequential model, as it predicts.
 
     Args:
@@ -138,7 +139,9 @@ def output_box(model: keras.Model, box: Box) -> Box:
     return _walk(model, box)
 
 
-def last_layer_box(model: keras.Model, box: Box) -> tuple[Box, keras.layers.Dense | None]:
+def last_layer_box(
+    model: keras.Model, box: IntervalBound
+) -> tuple[IntervalBound, keras.layers.Dense | None]:
     """Bounds on what the last layer sees, and that layer, where it is linear: dense, no activation.
 
     Else the bounds on the outputs, and None. Arguments and errors as of :func:`output_box`.
@@ -156,7 +159,7 @@ def require_bounds(model: keras.Model) -> None:
     """Nothing for a model that can be bounded, else the UserError of :func:`output_box`."""
     _steps(model)
     image = tf.zeros([1, *model.inputs[0].shape[1:]])
-    output_box(model, Box(image, image))
+    output_box(model, IntervalBound(image, image))
 
 
 # ---- The graph
@@ -192,7 +195,7 @@ def _steps(model: keras.Model) -> list[_Step]:
     return steps
 
 
-def _walk(model: keras.Model, box: Box, *, before_last: bool = False) -> Box:
+def _walk(model: keras.Model, box: IntervalBound, *, before_last: bool = False) -> IntervalBound:
     """The box of the model's output, or of what its last layer sees."""
     known = {0: box}
     steps = _steps(model)
@@ -206,7 +209,7 @@ def _walk(model: keras.Model, box: Box, *, before_last: bool = False) -> Box:
 # ---- One layer
 
 
-def _through(operation: Any, inputs: list[Box]) -> Box:
+def _through(operation: Any, inputs: list[IntervalBound]) -> IntervalBound:
     if isinstance(operation, keras.Model):
         return output_box(operation, inputs[0])
     rule = LAYERS.get(type(operation))
@@ -216,7 +219,7 @@ def _through(operation: Any, inputs: list[Box]) -> Box:
     return rule(operation, inputs)
 
 
-def _activated(layer: Any, box: Box) -> Box:
+def _activated(layer: Any, box: IntervalBound) -> IntervalBound:
     if layer.activation in _EXACT_FUNCTIONS:
         return box.rising(layer.activation)
     if layer.activation not in _RISING_FUNCTIONS:
@@ -224,23 +227,25 @@ def _activated(layer: Any, box: Box) -> Box:
     return _smooth(layer.activation, box)
 
 
-def _smooth(function: Callable[[Any], Any], box: Box, scale: float = 1.0) -> Box:
+def _smooth(
+    function: Callable[[Any], Any], box: IntervalBound, scale: float = 1.0
+) -> IntervalBound:
     """A rising function by way of others, such as the exponential, of values up to ``scale``."""
     return box.rising(function).rounded(_FEW, lambda size: tf.maximum(size, scale))
 
 
-def _weights(layer: Any, box: Box) -> tuple[Any, Any]:
+def _weights(layer: Any, box: IntervalBound) -> tuple[Any, Any]:
     bias = tf.cast(layer.bias, box.dtype) if layer.use_bias else tf.zeros([], box.dtype)
     return tf.cast(layer.kernel, box.dtype), bias
 
 
-def _dense(layer: Any, inputs: list[Box]) -> Box:
+def _dense(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     kernel, bias = _weights(layer, inputs[0])
     terms = int(kernel.shape[0]) + 2
     return _activated(layer, inputs[0].affine(keras.ops.matmul, kernel, bias, terms=terms))
 
 
-def _convolution(layer: Any, inputs: list[Box]) -> Box:
+def _convolution(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     if layer.data_format != "channels_last":
         raise _unbounded(layer, "has its channels first")
     kernel, bias = _weights(layer, inputs[0])
@@ -259,7 +264,9 @@ def _convolution(layer: Any, inputs: list[Box]) -> Box:
     return _activated(layer, inputs[0].affine(convolved, kernel, bias, terms=terms))
 
 
-def _pixelwise(box: Box, factors: Any, constant: Any, size_of_constant: Any) -> Box:
+def _pixelwise(
+    box: IntervalBound, factors: Any, constant: Any, size_of_constant: Any
+) -> IntervalBound:
     return box.affine(
         lambda x, factors: x * factors,
         factors,
@@ -269,7 +276,7 @@ def _pixelwise(box: Box, factors: Any, constant: Any, size_of_constant: Any) -> 
     )
 
 
-def _rescaling(layer: Any, inputs: list[Box]) -> Box:
+def _rescaling(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     # As the layer has them: in float32.
     scale, offset = (
         tf.cast(tf.convert_to_tensor(value, tf.float32), inputs[0].dtype)
@@ -278,7 +285,7 @@ def _rescaling(layer: Any, inputs: list[Box]) -> Box:
     return _pixelwise(inputs[0], scale, offset, tf.abs(offset))
 
 
-def _normalization(layer: Any, inputs: list[Box]) -> Box:
+def _normalization(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     mean, variance = (tf.cast(value, inputs[0].dtype) for value in (layer.mean, layer.variance))
     deviation = tf.maximum(tf.sqrt(variance), keras.config.epsilon())
     if layer.invert:
@@ -286,7 +293,7 @@ def _normalization(layer: Any, inputs: list[Box]) -> Box:
     return _pixelwise(inputs[0], 1.0 / deviation, -mean / deviation, tf.abs(mean) / deviation)
 
 
-def _batch_normalization(layer: Any, inputs: list[Box]) -> Box:
+def _batch_normalization(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     if layer.axis not in (-1, len(inputs[0].lower.shape) - 1):
         raise _unbounded(layer, "does not normalise the last axis")
     dtype = inputs[0].dtype
@@ -298,16 +305,16 @@ def _batch_normalization(layer: Any, inputs: list[Box]) -> Box:
     return _pixelwise(inputs[0], scale, beta - shift, tf.abs(beta) + tf.abs(shift))
 
 
-def _identity(layer: Any, inputs: list[Box]) -> Box:
+def _identity(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     del layer
     return inputs[0]
 
 
-def _rising(layer: Any, inputs: list[Box]) -> Box:
+def _rising(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     return inputs[0].rising(layer, *inputs[1:])
 
 
-def _averaged(layer: Any, inputs: list[Box]) -> Box:
+def _averaged(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     """Sums and means of values, or of those of several boxes."""
     if len(inputs) > 1:
         terms = len(inputs) + 1
@@ -321,7 +328,7 @@ def _averaged(layer: Any, inputs: list[Box]) -> Box:
     return _rising(layer, inputs).rounded(terms, lambda _: tf.cast(size, inputs[0].dtype))
 
 
-def _resizing(layer: Any, inputs: list[Box]) -> Box:
+def _resizing(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     interpolation = getattr(layer, "interpolation", "bilinear")
     if interpolation not in ("nearest", "bilinear"):
         raise _unbounded(layer, f"interpolates {interpolation}, with negative weights")
@@ -331,19 +338,19 @@ def _resizing(layer: Any, inputs: list[Box]) -> Box:
     )
 
 
-def _exponential_linear(layer: Any, inputs: list[Box]) -> Box:
+def _exponential_linear(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     if layer.alpha < 0:
         raise _unbounded(layer, "falls below zero")
     return _smooth(layer, inputs[0], max(float(layer.alpha), 1.0))
 
 
-def _rectified(layer: Any, inputs: list[Box]) -> Box:
+def _rectified(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     if layer.max_value is not None and layer.max_value < layer.threshold:
         raise _unbounded(layer, "falls where it is cut off")
     return _rising(layer, inputs)
 
 
-_Rule = Callable[[Any, list[Box]], Box]
+_Rule = Callable[[Any, list[IntervalBound]], IntervalBound]
 # By the very class: a subclass may compute something else.
 LAYERS: dict[type, _Rule] = {
     keras.layers.Dense: _dense,

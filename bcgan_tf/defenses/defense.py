@@ -15,7 +15,7 @@ from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.data.arrays import as_dataset
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.keras_graph import copy_in
+from bcgan_tf.keras_graph import clone_with_dtype
 from bcgan_tf.loading.classifier import input_shape, load_classifier
 from bcgan_tf.settings.fields import Checked
 from bcgan_tf.settings.kinds import Devices, Seed
@@ -43,7 +43,7 @@ def cast(classifier: keras.Model, dtype: str | None) -> keras.Model:
     if dtype is None:
         return classifier
     try:
-        return copy_in(classifier, dtype, ends="float32")
+        return clone_with_dtype(classifier, dtype, ends="float32")
     except Exception as error:  # a layer of a user's own may fail in any way
         reason = str(error).splitlines()[-1]
         raise UserError(

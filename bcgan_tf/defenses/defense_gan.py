@@ -12,7 +12,7 @@ import keras
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.distribute import check_batch_size, scope, strategy
-from bcgan_tf.keras_graph import copy_in
+from bcgan_tf.keras_graph import clone_with_dtype
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction
 from bcgan_tf.models.wgan_gp import WGANGP
@@ -110,7 +110,7 @@ class DefenseGANTraining(Defense):
             callbacks=callbacks(self.name),
         )
         # Copies, outside the strategy's scope: the training's mirrored variables end here.
-        generator = copy_in(gan.generator, "float32")
+        generator = clone_with_dtype(gan.generator, "float32")
         return self.defended(copy_classifier(classifier), generator)
 
     def build_gan(self, data: Dataset) -> WGANGP:

@@ -12,7 +12,7 @@ import keras
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.distribute import scope, strategy
-from bcgan_tf.keras_graph import fresh_copy
+from bcgan_tf.keras_graph import clone_reinitialized
 from bcgan_tf.settings.kinds import Batch, Dtype, Epochs, LearningRate, Temperature
 from bcgan_tf.training.distillation_trainer import DistillationTrainer
 from bcgan_tf.training.fit import fit
@@ -105,7 +105,7 @@ class DistillationTraining(Defense):
 
         keras.utils.set_random_seed(self.seed)
         with scope(chosen):
-            fresh = cast(fresh_copy(classifier), self.dtype)
+            fresh = cast(clone_reinitialized(classifier), self.dtype)
         initial = trained("distillation-start", fresh, epochs=self.initial_epochs, temperature=1.0)
         teacher = trained(
             "distillation-teacher", initial, epochs=self.epochs, temperature=self.temperature

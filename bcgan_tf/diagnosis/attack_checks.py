@@ -15,7 +15,7 @@ from bcgan_tf.attacks.square import Square
 from bcgan_tf.diagnosis.flags import Flag, above, not_run, percent, points
 from bcgan_tf.diagnosis.subject import Subject, black_box_results, gradient_results
 from bcgan_tf.diagnosis.transfer import transferred
-from bcgan_tf.evaluation.gradient_health import usable
+from bcgan_tf.evaluation.gradient_health import guard_gradient
 from bcgan_tf.statistics import beyond_chance
 
 # evaluation.md, section 3: differences of accuracy.
@@ -49,7 +49,7 @@ def black_box(subject: Subject) -> Flag:
     else:
         left = subject.gradient_survivors
         attack = Square(subject.eps, queries=_QUERIES, **subject.shared)
-        after = left & subject.attack(attack, only=left).robust
+        after = left & subject.attack(attack, mask=left).robust
         source = f"{attack.name} with {_QUERIES} queries"
     value = float(left.mean() - after.mean())
     text = (
@@ -63,9 +63,9 @@ def transfer(subject: Subject, surrogate: Any) -> Flag:
     """Another model's adversarial examples must not find what white-box attacks did not."""
     if surrogate is None:
         return not_run("transfer", "notice", "pass surrogate=, a model trained on the same task")
-    usable_surrogate, _ = usable(surrogate, subject.images, subject.labels)
+    attackable, _ = guard_gradient(surrogate, subject.images, subject.labels)
     broken = transferred(
-        usable_surrogate,
+        attackable,
         subject.model,
         subject.images,
         subject.labels,
@@ -110,7 +110,7 @@ def large_eps(subject: Subject) -> Flag:
     for eps in _large_grid(subject):
         left = subject.survivors(subject.pgd(eps))
         if left.mean() > largest and not subject.no_gradient:
-            left = left & subject.attack(subject.apgd(eps, loss="dlr"), only=left).robust
+            left = left & subject.attack(subject.apgd(eps, loss="dlr"), mask=left).robust
         found.append((float(left.mean()), eps))
     value, eps = max(found)
     grey = subject.predict(np.full_like(subject.images[:1], 0.5)).argmax(-1)[0]
@@ -128,7 +128,7 @@ def convergence(subject: Subject) -> Flag:
         return not_run("convergence", "notice", _NO_GRADIENT)
     base = subject.survivors(subject.apgd())
     options: dict[str, Any] = subject.shared | {"seed": subject.seed + 1}
-    longer = subject.attack(APGD(subject.eps, steps=200, **options), only=base)
+    longer = subject.attack(APGD(subject.eps, steps=200, **options), mask=base)
     value = float((base & longer.success).mean())
     text = (
         f"200 steps from another start break {points(value)} more than APGD-CE's 100 "
@@ -186,7 +186,7 @@ def positive_control(subject: Subject, control: Any) -> Flag:
     name = "positive control"
     if control is None:
         return not_run(name, "evidence", "pass control=, the undefended model")
-    model, _ = usable(control, subject.images, subject.labels)
+    model, _ = guard_gradient(control, subject.images, subject.labels)
     eps = subject.eps
     left = [_left_by_apgd(subject, model, eps)]
     told = [f"{percent(left[0])} at eps {eps:.3g}"]
@@ -207,7 +207,7 @@ def positive_control(subject: Subject, control: Any) -> Flag:
 def _left_by_apgd(subject: Subject, model: Any, eps: float) -> float:
     entropy = subject.apgd(eps)(model, subject.images, subject.labels)
     margin = subject.apgd(eps, loss="dlr")
-    both = margin(model, subject.images, subject.labels, only=entropy.robust)
+    both = margin(model, subject.images, subject.labels, mask=entropy.robust)
     return float((entropy.robust & both.robust).mean())
 
 

@@ -15,13 +15,13 @@ from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.primitives import margins, outside_loop, per_example, require_gradient
+from bcgan_tf.attacks.primitives import margins, not_inlined, per_example, require_gradient
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.diagnosis.attack_checks import scaled, temperature
 from bcgan_tf.diagnosis.flags import DECISIVE, percent
 from bcgan_tf.diagnosis.subject import Subject
 from bcgan_tf.diagnosis.transfer import transferred
-from bcgan_tf.evaluation.gradient_health import usable
+from bcgan_tf.evaluation.gradient_health import guard_gradient
 
 # What Keras' losses on probabilities clip at (keras.config.epsilon()).
 _CLIP = 1e-7
@@ -111,7 +111,7 @@ def measure_causes(
     checks.check_positive_int("cw_samples", cw_samples)
     check_answers(model, images)
     images, labels = images[:samples], labels[:samples]
-    attackable, _ = usable(model, images, labels, batch_size=batch_size)
+    attackable, _ = guard_gradient(model, images, labels, batch_size=batch_size)
     subject = Subject(attackable, images, labels, float(eps), norm, seed, batch_size)
     cw = _CarliniWagner(subject, cw_samples, fixed_const)
     table: list[tuple[str, Callable[[], dict[str, Any]]]] = [
@@ -194,7 +194,7 @@ def _transfer(subject: Subject, surrogate: Any) -> dict[str, Any]:
     if surrogate is None:
         return _row(on, off, None, None, subject.n)
     broken = transferred(
-        usable(surrogate, subject.images, subject.labels)[0],
+        guard_gradient(surrogate, subject.images, subject.labels)[0],
         subject.model,
         subject.images,
         subject.labels,
@@ -251,7 +251,7 @@ def towards_true_label(logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor
     """
     origin = tf.atanh((2.0 * images - 1.0) * _TANH_SHRINK)
 
-    @outside_loop
+    @not_inlined
     def differentiate(candidates: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(candidates)

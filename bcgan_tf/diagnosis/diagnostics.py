@@ -17,7 +17,11 @@ from bcgan_tf.diagnosis import attack_checks, limit_checks
 from bcgan_tf.diagnosis.flags import Flag, above
 from bcgan_tf.diagnosis.subject import Subject
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import GradientHealth, gradient_health, usable
+from bcgan_tf.evaluation.gradient_health import (
+    GradientHealth,
+    gradient_health,
+    guard_gradient,
+)
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 
 # Checks done, checks to do, and the one at work.
@@ -149,7 +153,7 @@ def diagnose(
     through = may_hide_gradients(model)
     attacked: Any = through_preprocessing(model) if through else model
     averaged = expectation(attacked, calls) if calls > 1 else attacked
-    attackable, _ = usable(averaged, images, labels, batch_size=batch_size)
+    attackable, _ = guard_gradient(averaged, images, labels, batch_size=batch_size)
     subject = Subject(
         attackable,
         images,

@@ -98,7 +98,7 @@ def unbounded(subject: Subject) -> Flag:
         del ladder[1]
     standing, told = np.ones(len(rows), bool), []
     for label, attack in ladder:
-        standing = standing & attack(subject.model, images, labels, only=standing).robust
+        standing = standing & attack(subject.model, images, labels, mask=standing).robust
         told.append(f"{label} {percent(1 - standing.mean())}")
         if not standing.any():
             break

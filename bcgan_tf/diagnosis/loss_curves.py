@@ -14,10 +14,10 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.pgd import PGD
-from bcgan_tf.attacks.primitives import margins, outside_loop, require_gradient
+from bcgan_tf.attacks.primitives import margins, not_inlined, require_gradient
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import usable
+from bcgan_tf.evaluation.gradient_health import guard_gradient
 
 # The key of a run's mean margin is that of its mean cross entropy and this.
 MARGIN = " margin"
@@ -80,7 +80,7 @@ def loss_curves(
     if long_steps < steps:
         raise UserError(f"long_steps is {long_steps}, fewer than steps, {steps}; give more")
     images, labels = images[:samples], labels[:samples]
-    attackable, _ = usable(model, images, labels, batch_size=batch_size)
+    attackable, _ = guard_gradient(model, images, labels, batch_size=batch_size)
     logits_fn = checks.as_logits_fn(attackable)
     logits = Batched(logits_fn, batch_size)(images)
     checks.check_logits(logits, labels)
@@ -107,7 +107,7 @@ def loss_curves(
 def _ascent(attack: PGD, logits_fn: LogitsFn, loss: _Loss) -> Callable[..., tf.Tensor]:
     """A graph function from a batch to ``[B, 2, steps + 1]``: cross entropies and margins."""
 
-    @outside_loop
+    @not_inlined
     def differentiate(points: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(points)
@@ -120,7 +120,7 @@ def _ascent(attack: PGD, logits_fn: LogitsFn, loss: _Loss) -> Callable[..., tf.T
             gradient, logits = differentiate(points, labels)
             told = tf.stack([losses.cross_entropy(labels, logits), margins(logits, labels)], 1)
             moved = points + attack.ascend(gradient, attack.resolved_step_size)
-            moved = attack.project(images, tf.clip_by_value(moved, 0.0, 1.0))
+            moved = attack.clip_to_ball(images, tf.clip_by_value(moved, 0.0, 1.0))
             # A margin of classes masked out with minus infinity has no direction.
             moved = tf.where(tf.math.is_finite(moved), moved, points)
             return step + 1, moved, log.write(step, told)

@@ -96,9 +96,9 @@ class Subject:
         kind = AdaptiveAPGD if self.through_preprocessing else APGD
         return kind(self.eps if eps is None else eps, loss=loss, **self.shared)
 
-    def attack(self, attack: Attack, only: np.ndarray | None = None) -> AttackResult:
+    def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
         """Runs an attack on these images."""
-        return attack(self.model, self.images, self.labels, only=only)
+        return attack(self.model, self.images, self.labels, mask=mask)
 
     def survivors(self, attack: Attack) -> np.ndarray:
         """bool ``[n]``: right, and still right after the attack; each attack is run once."""

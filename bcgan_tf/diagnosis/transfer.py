@@ -13,7 +13,7 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.primitives import cross_entropy_gradient, outside_loop
+from bcgan_tf.attacks.primitives import cross_entropy_gradient, not_inlined
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,12 @@ class FullPGD(BoundedAttack):
         indices: tf.Tensor,
         round_index: tf.Tensor,
     ) -> tf.Tensor:
-        differentiate = outside_loop(functools.partial(cross_entropy_gradient, logits_fn))
+        differentiate = not_inlined(functools.partial(cross_entropy_gradient, logits_fn))
 
         def advance(step: tf.Tensor, iterates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             gradient, _ = differentiate(iterates, labels)
             moved = iterates + self.ascend(gradient, 2.5 * self.eps / self.steps)
-            return step + 1, self.project(images, tf.clip_by_value(moved, 0.0, 1.0))
+            return step + 1, self.clip_to_ball(images, tf.clip_by_value(moved, 0.0, 1.0))
 
         start = (tf.constant(0), images)
         final: Any = tf.while_loop(lambda step, _: step < self.steps, advance, start)

@@ -91,7 +91,7 @@ class Chunks:
         result = attack(
             images[rows],
             self.evaluation.labels[rows],
-            only=left,
+            mask=left,
             indices=self.evaluation.indices[rows],
             progress=self._reporter(attack.attack, len(images), left, done),
         )

@@ -18,7 +18,7 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import logits_differ
 from bcgan_tf.data.arrays import as_images
-from bcgan_tf.keras_graph import copy_in
+from bcgan_tf.keras_graph import clone_with_dtype
 
 _BATCH = 250
 # What a float64 copy of the model may differ from it, relative to the distances of its logits.
@@ -82,7 +82,7 @@ class GradientHealth:
         }
 
 
-def usable(
+def guard_gradient(
     model: Any, images: np.ndarray, labels: np.ndarray, *, batch_size: int = _BATCH
 ) -> tuple[LogitsFn, GradientHealth]:
     """The model in a form that gradient attacks can be run on, and what its gradients are like.
@@ -220,7 +220,7 @@ def in_float64(model: Any) -> Callable[[tf.Tensor], tf.Tensor] | None:
     if not isinstance(model, keras.Model):
         return None
     try:
-        copy = copy_in(model, "float64")
+        copy = clone_with_dtype(model, "float64")
     except Exception:  # a custom layer may fail in any way; the check then says "not run"
         return None
 

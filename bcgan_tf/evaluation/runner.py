@@ -30,7 +30,7 @@ from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.chunks import Chunks, Progress
 from bcgan_tf.evaluation.fingerprints import identity_of
-from bcgan_tf.evaluation.gradient_health import usable
+from bcgan_tf.evaluation.gradient_health import guard_gradient
 from bcgan_tf.evaluation.pieces import Pieces
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 
@@ -117,8 +117,8 @@ def evaluate(
     if samples is None:
         stochastic = differing_answers(model, images[:_PROBES]) > 0
         samples = SAMPLES if stochastic or suite == "rand" else 1
-    surely: Any = model if samples == 1 else expectation(model, samples)
-    usable_model, _ = usable(surely, images[:_PROBES], labels[:_PROBES])
+    averaged: Any = model if samples == 1 else expectation(model, samples)
+    usable_model, _ = guard_gradient(averaged, images[:_PROBES], labels[:_PROBES])
     if attacks is None:
         assert eps is not None
         suite = suite or _SUITE
@@ -261,7 +261,7 @@ def _with_adaptive(
 ) -> list[PreparedAttack]:
     """The suite, and before its Square the suite's APGDs through the model's preprocessing."""
     view: Any = through_preprocessing(model)
-    view, _ = usable(view if samples == 1 else expectation(view, samples), images, labels)
+    view, _ = guard_gradient(view if samples == 1 else expectation(view, samples), images, labels)
     adaptive = [
         AdaptiveAPGD(**vars(one.attack)).prepare(view)
         for one in prepared

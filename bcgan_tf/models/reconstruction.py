@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks.bpda import bpda as with_identity_gradient
-from bcgan_tf.attacks.primitives import outside_loop
+from bcgan_tf.attacks.primitives import not_inlined
 from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, Repeats, SearchLearningRate, Steps
 
@@ -67,7 +67,7 @@ def nearest_generated(
     def errors(generated: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.square(generated - wanted), axis=axes)
 
-    @outside_loop
+    @not_inlined
     def gradient(latents: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(latents)

@@ -16,7 +16,7 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import usable, with_finite_gradient
+from bcgan_tf.evaluation.gradient_health import guard_gradient, with_finite_gradient
 from bcgan_tf.perturbation.directions import ORDERS
 from bcgan_tf.perturbation.perturbation_search import PerturbationSearch, Reading
 
@@ -204,7 +204,7 @@ def minimum_perturbation(
     logits = predict(images)
     checks.check_logits(logits, labels)
     check_digits(logits)
-    attacked, _ = usable(model, images[:1], labels[:1])
+    attacked, _ = guard_gradient(model, images[:1], labels[:1])
     # The rest of the images may have gradients that the first one does not warn of.
     logits_fn = with_finite_gradient(checks.as_logits_fn(attacked))
     logits_fn = without_classes(logits_fn, masked_classes(logits))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.primitives import fooled, margins
+from bcgan_tf.attacks.primitives import margins, misclassified
 from bcgan_tf.perturbation.directions import length, unit
 
 # Halvings of the interval between a point that is right and one that is wrong.
@@ -193,5 +193,5 @@ def _is_wrong(logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor) -> tf.T
     logits = logits_fn(images)
     answers = tf.argmax(logits, axis=1, output_type=labels.dtype)
     # Logits that are rounded tie exactly, and argmax breaks the tie alike at every call.
-    clear = fooled(logits, labels) | tf.equal(margins(logits, labels), 0.0)
+    clear = misclassified(logits, labels) | tf.equal(margins(logits, labels), 0.0)
     return tf.not_equal(answers, labels) & clear

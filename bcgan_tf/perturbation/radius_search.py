@@ -87,7 +87,7 @@ def search_radius(
         for attack in attacks:
             if not standing.any():
                 break
-            result = attack(flat, nearest.labels[rows], only=standing, indices=indices[rows])
+            result = attack(flat, nearest.labels[rows], mask=standing, indices=indices[rows])
             points = result.adversarials[:, :size].reshape(len(rows), *shape)
             nearest.offer_lines(result.attack, rows[result.success], points[result.success])
             standing &= result.robust
@@ -108,7 +108,7 @@ class _OwnRadius(APGD):
     def _radius(self, images: tf.Tensor) -> tf.Tensor:
         return images[:, -1] * self.largest
 
-    def project(self, images: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    def clip_to_ball(self, images: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
         change = (candidates - images)[:, :-1]
         radius = self._radius(images)[:, None]
         if self.norm == "linf":
@@ -126,7 +126,7 @@ class _OwnRadius(APGD):
         half = dataclasses.replace(self, eps=0.5)
         grey = 0.5 * tf.ones_like(images)
         noise = (BoundedAttack.draw_start(half, grey, indices, round_index) - grey) / 0.5
-        return self.project(images, images + per_example(self._radius(images), images) * noise)
+        return self.clip_to_ball(images, images + per_example(self._radius(images), images) * noise)
 
     def _noise(self, index: int, round_index: int, shape: list[int]) -> np.ndarray:
         return np.append(super()._noise(index, round_index, [shape[0] - 1]), np.float32(0))
@@ -136,5 +136,5 @@ class _OwnRadius(APGD):
         moved = super()._moved(state._replace(step_size=state.step_size * radius), gradient, weight)
         return moved._replace(step_size=state.step_size)
 
-    def confine(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        return Attack.confine(self, images, candidates)
+    def project(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        return Attack.project(self, images, candidates)

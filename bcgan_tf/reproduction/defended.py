@@ -68,7 +68,7 @@ def balanced(split: Split, n: int, *, seed: int = 0) -> Split:
     return Split(split.images[rows], split.labels[rows])
 
 
-def behind_the_search(subject: Subject) -> dict[str, Any]:
+def gray_box(subject: Subject) -> dict[str, Any]:
     """The paper's way: attack the classifier alone, then search for what the attack made.
 
     The searches start from fixed points, so the figures can be had again. ``behind`` is the
@@ -140,7 +140,7 @@ def white_box(subject: Subject) -> dict[str, Any]:
     part = balanced(workspace.data.test, protocol.white_box_n)
     steps, draws, answers = (
         protocol.white_box_steps,
-        protocol.white_box_draws,
+        protocol.eot_samples,
         protocol.answers,
     )
     settings = {

@@ -44,7 +44,7 @@ class Protocol(Checked):
         defended_cw_n: of these, for Carlini-Wagner.
         white_box_n: of these, for the attack through Defense-GAN's search (BPDA).
         white_box_steps: PGD's steps in it.
-        white_box_draws: searches that each of its gradients is averaged over.
+        eot_samples: searches that each of its gradients is averaged over.
         answers: fresh searches that each adversarial example must survive.
         defended_rho_n: of these, for Table 2, through a search with fixed starts; 0: not run.
     """
@@ -63,7 +63,7 @@ class Protocol(Checked):
     defended_cw_n: SomeImages = 100
     white_box_n: SomeImages = 50
     white_box_steps: Steps = 20
-    white_box_draws: Repeats = 3
+    eot_samples: Repeats = 3
     answers: Annotated[int, Range(2, 10_000)] = 3
     defended_rho_n: Images = 10
 
@@ -90,7 +90,7 @@ _PAPER: dict[str, Any] = {
     "defended_cw_n": 1000,
     "white_box_n": 100,
     "white_box_steps": 100,
-    "white_box_draws": 20,
+    "eot_samples": 20,
 }
 
 

@@ -180,7 +180,7 @@ def _paper(table: str, dataset: str) -> Document:
 def _table1(subject: Subject) -> Document:
     if defended.is_defended(subject):
         return {
-            **defended.behind_the_search(subject),
+            **defended.gray_box(subject),
             "standard": defended.white_box(subject),
             "search_cost": defended.search_cost(subject),
         }

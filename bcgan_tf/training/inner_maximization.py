@@ -9,7 +9,7 @@ from typing import Annotated
 import tensorflow as tf
 
 from bcgan_tf import randomness
-from bcgan_tf.attacks.primitives import outside_loop, require_gradient
+from bcgan_tf.attacks.primitives import not_inlined, require_gradient
 from bcgan_tf.settings.fields import Checked, OneOf
 from bcgan_tf.settings.kinds import StepRatio, Steps
 
@@ -76,7 +76,7 @@ class InnerMaximization(Checked):
             low, high, images = prepare(low), prepare(high), prepare(images)
             reach, middle = (high - low) / 2, (high + low) / 2
 
-        @outside_loop
+        @not_inlined
         def direction(candidates: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 tape.watch(candidates)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses, randomness
 from bcgan_tf.attacks.preprocessing import as_attacked, monotone_preprocessing
-from bcgan_tf.keras_graph import equal_copy
+from bcgan_tf.keras_graph import clone
 from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, TrainingEps
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
@@ -57,7 +57,7 @@ class RobustTrainer(ClassifierTrainer):
         self.training_eps = eps if training_eps is None else training_eps
         self.ramp_steps = ramp_steps
         self.ema_decay = ema_decay
-        self.ema_model = equal_copy(classifier) if ema_decay else None
+        self.ema_model = clone(classifier) if ema_decay else None
         if self.ema_model is not None:
             self.ema_model.trainable = False
         # Attacks, of training and of validation, go through what the network does to its pixels.

@@ -29,17 +29,19 @@ __all__ = [
     "assess_models",
     "check_training",
     "chosen_defense",
+    "deterministic_for_serving",
     "export",
     "harden",
     "report",
     "run",
-    "servable",
     "train",
     "write_metrics",
 ]
 
 
-def servable(model: keras.Model, *, seed: int = 0) -> tuple[keras.Model, dict[str, Any]]:
+def deterministic_for_serving(
+    model: keras.Model, *, seed: int = 0
+) -> tuple[keras.Model, dict[str, Any]]:
     """The model in a form that answers the same to the same image, and what its card says of that.
 
     Only Defense-GAN's is another one: its search draws its starting points anew at every call, and

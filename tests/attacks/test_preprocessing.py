@@ -16,7 +16,7 @@ from bcgan_tf.attacks.preprocessing import (
     through_preprocessing,
 )
 from bcgan_tf.errors import UserError
-from bcgan_tf.keras_graph import copy_in
+from bcgan_tf.keras_graph import clone_with_dtype
 from bcgan_tf.leading_layers import leading_layers
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
@@ -142,7 +142,7 @@ def test_other_preprocessing_has_no_box_behind_it(layers):
 def test_a_copy_in_less_precision_is_looked_into_all_the_same():
     """Its first convolution reads a cast of the prepared pixels, which are float32 themselves."""
     model = strided_cnn((8, 8, 1), 10, threshold=0.3, seed=0)
-    copy = copy_in(model, "mixed_bfloat16", ends="float32")
+    copy = clone_with_dtype(model, "mixed_bfloat16", ends="float32")
     parts = monotone_preprocessing(copy)
     assert parts is not None
     np.testing.assert_array_equal(parts[0](IMAGES), monotone_preprocessing(model)[0](IMAGES))

@@ -10,9 +10,9 @@ import tensorflow as tf
 from bcgan_tf.attacks import PGD
 from bcgan_tf.certification import certified as module
 from bcgan_tf.certification.certified import certified, certified_accuracy, worst_margins
-from bcgan_tf.certification.interval_bounds import Box, RoundedBox, output_box
+from bcgan_tf.certification.interval_bounds import IntervalBound, RoundedIntervalBound, output_box
 from bcgan_tf.errors import UserError
-from bcgan_tf.keras_graph import copy_in
+from bcgan_tf.keras_graph import clone_with_dtype
 from bcgan_tf.networks.classifiers import small_cnn
 
 RNG = np.random.default_rng(1)
@@ -86,7 +86,7 @@ def test_worst_margins_are_at_least_every_margin_and_elision_is_tighter():
         logits = logits.reshape(50, 3, 4)
         margins = logits - logits[:, np.arange(3), labels][..., None]
         assert (margins <= found + 1e-5).all()
-    box = output_box(model, Box(tf.constant(lower), tf.constant(upper)))
+    box = output_box(model, IntervalBound(tf.constant(lower), tf.constant(upper)))
     plain = box.upper.numpy() - box.lower.numpy()[np.arange(3), labels][:, None]
     others = np.arange(4)[None] != labels[:, None]
     assert (found[others] < plain[others] - 1e-3).all()
@@ -237,7 +237,7 @@ ROUNDING_NETWORKS = {
 def _random_images(model, count=60):
     """Images with the labels of the network in float64: it is not always right in float32."""
     images = np.random.default_rng(5).uniform(0, 1, (count, 8)).astype(np.float32)
-    exact = copy_in(model, "float64")(images.astype(np.float64)).numpy()
+    exact = clone_with_dtype(model, "float64")(images.astype(np.float64)).numpy()
     return images, exact.argmax(1)
 
 
@@ -288,7 +288,10 @@ def test_rounding_costs_ordinary_networks_next_to_nothing():
     model = small_cnn((6, 6, 1), 4, seed=3)
     images = RNG.uniform(0.2, 0.8, (8, 6, 6, 1)).astype(np.float32)
     low, high = tf.constant(images - 0.01), tf.constant(images + 0.01)
-    plain, rounded = output_box(model, Box(low, high)), output_box(model, RoundedBox(low, high))
+    plain, rounded = (
+        output_box(model, IntervalBound(low, high)),
+        output_box(model, RoundedIntervalBound(low, high)),
+    )
     slack = 1e-3 * (plain.upper - plain.lower).numpy().min()
     for side in ("lower", "upper"):
         np.testing.assert_allclose(getattr(rounded, side), getattr(plain, side), atol=slack)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.certification.interval_bounds import Box, output_box, require_bounds
+from bcgan_tf.certification.interval_bounds import IntervalBound, output_box, require_bounds
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import mlp, resnet18, small_cnn, strided_cnn
 from bcgan_tf.networks.layers import ResumableDropout
@@ -34,7 +34,9 @@ def functional(shape, *layers):
 
 
 def bounds_of(model, lower, upper):
-    box = output_box(model, Box(tf.constant(lower, tf.float32), tf.constant(upper, tf.float32)))
+    box = output_box(
+        model, IntervalBound(tf.constant(lower, tf.float32), tf.constant(upper, tf.float32))
+    )
     return box.lower.numpy(), box.upper.numpy()
 
 

@@ -19,7 +19,7 @@ from bcgan_tf.diagnosis.diagnostics import Diagnosis, diagnose
 from bcgan_tf.diagnosis.subject import Subject
 from bcgan_tf.diagnosis.verdict import verdict
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import usable
+from bcgan_tf.evaluation.gradient_health import guard_gradient
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import evaluate
 
@@ -37,7 +37,7 @@ def _linear(images: tf.Tensor) -> tf.Tensor:
 
 def _subject(model, images=IMAGES, labels=LABELS, eps=0.02, **options) -> Subject:
     """What single checks take; ``_diagnose`` runs all of them."""
-    model, _ = usable(model, images, labels)
+    model, _ = guard_gradient(model, images, labels)
     return Subject(model, images, labels, eps, "linf", seed=0, batch_size=250, **options)
 
 

@@ -21,7 +21,7 @@ SMALL = {
     "defended_cw_n": 10,
     "white_box_n": 10,
     "white_box_steps": 2,
-    "white_box_draws": 2,
+    "eot_samples": 2,
     "answers": 2,
     "defended_rho_n": 2,
 }
@@ -108,7 +108,7 @@ def blind(workspace, linear, digits, tmp_path):
 
 def test_a_search_that_finds_one_image_leaves_one_class(blind):
     """Exactly a tenth of a balanced set, under every attack; the classifier behind loses more."""
-    found = defended.behind_the_search(blind)
+    found = defended.gray_box(blind)
     assert found["clean"]["accuracy"] == 0.1 and found["clean"]["n"] == 20
     for columns in found["attacks"].values():
         for figure in columns.values():
@@ -179,4 +179,4 @@ def test_a_balanced_part_has_as_many_of_each_class_throughout(digits):
 def test_another_model_under_the_rows_name_is_refused(workspace, subject):
     wrong = Subject(workspace, subject.protocol, "defense-gan", subject.file)
     with pytest.raises(UserError, match="is no DefenseGANClassifier"):
-        defended.behind_the_search(wrong)
+        defended.gray_box(wrong)

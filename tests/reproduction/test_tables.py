@@ -273,7 +273,7 @@ def test_the_row_of_defense_gan_has_its_own_measures(reproduce, monkeypatch):
 
     parts = {name: {"accuracy": number} for number, name in enumerate(("clean", "attacks", "cw"))}
     box, cost = {"accuracy": 0.5}, {"step_seconds": 1e-3}
-    monkeypatch.setattr(defended, "behind_the_search", lambda subject: parts)
+    monkeypatch.setattr(defended, "gray_box", lambda subject: parts)
     monkeypatch.setattr(defended, "white_box", lambda subject: box)
     monkeypatch.setattr(defended, "search_cost", lambda subject: cost)
     monkeypatch.setattr(tables, "page", lambda document: "a page")

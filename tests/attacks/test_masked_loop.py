@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from bcgan_tf.attacks.shrinking import shrinking_loop
+from bcgan_tf.attacks.masked_loop import masked_while_loop
 
 
 class _State(NamedTuple):
     finished: tf.Tensor
-    found: tf.Tensor
+    x_adv: tf.Tensor
     own: tf.Tensor
 
 
@@ -27,13 +27,13 @@ def test_fillers_neither_overwrite_a_result_nor_keep_the_loop_going():
         places = tf.range(tf.shape(state.own)[0])
         last = places == tf.shape(places)[0] - 1
         if tf.equal(step, 0):
-            return state._replace(finished=state.own >= 5, found=tf.ones_like(state.found))
-        return state._replace(finished=~last, found=tf.where(last, 3.0, 2.0))
+            return state._replace(finished=state.own >= 5, x_adv=tf.ones_like(state.x_adv))
+        return state._replace(finished=~last, x_adv=tf.where(last, 3.0, 2.0))
 
     @tf.function
     def run() -> tf.Tensor:
         start = _State(tf.zeros(count, bool), tf.zeros(count), tf.range(count))
-        return shrinking_loop(advance, start, 50)
+        return masked_while_loop(advance, start, 50)
 
     found = run().numpy()
     np.testing.assert_array_equal(found, np.where(np.arange(count) < 5, 2.0, 1.0))

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 import tensorflow as tf
 
 
-class Working(Protocol):
+class LoopState(Protocol):
     """What a loop keeps of the ``M`` examples still worked on.
 
     A NamedTuple, all of whose fields are ``[M, ...]``, the two below among them.
@@ -16,20 +16,20 @@ class Working(Protocol):
 
     @property
     def finished(self) -> tf.Tensor:
-        """bool ``[M]``: needs no further step; ``found`` must stay as it is from then on."""
+        """bool ``[M]``: needs no further step; ``x_adv`` must stay as it is from then on."""
         ...
 
     @property
-    def found(self) -> tf.Tensor:
+    def x_adv(self) -> tf.Tensor:
         """``[M, ...]``, the candidate to return."""
         ...
 
 
-_W = TypeVar("_W", bound=Working)
+_S = TypeVar("_S", bound=LoopState)
 
 
-def shrinking_loop(
-    advance: Callable[[tf.Tensor, _W], _W], working: _W, iterations: int
+def masked_while_loop(
+    advance: Callable[[tf.Tensor, _S], _S], state: _S, iterations: int
 ) -> tf.Tensor:
     """Advances all examples until each is finished, and leaves the finished ones out.
 
@@ -39,55 +39,55 @@ def shrinking_loop(
     Args:
         advance: from the iteration, an int32 scalar from 0, and the state of ``M`` examples to
             their next state. It must treat every row by itself.
-        working: the state of all ``B`` examples at the start.
+        state: the state of all ``B`` examples at the start.
         iterations: at most this many.
 
     Returns:
-        ``found`` of all examples, ``[B, ...]``.
+        ``x_adv`` of all examples, ``[B, ...]``.
     """
-    count = tf.shape(working.finished)[0]
+    count = tf.shape(state.finished)[0]
     unit = (count + 7) // 8
 
-    def open_rows(rows: tf.Tensor, working: _W) -> tf.Tensor:
+    def open_rows(rows: tf.Tensor, state: _S) -> tf.Tensor:
         # A filler is at work too, and its result is nobody's: a model that draws answers it anew.
-        return tf.logical_not(working.finished) & (rows < count)
+        return tf.logical_not(state.finished) & (rows < count)
 
-    def unfinished(step: tf.Tensor, rows: tf.Tensor, working: _W, results: tf.Tensor) -> tf.Tensor:
+    def unfinished(step: tf.Tensor, rows: tf.Tensor, state: _S, results: tf.Tensor) -> tf.Tensor:
         del results
-        return (step < iterations) & tf.reduce_any(open_rows(rows, working))
+        return (step < iterations) & tf.reduce_any(open_rows(rows, state))
 
-    def body(step: tf.Tensor, rows: tf.Tensor, working: _W, results: tf.Tensor) -> tuple[Any, ...]:
-        working = advance(step, working)
-        standing = tf.where(open_rows(rows, working))[:, 0]
+    def body(step: tf.Tensor, rows: tf.Tensor, state: _S, results: tf.Tensor) -> tuple[Any, ...]:
+        state = advance(step, state)
+        standing = tf.where(open_rows(rows, state))[:, 0]
         left = tf.shape(standing)[0]
         size = (left + unit - 1) // unit * unit
 
         def shrink() -> tuple[Any, ...]:
             kept = tf.gather(standing, tf.range(size) % left)
-            smaller = tf.nest.map_structure(lambda values: tf.gather(values, kept), working)
+            smaller = tf.nest.map_structure(lambda values: tf.gather(values, kept), state)
             own = tf.where(tf.range(size) < left, tf.gather(rows, kept), count)
-            return own, smaller, _merged(results, rows, working)
+            return own, smaller, _merged(results, rows, state)
 
         smaller_is_possible = (left > 0) & (size < tf.shape(rows)[0])
-        kept = tf.cond(smaller_is_possible, shrink, lambda: (rows, working, results))
+        kept = tf.cond(smaller_is_possible, shrink, lambda: (rows, state, results))
         return step + 1, *kept
 
     def free(values: tf.Tensor) -> tf.TensorShape:
         return tf.TensorShape([None]) + values.shape[1:]
 
     # A last place for what fillers find.
-    results = tf.concat([working.found, tf.zeros_like(working.found[:1])], axis=0)
-    start = (tf.constant(0), tf.range(count), working, results)
+    results = tf.concat([state.x_adv, tf.zeros_like(state.x_adv[:1])], axis=0)
+    start = (tf.constant(0), tf.range(count), state, results)
     invariants = (
         tf.TensorShape([]),
         tf.TensorShape([None]),
-        tf.nest.map_structure(free, working),
-        free(working.found),
+        tf.nest.map_structure(free, state),
+        free(state.x_adv),
     )
     final: Any = tf.while_loop(unfinished, body, start, shape_invariants=invariants)
     _, rows, last, results = final
-    return _merged(results, rows, cast(Working, last))[:count]
+    return _merged(results, rows, cast(LoopState, last))[:count]
 
 
-def _merged(results: tf.Tensor, rows: tf.Tensor, working: Working) -> tf.Tensor:
-    return tf.tensor_scatter_nd_update(results, rows[:, None], working.found)
+def _merged(results: tf.Tensor, rows: tf.Tensor, state: LoopState) -> tf.Tensor:
+    return tf.tensor_scatter_nd_update(results, rows[:, None], state.x_adv)
