@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 from bcgan_tf.errors import UserError
 
 from . import options, output
 from .command import Command, FilePath
+
+if TYPE_CHECKING:
+    from bcgan_tf.report.comparison import Comparison
 
 
 @click.command(cls=Command)
@@ -33,7 +34,6 @@ def command(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     different data sets are refused.
     """
     from bcgan_tf.report import comparison, comparison_page, write_report
-    from bcgan_tf.report.columns import columns_of
     from bcgan_tf.runs.directory import RunDirectory
 
     opened = [RunDirectory.open(run) for run in runs]
@@ -46,12 +46,12 @@ def command(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
             output.print_paths({"report": page})
         return
     with _of_known_shape(runs):
-        columns = columns_of(opened)
+        columns = comparison.columns_of(opened)
         page = comparison_page.write_comparison(columns, out)
         if as_json:
             output.print_json({**comparison.summary(columns), "report": str(page)})
             return
-        _print_table(columns)
+        _print_comparison(comparison.Comparison.of(columns))
     output.print_paths({"comparison": page})
 
 
@@ -71,22 +71,13 @@ def _of_known_shape(runs: tuple[Path, ...]) -> Iterator[None]:
         ) from error
 
 
-def _print_table(columns: Any) -> None:
-    from bcgan_tf.report import comparison
-
-    table = Table()
-    table.add_column("")
-    for column in columns:
-        table.add_column(escape(column.title), overflow="fold")
-    for row in comparison.rows(columns):
-        cells = (escape(text) for text, _ in row.cells)
-        table.add_row(row.label, *cells, style="bold" if row.strong else None)
+def _print_comparison(found: Comparison) -> None:
+    output.print_table(found.table)
     console = output.console()
-    console.print(table)
     for kind, sentences in (
-        ("Not alike: ", comparison.differences(columns)),
-        ("", comparison.gains(columns)),
-        ("Note: ", comparison.remarks(columns)),
+        ("Not alike: ", found.differences),
+        ("", found.gains),
+        ("Note: ", found.remarks),
     ):
         for sentence in sentences:
             console.print(f"{kind}{sentence}", markup=False, highlight=False, soft_wrap=True)

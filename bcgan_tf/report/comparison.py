@@ -4,22 +4,159 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bcgan_tf.errors import UserError
 from bcgan_tf.files import as_json
-from bcgan_tf.report import evaluation_findings as findings
-from bcgan_tf.report.columns import Column, runs_of
+from bcgan_tf.report import evaluation_page, findings, per_example
+from bcgan_tf.report.table import NORMS, Cell, Table, TableRow, accuracy, count, interval_of
+from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.statistics import compare_paired
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table: ``cells`` has a text and a tone for each column."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Column:
+    """One model under one threat model.
 
-    label: str
-    cells: list[tuple[str, str]]
-    strong: bool = False
+    Attributes:
+        title: tells it from the other columns.
+        model: its name.
+        evaluation: its entry of ``evaluations`` in metrics.json.
+        worst_case: bool ``[N]``, what survived every attack; None where it is not known.
+        data: a digest of the images and labels; None where it is not known.
+        run: where it was evaluated; None: not in a run.
+    """
+
+    title: str
+    model: str
+    evaluation: Mapping[str, Any]
+    worst_case: np.ndarray | None = None
+    data: str | None = None
+    run: RunDirectory | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is shown of several columns.
+
+    Attributes:
+        differences: in which ways they were not measured alike, one sentence each; none: they are
+            comparable.
+        table: a column each.
+        gains: each column against the first, where both were measured alike.
+        remarks: what else a reader should know, without which they can still be compared.
+    """
+
+    differences: list[str]
+    table: Table
+    gains: list[str]
+    remarks: list[str]
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> Comparison:
+        """The comparison of at least one column."""
+        return cls(differences(columns), table(columns), gains(columns), remarks(columns))
+
+    def __str__(self) -> str:
+        """The table, and below it the sentences, for a terminal."""
+        told = [f"Not alike: {sentence}" for sentence in self.differences]
+        told += [*self.gains, *(f"Note: {remark}" for remark in self.remarks)]
+        return "\n".join([str(self.table), *told])
+
+
+_Found = tuple[RunDirectory | None, str, Mapping[str, Any]]
+
+
+def columns_of(runs: Sequence[RunDirectory]) -> list[Column]:
+    """One column for each model, and threat model, of each run.
+
+    Raises:
+        UserError: a run is given twice or holds no evaluation, or the runs are of different data
+            sets, whose accuracies have nothing to do with each other.
+    """
+    _refuse_unfit(runs)
+    return _columns(
+        [
+            (run, model, evaluation)
+            for run in runs
+            for model, evaluation in evaluation_page.evaluations(run.metrics())
+        ]
+    )
+
+
+def columns_of_metrics(metrics: Mapping[str, Any], run: RunDirectory | None) -> list[Column]:
+    """One column for each model, and threat model, of the content of metrics.json.
+
+    Args:
+        metrics: see :mod:`bcgan_tf.report.page`.
+        run: with the per-example files; None: there are none.
+    """
+    return _columns([(run, *found) for found in evaluation_page.evaluations(metrics)])
+
+
+def _columns(found: Sequence[_Found]) -> list[Column]:
+    columns = []
+    for title, (run, model, evaluation) in zip(_titles(found), found, strict=True):
+        arrays = per_example.arrays(run.path if run else None, model, evaluation)
+        data = arrays.get("settings", {}).get("identity", {}).get("data")
+        columns.append(Column(title, model, evaluation, arrays.get("worst_case"), data, run))
+    return columns
+
+
+def _refuse_unfit(runs: Sequence[RunDirectory]) -> None:
+    seen: set[Path] = set()
+    datasets: dict[str, list[str]] = {}
+    for run in runs:
+        if run.path.resolve() in seen:
+            raise UserError(f"{run.path} was given twice; give each run once")
+        seen.add(run.path.resolve())
+        metrics = run.metrics()
+        if not any(True for _ in evaluation_page.evaluations(metrics)):
+            raise UserError(
+                f"{run.path} holds no evaluation to compare; make one with "
+                "`bcgan-tf attack --suite standard`"
+            )
+        name = str(metrics.get("dataset") or run.config.get("dataset", "unknown"))
+        datasets.setdefault(name, []).append(str(run.path))
+    if len(datasets) > 1:
+        told = "; ".join(f"{name} in {', '.join(paths)}" for name, paths in datasets.items())
+        raise UserError(f"the runs are of different data sets ({told}); compare runs of one")
+
+
+def _titles(found: Sequence[_Found]) -> list[str]:
+    """The shortest names that tell all columns apart."""
+
+    def of(name: Callable[[RunDirectory], object], model: str, run: RunDirectory | None) -> str:
+        return f"{name(run)}: {model}" if run else model
+
+    ways: tuple[Callable[[_Found], str], ...] = (
+        lambda x: x[1],
+        lambda x: f"{x[1]}, {findings.threat(x[2])}",
+        lambda x: of(lambda run: run.path.name, x[1], x[0]),
+        lambda x: f"{of(lambda run: run.path.name, x[1], x[0])}, {findings.threat(x[2])}",
+        lambda x: f"{of(lambda run: run.path, x[1], x[0])}, {findings.setting(x[2])}",
+    )
+    for way in ways:
+        titles = [way(item) for item in found]
+        if len(set(titles)) == len(titles):
+            return titles
+    return [f"{ways[-1](item)} ({number})" for number, item in enumerate(found, 1)]
+
+
+def runs_of(columns: Iterable[Column]) -> list[RunDirectory]:
+    """The runs of the columns, each once."""
+    runs = (column.run for column in columns)
+    return list({run.path: run for run in runs if run}.values())
+
+
+def versions(run: RunDirectory) -> list[str]:
+    """What a run was made with, such as ``tensorflow 2.20.0``."""
+    env = run.env()
+    return [f"{name} {env[name]}" for name in ("bcgan_tf", "tensorflow", "keras") if name in env]
 
 
 def differences(columns: Sequence[Column]) -> list[str]:
@@ -63,11 +200,14 @@ def remarks(columns: Sequence[Column]) -> list[str]:
             "Whether the images are the same is not known: no readable evaluation-*.npz of "
             f"{', '.join(missing)}."
         )
-    versions = {str(column.run.env().get("bcgan_tf", "unknown")) for column in columns}
-    if len(versions) > 1:
-        told = _grouped(columns, lambda c: str(c.run.env().get("bcgan_tf", "unknown")))
+    if len({_version(column) for column in columns}) > 1:
+        told = _grouped(columns, _version)
         found.append(f"Measured with different versions of bcgan_tf: {told}.")
     return found
+
+
+def _version(column: Column) -> str:
+    return str(column.run.env().get("bcgan_tf", "unknown")) if column.run else ""
 
 
 def _grouped(columns: Sequence[Column], value: Callable[[Column], Any]) -> str:
@@ -93,48 +233,52 @@ def _attacks(column: Column) -> str:
     return json.dumps(as_json(told), sort_keys=True)
 
 
-def rows(columns: Sequence[Column]) -> list[Row]:
-    """The table: verdict and worst case first, then what they rest on."""
+def table(columns: Sequence[Column]) -> Table:
+    """Verdict and worst case first, then what they rest on."""
+    evaluations = [column.evaluation for column in columns]
 
-    def row(label: str, cell: Callable[[Mapping[str, Any]], str], strong: bool = False) -> Row:
-        return Row(label, [(cell(c.evaluation), "") for c in columns], strong)
+    def row(
+        label: str, cell: Callable[[Mapping[str, Any]], Cell | str], strong: bool = False
+    ) -> TableRow:
+        return TableRow.of(label, *map(cell, evaluations), strong=strong)
 
-    verdicts = [findings.headline(column.evaluation) for column in columns]
-    found = [
-        Row("verdict", verdicts, True),
-        row("robust accuracy, worst case", findings.robust_accuracy, True),
-        row(
-            "clean accuracy",
-            lambda e: findings.accuracy(e.get("clean_accuracy"), findings.interval_of(e, "clean_")),
-        ),
+    rows = [
+        row("verdict", _verdict, strong=True),
+        row("robust accuracy, worst case", findings.robust_accuracy, strong=True),
+        row("clean accuracy", lambda e: accuracy(e, "clean_")),
     ]
-    if any(column.evaluation.get("certified") for column in columns):
-        found.append(row("certified, whatever the attack", _certified))
+    if any(e.get("certified") for e in evaluations):
+        rows.append(row("certified, whatever the attack", _certified))
     names = dict.fromkeys(name for column in columns for name in _attack_names(column))
-    found += [row(f"left after {name}", lambda e, name=name: _left(e, name)) for name in names]
-    found.append(row("red flags, evidence", lambda e: _raised(e, "evidence")))
-    found.append(row("red flags, notices", lambda e: _raised(e, "notice")))
-    found.append(row("checks not run", _not_run))
-    if any(column.evaluation.get("minimum_perturbation") for column in columns):
-        found.append(row("smallest perturbation, median", _median))
-    found += [
+    rows += [row(f"left after {name}", lambda e, name=name: _left(e, name)) for name in names]
+    rows.append(row("red flags, evidence", lambda e: _raised(e, "evidence")))
+    rows.append(row("red flags, notices", lambda e: _raised(e, "notice")))
+    rows.append(row("checks not run", _not_run))
+    if any(e.get("minimum_perturbation") for e in evaluations):
+        rows.append(row("smallest perturbation, median", _median))
+    rows += [
         row("threat model", findings.threat),
         row("suite", lambda e: e.get("suite") or "chosen attacks"),
-        row("images", lambda e: f"{e['n']:,}" if e.get("n") is not None else "-"),
+        row("images", lambda e: count(e.get("n"))),
         row("seeds", _seeds),
     ]
-    return found
+    return Table(("", *(column.title for column in columns)), tuple(rows))
 
 
-def _certified(evaluation: Mapping[str, Any]) -> str:
+def _verdict(evaluation: Mapping[str, Any]) -> Cell:
+    words, severity = findings.headline(evaluation)
+    return Cell(words, severity=severity)
+
+
+def _certified(evaluation: Mapping[str, Any]) -> Cell | str:
     proved = evaluation.get("certified")
-    return findings.accuracy(proved["accuracy"], findings.interval_of(proved)) if proved else "none"
+    return accuracy(proved) if proved else "none"
 
 
-def _left(evaluation: Mapping[str, Any], name: str) -> str:
+def _left(evaluation: Mapping[str, Any], name: str) -> Cell | str:
     for attack in evaluation.get("attacks") or []:
         if attack.get("attack") == name:
-            return findings.accuracy(attack.get("left"), findings.interval_of(attack, "left_"))
+            return accuracy(attack, "left_", "left")
     return "not run"
 
 
@@ -158,7 +302,7 @@ def _median(evaluation: Mapping[str, Any]) -> str:
     median = found.get("rho_best", {}).get("median")
     if median is None:
         return "unknown" if found else "not measured"
-    return f"{'Linf' if found.get('norm', 'linf') == 'linf' else 'L2'} {median:.4f}"
+    return f"{NORMS[found.get('norm', 'linf')]} {median:.4f}"
 
 
 def _seeds(evaluation: Mapping[str, Any]) -> str:
@@ -196,12 +340,12 @@ def _gain(first: Column, other: Column) -> str:
 
 def _significance(first: Column, other: Column) -> str:
     """McNemar's exact test on the same images; without them, whether the intervals overlap."""
-    a, b = first.arrays.get("worst_case"), other.arrays.get("worst_case")
+    a, b = first.worst_case, other.worst_case
     if a is not None and b is not None and first.data and first.data == other.data:
         paired = compare_paired(a, b)
         told = f"on the same images: {paired.gained:,} gained, {paired.lost:,} lost"
         return f"{'more' if paired.significant else 'no more'} than chance can explain ({told})"
-    ends = [findings.interval_of(c.evaluation, "robust_") for c in (first, other)]
+    ends = [interval_of(c.evaluation, "robust_") for c in (first, other)]
     if None in ends:
         return "without intervals, so that it may be chance"
     (low, high), (other_low, other_high) = (end for end in ends if end is not None)
@@ -215,7 +359,7 @@ def summary(columns: Sequence[Column]) -> dict[str, Any]:
         "columns": [
             {
                 "title": column.title,
-                "run": str(column.run.path),
+                "run": str(column.run.path) if column.run else None,
                 "model": column.model,
                 "verdict": findings.kind_of(column.evaluation) or None,
                 **{

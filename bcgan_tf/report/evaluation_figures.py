@@ -18,15 +18,17 @@ from bcgan_tf.report.style import (
     MARKERS,
     ORANGE,
     SERIES,
-    dress,
+    caption_image,
+    draw_image,
+    escape_mathtext,
     headline,
+    label_row,
     legend,
-    literal,
     new_figure,
     save,
+    style_axes,
 )
-from bcgan_tf.report.table import eps_text, percent
-from bcgan_tf.report.tiles import judge, name_row, picture
+from bcgan_tf.report.table import NORMS, eps_text, interval_of, percent
 
 # From this Linf distance on every image reaches the grey one.
 GREY = 0.5
@@ -51,8 +53,10 @@ def figure_name(kind: str, model: str, evaluation: Mapping[str, Any]) -> str:
     parts = (kind, model, evaluation.get("suite") or "attacks", evaluation.get("norm", ""), radius)
     wanted = "-".join(map(str, parts))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted)
+    if name == wanted:
+        return f"{name}.png"
     # Two names must not meet in one file because of the characters that they lost.
-    return f"{name}.png" if name == wanted else f"{name}-{zlib.crc32(wanted.encode()):08x}.png"
+    return f"{name}-{zlib.crc32(wanted.encode(errors='surrogatepass')):08x}.png"
 
 
 def robust_accuracy_curves(
@@ -77,19 +81,19 @@ def robust_accuracy_curves(
     axes = figure.add_subplot()
     end = max((point[0] for curve in curves.values() for point in curve), default=0.0)
     for number, (model, curve) in enumerate(curves.items()):
-        colour = SERIES[number % len(SERIES)]
+        color = SERIES[number % len(SERIES)]
         label = f"{model}: smallest perturbation found" if len(curves) == 1 else model
         eps, left = np.asarray(curve, float).T
-        axes.plot(eps, left, color=colour, linewidth=1.8, label=label)
+        axes.plot(eps, left, color=color, linewidth=1.8, label=label)
         if eps[0] == 0:
-            axes.plot([0], [left[0]], "o", color=colour, markersize=6, clip_on=False, zorder=4)
+            axes.plot([0], [left[0]], "o", color=color, markersize=6, clip_on=False, zorder=4)
             if len(curves) == 1:
                 _note(axes, f"clean {percent(left[0])}", (0, left[0]), (7, 4))
         if measured and model in measured:
             at, share, (low, high) = measured[model]
             bars = axes.errorbar(
                 [at], [share], [[max(share - low, 0.0)], [max(high - share, 0.0)]],
-                fmt="D", color=colour if len(curves) > 1 else ORANGE, markersize=5, capsize=4,
+                fmt="D", color=color if len(curves) > 1 else ORANGE, markersize=5, capsize=4,
                 zorder=5,
             )  # fmt: skip
             if not number:
@@ -103,7 +107,7 @@ def robust_accuracy_curves(
             label=f"bound from eps 0.5 on: largest class, {percent(largest_class)}",
         )  # fmt: skip
         axes.axvline(GREY, color=FAINT, linewidth=0.8)
-    dress(axes, x=f"eps ({_norm(norm)}, in [0, 1] pixel units)", y="robust accuracy")
+    style_axes(axes, x=f"eps ({NORMS[norm]}, in [0, 1] pixel units)", y="robust accuracy")
     axes.set_ylim(-0.02, 1.09)
     axes.set_xlim(0, end or 1.0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -115,8 +119,38 @@ def _note(axes: Axes, words: str, at: tuple[float, float], shift: tuple[int, int
     axes.annotate(words, at, xytext=shift, textcoords="offset points", fontsize=8, color=INK)
 
 
-def _norm(norm: str) -> str:
-    return "Linf" if norm == "linf" else "L2"
+def radii_curves(radii: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
+    """Accuracy under one attack over its radii, with 95 % intervals, one line a model.
+
+    Args:
+        radii: model to its ``radii`` in metrics.json, all of one norm.
+        path: the PNG to write.
+    """
+    figure = new_figure(7.2, 3.3)
+    axes = figure.add_subplot()
+    for number, (model, found) in enumerate(radii.items()):
+        points = sorted(found["points"], key=lambda point: point["eps"])
+        shares = np.array([point["accuracy"] for point in points], float)
+        ends = [interval_of(point) or (point["accuracy"],) * 2 for point in points]
+        low, high = np.array(ends, float).reshape(-1, 2).T
+        axes.errorbar(
+            [point["eps"] for point in points],
+            shares,
+            np.maximum([shares - low, high - shares], 0.0),
+            fmt=f"{MARKERS[number % len(MARKERS)]}-",
+            color=SERIES[number % len(SERIES)],
+            linewidth=1.6,
+            markersize=5,
+            capsize=4,
+            label=model,
+        )
+    norm = next(iter(radii.values()))["norm"]
+    style_axes(axes, x=f"eps ({NORMS[norm]}, in [0, 1] pixel units)", y="accuracy under attack")
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    legend(axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=max(len(radii), 1))
+    return save(figure, path)
 
 
 def loss_against_iteration(curves: Mapping[str, Any], path: Path) -> Path:
@@ -134,7 +168,7 @@ def loss_against_iteration(curves: Mapping[str, Any], path: Path) -> Path:
         for number, name in enumerate(names):
             values = np.asarray(curves.get(name + ending, []), float)  # None becomes NaN: a gap
             steps = np.asarray(curves["iterations"][: len(values)])
-            # The short runs on top of the long one, told apart by more than colour.
+            # The short runs on top of the long one, told apart by more than color.
             axes.plot(
                 steps, values, ("-", "--", ":", "-.")[number % 4], linewidth=1.8,
                 color=SERIES[number % len(SERIES)], label=name, zorder=5 - number,
@@ -144,7 +178,7 @@ def loss_against_iteration(curves: Mapping[str, Any], path: Path) -> Path:
                     steps[-1:], values[-1:], MARKERS[number % len(MARKERS)], markersize=5,
                     color=SERIES[number % len(SERIES)], zorder=6,
                 )  # fmt: skip
-        dress(axes, x="iteration", y=title)
+        style_axes(axes, x="iteration", y=title)
         axes.set_xlim(left=0)
         if ending:
             axes.axhline(0, color=INK, linewidth=0.8)
@@ -191,14 +225,16 @@ def distance_histogram(
             color=SERIES[number % len(SERIES)], linewidth=0,
         )  # fmt: skip
         last = number == len(readings) - 1
-        dress(axes, y="images", x=f"{_norm(norm)} distance, in [0, 1] pixel units" if last else "")
+        style_axes(
+            axes, y="images", x=f"{NORMS[norm]} distance, in [0, 1] pixel units" if last else ""
+        )
         aside = (
             f"{READINGS.get(name, name)}\nmisclassified as they are: {found['misclassified']:,}"
             f"\nnothing found: {found['not_found']:,}"
         )
         axes.text(
-            1.01, 0.98, literal(aside), transform=axes.transAxes, fontsize=7.5, color=INK, va="top",
-            ha="left",
+            1.01, 0.98, escape_mathtext(aside), transform=axes.transAxes, fontsize=7.5, color=INK,
+            va="top", ha="left",
         )  # fmt: skip
         if eps is not None and eps <= edges[-1]:
             axes.axvline(eps, color=ORANGE, linewidth=1.4)
@@ -251,14 +287,14 @@ def example_images(
     grid = figure.subplots(3, count, squeeze=False)
     for line, (name, pictures, captions, guesses) in zip(grid, rows, strict=True):
         for number, axes in enumerate(line):
-            picture(axes, pictures[number])
-            judge(
+            draw_image(axes, pictures[number])
+            caption_image(
                 axes,
                 captions[number],
                 wrong=guesses[number] != labels[number],
                 fontsize=8 if name != rows[2][0] else 6.5,
             )
-        name_row(line[0], name)
+        label_row(line[0], name)
     return save(figure, path)
 
 

@@ -1,24 +1,25 @@
-"""The sections of report.html about evaluations: verdicts first, then what they rest on."""
+"""What the page says of each model under each threat model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from bcgan_tf.report import evaluation_figures as figures
-from bcgan_tf.report import evaluation_findings as findings
-from bcgan_tf.report import markup, per_example
+from bcgan_tf.report import findings, per_example
 from bcgan_tf.report.distances import bins_of_curve
-from bcgan_tf.report.table import percent
-from bcgan_tf.runs.directory import RunDirectory
-
-_READINGS = (
-    ("rho_fgsm", "Along the gradient's sign (FGSM)", "Misled by masked gradients: compare it with "
-     "the best. Over the images that are classified right; misses count as the limit."),
-    ("rho_multi", "Along many lines", "Over all images; misclassified ones count as 0."),
-    ("rho_best", "Best of all searches", "The headline: over all images, misclassified ones as 0."),
-)  # fmt: skip
+from bcgan_tf.report.pages import Picture, picture
+from bcgan_tf.report.table import (
+    NORMS,
+    Table,
+    attack_table,
+    interval_of,
+    pairs_table,
+    radii_table,
+)
 
 
 def evaluations(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -28,257 +29,141 @@ def evaluations(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
             yield name, evaluation
 
 
-def cards(metrics: Mapping[str, Any]) -> Iterable[str]:
-    """The verdict of each model under each threat model."""
-    for name, evaluation in evaluations(metrics):
-        words, tone = findings.headline(evaluation)
-        yield markup.card(
-            f"{name}: {findings.setting(evaluation)}",
-            words,
-            f"Robust accuracy: {findings.robust_accuracy(evaluation)}",
-            findings.meaning(evaluation),
-            tone,
-        )
-    if any(True for _ in evaluations(metrics)):
-        yield markup.paragraph(
-            "Robust accuracy is the share of all test images that are classified right and stay "
-            "right under every attack. In brackets: the 95 % interval for this many images "
-            "(Wilson). eps and distances are in [0, 1] pixel units.",
-            "note",
-        )
+def section(
+    name: str, evaluation: Mapping[str, Any], drawn: Path, folder: Path | None
+) -> SimpleNamespace:
+    """What ``report.html`` names of one evaluation.
 
+    Args:
+        name: of the model.
+        evaluation: its entry of ``evaluations`` in metrics.json.
+        drawn: the folder of pictures, in which curves and histograms are drawn.
+        folder: of the run, with the per-example files; None: there is none.
+    """
+    headline, severity = findings.headline(evaluation)
+    perturbation = evaluation.get("minimum_perturbation") or {}
+    causes = evaluation.get("causes") or {}
+    count = (evaluation.get("diagnosis") or {}).get("n")
 
-def sections(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    """One section for each model under each threat model."""
-    for name, evaluation in evaluations(metrics):
-        yield markup.section(
-            f"{name}: {findings.threat(evaluation)}",
-            _one_line(evaluation),
-            markup.paragraph(f"{evaluation['reading']}.") if evaluation.get("reading") else "",
-            markup.subsection("Attacks", *_attacks(evaluation)),
-            markup.subsection("Red flags of gradient masking", *_flags(evaluation)),
-            markup.subsection("Robust accuracy over eps", _curve(run, name, evaluation)),
-            markup.subsection("Loss against iteration", _losses(run, name, evaluation)),
-            markup.subsection("Smallest perturbation", *_distances(run, name, evaluation)),
-            markup.subsection("What inflates the accuracy", *_causes(evaluation)),
-            markup.subsection("Examples", _examples(run, name, evaluation)),
-            markup.subsection("Per-example results", *per_example.described(run, name, evaluation)),
-        )
+    def file(kind: str) -> Path:
+        return drawn / figures.figure_name(kind, name, evaluation)
 
-
-def _one_line(evaluation: Mapping[str, Any]) -> str:
-    line = (evaluation.get("verdict") or {}).get("text")
-    return markup.paragraph(f"In one line: {line}.") if line else ""
-
-
-def _attacks(evaluation: Mapping[str, Any]) -> Iterable[str]:
-    attacks = evaluation.get("attacks") or []
-    clean = findings.accuracy(
-        evaluation.get("clean_accuracy"), findings.interval_of(evaluation, "clean_")
-    )
-    rows = [["no attack", "", "", number(clean), number(clean), ""]]
-    for row in findings.attack_rows(evaluation):
-        cells = (row["attack"], row["tried"], row["broke"])
-        numbers = (number(row["alone"]), number(row["left"]))
-        rows.append([*map(markup.text, cells), *numbers, markup.text(row["seconds"])])
-    worst = findings.accuracy(
-        evaluation.get("robust_accuracy"), findings.interval_of(evaluation, "robust_")
-    )
-    rows.append(["worst case", "", "", "", number(worst), ""])
-    yield markup.table(
-        ("", "tried on", "broke", "accuracy under it alone", "accuracy left so far", "time"),
-        rows,
-        strong=[len(rows) - 1],
-    )
-    if evaluation.get("note"):
-        yield markup.paragraph(f"{evaluation['note']}.", "note")
-    settings = ((a.get("attack", ""), _settings(a.get("config", {}))) for a in attacks)
-    yield markup.folded("Settings and seed of each attack", markup.pairs(settings))
-
-
-def number(words: str) -> str:
-    """An accuracy with its interval in small type."""
-    head, bracket, rest = words.partition(" (")
-    return f'{markup.prose(head)}<span class="minor">{markup.text(bracket + rest)}</span>'
-
-
-def _settings(config: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in config.items()
+    largest = per_example.largest_class(folder, name, evaluation)
+    bounded = largest is not None and evaluation.get("norm", "linf") == "linf"
+    return SimpleNamespace(
+        name=name,
+        threat=findings.threat(evaluation),
+        setting=findings.setting(evaluation),
+        headline=headline,
+        severity=severity,
+        robust_accuracy=findings.robust_accuracy(evaluation),
+        meaning=findings.meaning(evaluation),
+        one_line=(evaluation.get("verdict") or {}).get("text"),
+        reading=evaluation.get("reading"),
+        attacks=attack_table(evaluation),
+        note=evaluation.get("note"),
+        attack_settings=_attack_settings(evaluation),
+        flags=findings.flags_table(evaluation),
+        flags_basis=f"Measured on {count:,} images. " if count else "",
+        curve=_curve(name, evaluation, file("curve"), largest),
+        curve_basis=f" ({perturbation['n']:,} images)" if perturbation.get("n") else "",
+        curve_bound=" No model can be above the dashed line: from Linf eps 0.5 on every image can "
+        "be turned into the same grey one, so at most the largest class stays right."
+        if bounded
+        else "",
+        losses=_losses(evaluation, file("loss")),
+        losses_basis=_losses_basis(evaluation),
+        distances=findings.distances_table(perturbation),
+        distances_norm=NORMS.get(perturbation.get("norm", ""), ""),
+        distances_limit=f", searched up to {perturbation['limit']:.4g}"
+        if perturbation.get("limit")
+        else "",
+        histogram=_histogram(evaluation, file("distances")),
+        causes=findings.causes_table(causes),
+        causes_text=causes.get("text"),
+        examples=picture(file("examples")),
+        files=list(per_example.array_files(folder, name, evaluation)),
     )
 
 
-def _flags(evaluation: Mapping[str, Any]) -> Iterable[str]:
-    flags = findings.flags_of(evaluation)
-    rows = []
-    for flag in sorted(flags, key=findings.flag_rank):
-        check = str(flag.get("check", ""))
-        rows.append(
-            [
-                markup.explained(check, findings.CHECKS.get(check, "")),
-                markup.state(*findings.flag_state(flag)),
-                markup.numeral(findings.flag_number(flag)),
-                markup.numeral(findings.flag_threshold(flag)),
-                markup.text(flag.get("grade", "")),
-                markup.prose(flag.get("text", "")),
-            ]
-        )
-    yield markup.table(
+def _attack_settings(evaluation: Mapping[str, Any]) -> Table:
+    return pairs_table(
         (
-            "check, and what it means when raised",
-            "result",
-            "measured",
-            "raised if",
-            "grade",
-            "seen",
-        ),
-        rows,
-    )
-    if flags:
-        n = (evaluation.get("diagnosis") or {}).get("n")
-        count = f"Measured on {n:,} images. " if n else ""
-        yield markup.paragraph(
-            f"{count}Numbers are shares of the images. Evidence that is raised denies a verdict of "
-            "robustness; a notice does so only beyond 5 %.",
-            "note",
+            attack.get("attack", ""),
+            ", ".join(
+                f"{key.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
+                for key, value in attack.get("config", {}).items()
+            ),
         )
+        for attack in evaluation.get("attacks") or []
+    )
 
 
-def _curve(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> str:
-    curve = evaluation.get("curve")
-    if not curve:
-        return ""
-    largest = per_example.largest_class(run, name, evaluation)
-    file = figures.robust_accuracy_curves(
-        {name: curve},
-        run.figures / figures.figure_name("curve", name, evaluation),
-        norm=evaluation.get("norm", "linf"),
-        largest_class=largest,
-        measured={name: point} if (point := measured(evaluation)) else None,
-    )
-    bound = (
-        " No model can be above the dashed line: from Linf eps 0.5 on every image can be turned "
-        "into the same grey one, so at most the largest class stays right."
-        if largest is not None and evaluation.get("norm", "linf") == "linf"
-        else ""
-    )
-    count = (evaluation.get("minimum_perturbation") or {}).get("n")
-    basis = f" ({count:,} images)" if count else ""
-    return markup.picture(
-        file,
-        f"Share of the images{basis} for which no adversarial example was found within eps. At "
-        f"eps 0 it is the clean accuracy.{bound}",
+def _curve(
+    name: str, evaluation: Mapping[str, Any], file: Path, largest: float | None
+) -> Picture | None:
+    if not evaluation.get("curve"):
+        return None
+    point = measured(evaluation)
+    return picture(
+        figures.robust_accuracy_curves(
+            {name: evaluation["curve"]},
+            file,
+            norm=evaluation.get("norm", "linf"),
+            largest_class=largest,
+            measured={name: point} if point else None,
+        )
     )
 
 
 def measured(evaluation: Mapping[str, Any]) -> tuple[float, float, tuple[float, float]] | None:
     """eps, worst case and its interval; None where one of them is missing."""
-    interval = findings.interval_of(evaluation, "robust_")
+    interval = interval_of(evaluation, "robust_")
     eps, share = evaluation.get("eps"), evaluation.get("robust_accuracy")
     return None if eps is None or share is None or interval is None else (eps, share, interval)
 
 
-def _losses(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> str:
+def _losses(evaluation: Mapping[str, Any], file: Path) -> Picture | None:
     curves = evaluation.get("loss_curves")
     if not curves or not figures.loss_series(curves):
-        return ""
-    file = figures.loss_against_iteration(
-        curves, run.figures / figures.figure_name("loss", name, evaluation)
-    )
-    count = f"Means over {curves['n']:,} images; " if curves.get("n") else "Means; "
-    return markup.picture(
-        file,
-        f"{count}attacks go on after an image is broken. A sound attack's curves rise and level "
-        "off, and more steps end no higher. A cross entropy that stays at 0 while the margin loss "
-        "climbs is gradient masking.",
-    )
+        return None
+    return picture(figures.loss_against_iteration(curves, file))
 
 
-def _distances(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> Iterable[str]:
-    found = evaluation.get("minimum_perturbation") or {}
-    rows = []
-    for key, label, reading in _READINGS:
-        if numbers := found.get(key):
-            rows.append(
-                [
-                    markup.explained(label, reading),
-                    markup.text(_mean(numbers)),
-                    markup.text(_distance(numbers.get("median"))),
-                    markup.text(_share(numbers.get("capped_share", numbers.get("censored_share")))),
-                    markup.text(_share(numbers.get("zero_gradient_share"))),
-                    markup.text(numbers.get("n", "-")),
-                ]
-            )
-    yield markup.table(
-        ("reading", "mean", "median", "nothing found", "zero gradient", "images"),
-        rows,
-        strong=[len(rows) - 1] if found.get("rho_best") else (),
-    )
-    if rows:
-        norm = {"linf": "Linf", "l2": "L2"}.get(found.get("norm", ""), "")
-        limit = f", searched up to {found['limit']:.4g}" if found.get("limit") else ""
-        yield markup.paragraph(
-            f"{norm} distance to the nearest image of another class that was found, in [0, 1] "
-            f"pixel units{limit}. Nothing found: the search gave up, the distance is unknown, and "
-            "a mean over all is not given. The distances bound the true ones from above.",
-            "note",
-        )
+def _losses_basis(evaluation: Mapping[str, Any]) -> str:
+    count = (evaluation.get("loss_curves") or {}).get("n")
+    return f"Means over {count:,} images; " if count else "Means; "
+
+
+def _histogram(evaluation: Mapping[str, Any], file: Path) -> Picture | None:
     bins = evaluation.get("distances")
-    if bins is None and evaluation.get("curve") and found.get("n"):
-        bins = bins_of_curve(evaluation["curve"], found["n"])
-    if bins:
-        file = figures.distance_histogram(
-            bins,
-            run.figures / figures.figure_name("distances", name, evaluation),
-            norm=evaluation.get("norm", "linf"),
-            eps=evaluation.get("eps"),
-        )
-        yield markup.picture(file, "Distances of the images to their nearest adversarial example")
+    count = (evaluation.get("minimum_perturbation") or {}).get("n")
+    if bins is None and evaluation.get("curve") and count:
+        bins = bins_of_curve(evaluation["curve"], count)
+    if not bins:
+        return None
+    norm = evaluation.get("norm", "linf")
+    return picture(figures.distance_histogram(bins, file, norm=norm, eps=evaluation.get("eps")))
 
 
-def _mean(numbers: Mapping[str, Any]) -> str:
-    if numbers.get("mean") is None and numbers.get("mean_found") is not None:
-        return f"more than {_distance(numbers['mean_found'])}"
-    return _distance(numbers.get("mean"))
+def radii_section(metrics: Mapping[str, Any], drawn: Path) -> SimpleNamespace | None:
+    """The accuracy of all models over the radii of an attack; None where none was measured.
 
-
-def _distance(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else percent(value)
-
-
-def _causes(evaluation: Mapping[str, Any]) -> Iterable[str]:
-    causes = evaluation.get("causes") or {}
-    rows: Sequence[Mapping[str, Any]] = (
-        causes if isinstance(causes, list) else causes.get("rows", [])
-    )
-    cells = []
-    for row in rows:
-        inflation = row.get("inflation")
-        state = ("not run", "none") if inflation is None else ("no", "good")
-        state = ("yes", "bad") if row.get("reproduces") else state
-        cells.append(
-            [
-                markup.text(row.get("cause", "")),
-                markup.explained(_share(row.get("accuracy_on")), str(row.get("on", ""))),
-                markup.explained(_share(row.get("accuracy_off")), str(row.get("off", ""))),
-                markup.text("-" if inflation is None else f"{100 * inflation:+.1f} points"),
-                markup.state(*state),
-            ]
-        )
-    head = ("cause", "attacked the wrong way", "attacked the right way", "difference", "inflates")
-    yield markup.table(head, cells)
-    if cells and isinstance(causes, dict) and causes.get("text"):
-        yield markup.paragraph(f"In short: {causes['text']}.", "note")
-
-
-def _examples(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> str:
-    return markup.picture(
-        run.figures / figures.figure_name("examples", name, evaluation),
-        "Test images; what an attack made of them, with the class that the model then sees (framed "
-        "and starred where it is wrong); and the difference, amplified, grey where nothing changed",
+    Only models that were measured in the first one's norm share its axis.
+    """
+    found = {
+        name: model["radii"]
+        for name, model in metrics.get("models", {}).items()
+        if (model.get("radii") or {}).get("points")
+    }
+    if not found:
+        return None
+    norm = next(iter(found.values()))["norm"]
+    found = {name: radii for name, radii in found.items() if radii["norm"] == norm}
+    told = dict.fromkeys(f"{radii['attack']}, {radii['n']:,} images" for radii in found.values())
+    return SimpleNamespace(
+        curves=picture(figures.radii_curves(found, drawn / "radii.png")),
+        caption=f"Accuracy under one attack ({'; '.join(told)}) over its {NORMS[norm]} radius, "
+        "with 95 % intervals. Each point is an upper bound of the robust accuracy at that eps.",
+        table=radii_table(found),
     )

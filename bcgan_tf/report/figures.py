@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,15 +15,16 @@ from bcgan_tf.report.style import (
     INK,
     MARKERS,
     SERIES,
-    dress,
+    caption_image,
+    draw_image,
+    escape_mathtext,
     headline,
+    label_row,
     legend,
-    literal,
     new_figure,
     save,
+    style_axes,
 )
-from bcgan_tf.report.table import headline_rows
-from bcgan_tf.report.tiles import judge, name_row, picture
 
 Curve = Sequence[tuple[int, float]]
 _VALIDATION = "val_"
@@ -38,7 +38,7 @@ def curves(stage: Mapping[str, Curve], path: Path, *, title: str = "") -> Path:
 
     Args:
         stage: metric to ``[(epoch, value), ...]``, as ``History.read()[stage]`` has them; a
-            metric ``val_x`` is drawn dashed in the colour of ``x``.
+            metric ``val_x`` is drawn dashed in the color of ``x``.
         path: the PNG to write.
         title: over the figure.
     """
@@ -54,7 +54,7 @@ def curves(stage: Mapping[str, Curve], path: Path, *, title: str = "") -> Path:
         axes = figure.add_subplot(1, len(groups), position + 1)
         for number, name in enumerate(names):
             _curve(axes, stage, name, number)
-        dress(axes, x="epoch", y="accuracy" if label == "accuracy" else "loss and other terms")
+        style_axes(axes, x="epoch", y="accuracy" if label == "accuracy" else "loss and other terms")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if label == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -63,7 +63,7 @@ def curves(stage: Mapping[str, Curve], path: Path, *, title: str = "") -> Path:
 
 
 def _curve(axes: Axes, stage: Mapping[str, Curve], name: str, number: int) -> None:
-    colour, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
+    color, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
     for key, line in ((name, "-"), (_VALIDATION + name, "--")):
         if points := stage.get(key):
             label = name if key == name else f"{name} (validation)"
@@ -71,7 +71,7 @@ def _curve(axes: Axes, stage: Mapping[str, Curve], name: str, number: int) -> No
                 [epoch for epoch, _ in points],
                 [value for _, value in points],
                 line,
-                color=colour,
+                color=color,
                 marker=marker,
                 markersize=3.5 if len(points) < 30 else 0,
                 linewidth=1.6,
@@ -126,12 +126,12 @@ def _mosaic(
         canvas[y : y + tall, x : x + wide] = block
     axes = figure.subplots()
     axes.set_axis_off()
-    picture(axes, canvas)
+    draw_image(axes, canvas)
     for number, text in enumerate(row_labels):
         axes.text(
             -_GAP_PIXELS,
             number * step_y + tall / 2,
-            literal(text),
+            escape_mathtext(text),
             ha="right",
             va="center",
             fontsize=8,
@@ -165,50 +165,8 @@ def adversarial_grid(
     grid = figure.subplots(len(rows), count, squeeze=False)
     for row, (name, images) in zip(grid, rows.items(), strict=True):
         for number, axes in enumerate(row):
-            picture(axes, images[number])
+            draw_image(axes, images[number])
             guess = predictions[name][number] if name in predictions else labels[number]
-            judge(axes, guess, wrong=guess != labels[number])
-        name_row(row[0], name)
-    return save(figure, path)
-
-
-def robust_accuracy_bars(metrics: Mapping[str, Any], path: Path, *, title: str = "") -> Path:
-    """The headline table as bars, with 95 % intervals.
-
-    Args:
-        metrics: see :mod:`bcgan_tf.report.page`.
-        path: the PNG to write.
-        title: over the figure.
-    """
-    models = list(metrics["models"])
-    rows = [row for row in headline_rows(metrics) if row.kind == "accuracy"]
-    figure = new_figure(8.0, 0.8 + len(rows) * (0.1 + 0.15 * len(models)))
-    axes = figure.add_subplot()
-    height = 0.8 / len(models)
-    for number, model in enumerate(models):
-        colour = SERIES[number % len(SERIES)]
-        for place, row in enumerate(rows):
-            cell = row.cells.get(model)
-            if cell is None or cell.value is None:
-                continue
-            low, high = cell.interval or (cell.value, cell.value)
-            y = place + (number - (len(models) - 1) / 2) * height
-            axes.barh(y, cell.value, height * 0.92, color=colour, label=model if not place else "")
-            axes.plot([low, high], [y, y], color=INK, linewidth=1.0, solid_capstyle="butt")
-            axes.annotate(
-                f"{cell.value:.1%}",
-                (max(high, cell.value), y),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7,
-                color=INK,
-            )
-    dress(axes, title=title, x="accuracy, with its 95 % interval")
-    axes.grid(False, axis="y")
-    axes.set_yticks(range(len(rows)), [literal(row.label) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 1.08)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    legend(axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(models))
+            caption_image(axes, guess, wrong=guess != labels[number])
+        label_row(row[0], name)
     return save(figure, path)

@@ -1,19 +1,12 @@
-"""report.html: one self-contained page about a run.
+"""report.html: one self-contained page about a run, or about evaluations alone.
 
-It reads a run directory and nothing else. What is not there (a run without attacks, a toy run) has
-no section. ``metrics.json`` has this shape, each key optional unless marked with *::
+It needs metrics.json, and of a run its folder. What is not there has no section. ``metrics.json``
+has this shape, and this is its one description; each key is optional unless marked with *::
 
     {"dataset": "mnist",
-     "models": {                                # columns; "original" and "hardened" are compared
+     "models": {                                # "original" and "hardened" in a run that hardens
        "original": {
          "clean_accuracy"*: 0.99, "clean_interval95": [lo, hi], "n": 10000,
-         "attacks": [                           # one entry an attack and eps
-           {"attack"*: "PGD-40",
-            "config"*: {"eps": 0.3, "norm": "linf", "steps": 40, ...},   # no eps: unbounded (CW)
-            "robust_accuracy"*: 0.01, "interval": [lo, hi], "n"*: 1000,
-            "success_rate"*: 0.99, "mean_l2": 5.1, "mean_linf": 0.3}],   # of the successes
-         "worst_case": [                        # per example, over all attacks within this eps
-           {"eps"*: 0.3, "robust_accuracy"*: 0.0, "interval": [lo, hi], "n"*: 1000}],
          "evaluations": [                       # one entry a threat model
            {**Evaluation.to_dict(),             # suite, eps, norm, n, robust_accuracy, attacks, ...
             "verdict": Verdict.to_dict(), "diagnosis": Diagnosis.to_dict(),
@@ -21,7 +14,12 @@ no section. ``metrics.json`` has this shape, each key optional unless marked wit
             "minimum_perturbation": MinimumPerturbation.to_dict(),
             "curve": [[0.0, 0.99], [0.01, 0.98], ...],      # eps, robust accuracy
             "distances": distance_bins({"fgsm": ..., "multi": ..., "best": ...}),
-            "causes": Causes.to_dict(), "loss_curves": loss_curves(...)}]},
+            "causes": Causes.to_dict(), "loss_curves": loss_curves(...),
+            "reading": "eps 0.3 read as of [-1, 1] pixels", "shard": "1/2"}],
+         "radii": {                             # one attack at several eps
+           "attack"*: "PGD-40", "norm"*: "linf", "n"*: 500,
+           "points"*: [{"eps"*: 0.1, "accuracy"*: 0.97, "interval95": [lo, hi]}, ...],
+           "mean_distance": {"l2"*: 1.4, "n": 100}}},       # of the examples found; null: none
        "hardened": {...}},
      "generated_set": {...},                    # GeneratedSet.to_dict(); "classes" adds log K
      "toy": [{"beta": 0.0, ...}],               # one dict of numbers a panel
@@ -30,36 +28,32 @@ no section. ``metrics.json`` has this shape, each key optional unless marked wit
      "exported": "saved_models/mnist/1"}
 
 Accuracies and rates are shares in [0, 1], intervals are 95 %, eps and distances are in [0, 1] pixel
-units. Pictures are taken from ``figures/``: ``boundary_samples*.png``, ``adversarial*.png``,
-``boundary_plane*.png``, ``toy*.png``, per epoch ``samples*.png``, and for an evaluation
-``evaluation_figures.figure_name("examples", model, evaluation)``; the curves, histograms and bars
-are drawn here. ``evaluation-<model>.npz`` beside the page is linked.
+units. Pictures are taken from ``figures/``: ``boundary_samples*.png``, ``boundary_plane*.png``,
+``toy*.png``, per epoch ``samples*.png``, and for an evaluation
+``evaluation_figures.figure_name("examples", model, evaluation)``; the curves and histograms are
+drawn here. ``evaluation-<model>.npz`` beside the page is linked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from bcgan_tf.files import check_name, note, path_within, replace_file
-from bcgan_tf.report import (
-    comparison_page,
-    evaluation_page,
-    figures,
-    findings,
-    markup,
-)
-from bcgan_tf.report.columns import columns_of
-from bcgan_tf.report.table import Cell, headline_rows
+from bcgan_tf.files import check_name, note, path_within
+from bcgan_tf.report import comparison, evaluation_page, figures, findings
+from bcgan_tf.report.pages import Picture, picture, write_page
+from bcgan_tf.report.table import Table, clean_table, pairs_table, rows_table
 from bcgan_tf.runs.directory import RunDirectory
 
 _SAMPLE_GRIDS = 4
 
 
 def write_report(run: RunDirectory) -> Path:
-    """Draws the curves and bars, and writes ``report.html``.
+    """Draws the curves, and writes ``report.html`` of a run.
 
     Args:
         run: with whatever it has by now.
@@ -80,191 +74,127 @@ def write_report(run: RunDirectory) -> Path:
     ]
     for line in damaged:
         note(line)
-    title = f"{run.command}: {run.config.get('dataset', '')}".rstrip(": ")
-    parts = [
-        f"<header><h1>{markup.text(title)}</h1>",
-        markup.paragraph(_subtitle(run), "under"),
-        "</header>",
-        *map(markup.paragraph, damaged),
-        *evaluation_page.cards(metrics),
-        markup.section("Side by side", *_side_by_side(run, metrics)),
-        *_first_look(run, metrics),
-        *evaluation_page.sections(run, metrics),
-        markup.section("Boundary samples", *_samples(run, metrics)),
-        markup.section("Adversarial examples", *_adversarial(run, metrics)),
-        markup.section("Decision boundary", *_planes(run, metrics)),
-        markup.section("Toy data", *_toy(run, metrics)),
-        markup.section("Training", *_curves(run)),
-        markup.section("How to repeat it", *_settings(run, metrics)),
-    ]
-    page = markup.document(f"bcgan-tf {title}", filter(None, parts))
-    return replace_file(run.path / "report.html", page)
+    return write_page(
+        run.path / "report.html",
+        "report.html",
+        title=f"{run.command}: {run.config.get('dataset', '')}".rstrip(": "),
+        subtitle=_subtitle(run),
+        damaged=damaged,
+        run=_run(run, metrics),
+        **_evaluated(metrics, run.figures, run),
+    )
+
+
+def write_evaluation_report(
+    path: str | Path, metrics: Mapping[str, Any], *, figures: str | Path | None = None
+) -> Path:
+    """Writes the page of evaluations that have no run's folder.
+
+    The page stands alone: style and figures are inside it. Curves and histograms are drawn from
+    the numbers.
+
+    Args:
+        path: the page to write, such as ``"report.html"``; an older one is replaced.
+        metrics: as of metrics.json: ``{"dataset": ..., "models": {name: {"clean_accuracy": ...,
+            "evaluations": [{**evaluation.to_dict(), "verdict": verdict.to_dict(), ...}]}}}``.
+        figures: a folder with pictures of examples, named as by
+            :func:`bcgan_tf.report.evaluation_figures.figure_name`; the drawn ones stay there too.
+            None: no examples, and the drawn ones are in the page alone.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return write_page(
+            Path(path),
+            "report.html",
+            title=f"Evaluation: {metrics.get('dataset') or ''}".rstrip(": "),
+            subtitle=" · ".join(metrics.get("models", {})),
+            damaged=[],
+            run=None,
+            **_evaluated(metrics, Path(figures or folder), None),
+        )
+
+
+def _evaluated(metrics: Mapping[str, Any], drawn: Path, run: RunDirectory | None) -> dict[str, Any]:
+    columns = comparison.columns_of_metrics(metrics, run)
+    folder = run.path if run else None
+    return {
+        "evaluations": [
+            evaluation_page.section(column.model, column.evaluation, drawn, folder)
+            for column in columns
+        ],
+        "comparison": comparison.Comparison.of(columns) if len(columns) > 1 else None,
+        "radii": evaluation_page.radii_section(metrics, drawn),
+        "clean": clean_table(metrics.get("models", {})),
+    }
 
 
 def _subtitle(run: RunDirectory) -> str:
-    env = run.env()
-    names = ("bcgan_tf", "tensorflow", "keras")
-    versions = [f"{name} {env[name]}" for name in names if name in env]
-    seed = run.config.get("seed")
     extra = [f"preset {run.config['preset']}"] if run.config.get("preset") else []
+    seed = run.config.get("seed")
     extra += [f"seed {seed}"] if seed is not None else []
-    return " · ".join([run.path.name, *extra, *versions])
+    return " · ".join([run.path.name, *extra, *comparison.versions(run)])
 
 
-def _side_by_side(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    """Where there is more than one evaluation."""
-    if len(list(evaluation_page.evaluations(metrics))) > 1:
-        yield from comparison_page.side_by_side(columns_of([run]))
-
-
-def _first_look(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    """What the attacks of a run found; nothing where evaluations, which say more, are all."""
-    models = metrics.get("models", {}).values()
-    if any(m.get("evaluations") for m in models) and not any(m.get("attacks") for m in models):
-        return
-    yield markup.box(findings.verdict(metrics))
-    yield _doubts(metrics)
-    yield markup.section("Accuracy", *_accuracy(run, metrics))
-
-
-def _doubts(metrics: Mapping[str, Any]) -> str:
-    found = findings.doubts(metrics)
-    lead = "What to doubt: these are signs that an attack failed, not that the model held."
-    return markup.box([lead, *found], "doubt") if found else ""
-
-
-def _accuracy(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    models = list(metrics.get("models", {}))
-    if not models:
-        return
-    rows = headline_rows(metrics)
-    yield markup.table(
-        ["", *models],
-        [
-            [
-                markup.text(row.label),
-                *(_cell(row.cells.get(m, Cell(None)), row.kind) for m in models),
-            ]
-            for row in rows
-        ],
-        strong=[number for number, row in enumerate(rows) if row.worst],
-    )
-    yield markup.paragraph(
-        "Share of the test images that are classified right, with its 95 % interval. eps and L2 "
-        "distances are in [0, 1] pixel units. Worst case: an image counts only when it survives "
-        "every attack of at most that eps. These attacks are a first look: they bound robust "
-        "accuracy from above.",
-        "note",
-    )
-    file = figures.robust_accuracy_bars(metrics, run.figures / "robust_accuracy.png")
-    yield markup.picture(file, "The table as bars, with 95 % intervals")
-
-
-def _cell(cell: Cell, kind: str) -> str:
-    head, space, rest = cell.text(kind).partition(" (")
-    if not space:
-        head, space, rest = head.partition(", n")
-    return f'{markup.text(head)}<span class="minor">{markup.text(space + rest)}</span>'
-
-
-def _samples(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    for file in sorted(run.figures.glob("boundary_samples*.png")):
-        yield markup.picture(file, "Boundary samples; a row shows samples of one class c")
-    measures = metrics.get("generated_set", {})
-    rows = findings.generated_rows(measures)
-    yield markup.table(
-        ("measure", "value", "how to read it"),
-        [[markup.text(cell) for cell in row] for row in rows],
-    )
-    grids = sorted(run.figures.glob("**/samples*.png"))
-    if len(grids) > 1:
-        last = len(grids) - 1
-        chosen = sorted({round(last * i / (_SAMPLE_GRIDS - 1)) for i in range(_SAMPLE_GRIDS)})
-        images = [markup.picture(grids[i], _words(grids[i])) for i in chosen]
-        yield markup.folded("Samples as training went on", *images)
-
-
-def _words(file: Path) -> str:
-    return file.stem.replace("_", " ").replace("-", " ")
-
-
-def _adversarial(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    order = [f"adversarial_{model}" for model in metrics.get("models", {})]
-    files = sorted(run.figures.glob("adversarial*.png"))
-    for file in sorted(files, key=lambda f: order.index(f.stem) if f.stem in order else len(order)):
-        yield markup.picture(
-            file,
-            f"{_words(file).replace('adversarial', 'Attacks on').strip()}. First row: test images "
-            "with their classes; below, what each attack made of them and what the model then says "
-            "(framed and starred where it is wrong)",
-        )
-
-
-def _planes(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    for file in sorted(run.figures.glob("boundary_plane*.png")):
-        yield markup.picture(
-            file,
-            "Predicted class on a plane through a test image (the cross); both axes are L2 "
-            "distances in [0, 1] pixel units",
-        )
-    yield _rows(metrics.get("boundary", {}).get("planes", []))
-
-
-def _toy(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    for file in sorted(run.figures.glob("toy*.png")):
-        yield markup.picture(file, "Data of two classes, generated samples, the Bayes boundary")
-    yield _rows(metrics.get("toy", []))
+def _run(run: RunDirectory, metrics: Mapping[str, Any]) -> SimpleNamespace:
+    """What the page says of a run beside its evaluations."""
+    seconds = ((stage, f"{value:.1f} s") for stage, value in run.stage_seconds().items())
+    settings = {
+        "Settings": _settings(run.config),
+        "Settings of the defence": _settings(run.stage_payload("harden", {}).get("defense") or {}),
+        "Environment": _settings(run.env()),
+        "Time of each stage": pairs_table(seconds),
+    }
     classifier = metrics.get("toy_classifier", {})
-    numbers = markup.pairs((_spaced(name), _number(v)) for name, v in classifier.items())
-    yield markup.folded("The classifier", numbers)
-
-
-def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Dicts of numbers, a row each."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return markup.table(
-        [_spaced(name) for name in names],
-        [[markup.text(_number(row.get(name))) for name in names] for row in rows],
+    return SimpleNamespace(
+        samples=_pictures(run, "boundary_samples*.png"),
+        generated=findings.generated_table(metrics.get("generated_set", {})),
+        sample_epochs=_sample_epochs(run),
+        planes=_pictures(run, "boundary_plane*.png"),
+        plane_rows=rows_table(metrics.get("boundary", {}).get("planes", [])),
+        toy=_pictures(run, "toy*.png"),
+        toy_rows=rows_table(metrics.get("toy", [])),
+        toy_classifier=rows_table([classifier] if classifier else []),
+        stages=_stages(run),
+        command_line=run.command_line,
+        exported=metrics.get("exported"),
+        settings=list(settings.items()),
     )
 
 
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
+def _pictures(run: RunDirectory, pattern: str) -> list[Picture | None]:
+    return [picture(file) for file in sorted(run.figures.glob(pattern))]
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _sample_epochs(run: RunDirectory) -> list[tuple[str, Picture | None]]:
+    """Some of the grids that the GAN's training left, from the first epoch to the last."""
+    grids = sorted(run.figures.glob("**/samples*.png"))
+    last = len(grids) - 1
+    if last < 1:
+        return []
+    chosen = sorted({round(last * i / (_SAMPLE_GRIDS - 1)) for i in range(_SAMPLE_GRIDS)})
+    return [(grids[i].stem.replace("_", " "), picture(grids[i])) for i in chosen]
 
 
-def _curves(run: RunDirectory) -> Iterable[str]:
+def _stages(run: RunDirectory) -> list[tuple[str, Picture | None]]:
+    """The training curves of each stage, under the title that the stage left."""
     titles: dict[str, str] = {}
     for finished in run.stage_seconds():
         titles |= run.stage_payload(finished).get("titles", {})
+    found = []
     for stage, metrics in run.history.read().items():
         file = run.figures / f"curves-{check_name(stage, f'a stage of {run.path}')}.png"
-        yield markup.picture(figures.curves(metrics, file), titles.get(stage, stage.capitalize()))
+        title = titles.get(stage, stage.capitalize())
+        found.append((title, picture(figures.curves(metrics, file))))
+    return found
 
 
-def _settings(run: RunDirectory, metrics: Mapping[str, Any]) -> Iterable[str]:
-    if run.command_line:
-        yield f"<pre>{markup.text(run.command_line)}</pre>"
-    if metrics.get("exported"):
-        yield markup.paragraph(f"Exported model: {metrics['exported']}")
-    yield _folded("Settings", run.config)
-    if defense := run.stage_payload("harden", {}).get("defense"):
-        yield _folded("Settings of the defence", defense)
-    yield _folded("Environment", run.env())
-    seconds = run.stage_seconds()
-    times = ((stage, f"{value:.1f} s") for stage, value in seconds.items())
-    yield markup.folded("Time of each stage", markup.pairs(times) if seconds else "")
-
-
-def _folded(title: str, values: Mapping[str, Any]) -> str:
-    return markup.folded(title, markup.pairs((k, _shown(v)) for k, v in values.items()))
+def _settings(values: Mapping[str, Any]) -> Table:
+    return pairs_table((name, _shown(value)) for name, value in values.items())
 
 
 def _shown(value: Any) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bcgan_tf.report import evaluation_findings as findings
-from bcgan_tf.report import markup
-from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.report import findings
+from bcgan_tf.report.table import Table, TableRow
 
 _ARRAYS = (
     ("labels", "int [N]", "true classes"),
@@ -44,9 +44,9 @@ _DISTANCE_ARRAYS = (
 _READ, _LARGEST_READ = ("labels", "worst_case", "settings"), 2**28
 
 
-def largest_class(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> float | None:
+def largest_class(folder: Path | None, name: str, evaluation: Mapping[str, Any]) -> float | None:
     """Share of the most frequent class: of the labels beside the report, else as diagnosed."""
-    labels = arrays(run, name, evaluation).get("labels")
+    labels = arrays(folder, name, evaluation).get("labels")
     if labels is not None and labels.size:
         return float(np.bincount(labels).max() / labels.size)
     for flag in findings.flags_of(evaluation):
@@ -56,31 +56,33 @@ def largest_class(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -
 
 
 def array_file(
-    run: RunDirectory, name: str, evaluation: Mapping[str, Any], kind: str = "evaluation"
+    folder: Path | None, name: str, evaluation: Mapping[str, Any], kind: str = "evaluation"
 ) -> Path | None:
     """The file of per-example arrays of one model under one threat model; None: there is none.
 
-    A model's second reading of one eps has a name of its own: ``evaluation-NAME~11.npz``.
+    A model's second threat model of one suite has a name of its own: ``evaluation-NAME~11.npz``.
     """
+    if folder is None:
+        return None
     plain = f"{kind}-{name}"
     # Looked for among what is there: a name from elsewhere cannot lead out of the run's folder.
-    found = run.path.glob(f"{kind}-*.npz")
+    found = folder.glob(f"{kind}-*.npz")
     files = {file.stem: file for file in found if file.is_file() and not file.is_symlink()}
     others = [stem for stem in files if stem.startswith(f"{plain}~")]
     if not others:
         return files.get(plain)
     for stem in (plain, *sorted(others)):
         main = stem.replace(kind, "evaluation", 1)
-        settings = _read(run.path / f"{main}.npz").get("settings", {})
+        settings = _read(folder / f"{main}.npz").get("settings", {})
         keys = ("eps", "norm", "suite")
         if stem in files and all(settings.get(key) == evaluation.get(key) for key in keys):
             return files[stem]
     return None
 
 
-def arrays(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def arrays(folder: Path | None, name: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """``labels``, ``worst_case`` and the parsed ``settings``; ``{}`` where they cannot be read."""
-    file = array_file(run, name, evaluation)
+    file = array_file(folder, name, evaluation)
     return {} if file is None else _read(file)
 
 
@@ -101,17 +103,23 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
 
 
-def described(run: RunDirectory, name: str, evaluation: Mapping[str, Any]) -> Iterable[str]:
-    """Links to a model's files, and tables of what their arrays mean."""
-    tables = {
-        "evaluation": ("every image under every attack", _ARRAYS),
-        "perturbation": ("every image's smallest perturbation", _DISTANCE_ARRAYS),
-    }
-    for kind, (content, meanings) in tables.items():
-        file = array_file(run, name, evaluation, kind)
-        if file is None:
-            continue
-        yield f"<p>{markup.file_link(file.name)}: {content}, for numpy.load.</p>"
-        rows = [[markup.text(cell) for cell in row] for row in meanings]
-        table = markup.table(("array", "type", "meaning"), rows)
-        yield markup.folded(f"What the arrays of {file.name} mean", table)
+@dataclasses.dataclass(frozen=True)
+class ArrayFile:
+    """A file beside the report: its name, what it is about, and what its arrays mean."""
+
+    name: str
+    content: str
+    arrays: Table
+
+
+def array_files(
+    folder: Path | None, name: str, evaluation: Mapping[str, Any]
+) -> Iterator[ArrayFile]:
+    """The files of one model under one threat model."""
+    for kind, content, meanings in (
+        ("evaluation", "every image under every attack", _ARRAYS),
+        ("perturbation", "every image's smallest perturbation", _DISTANCE_ARRAYS),
+    ):
+        if (file := array_file(folder, name, evaluation, kind)) is not None:
+            rows = tuple(TableRow.of(*row) for row in meanings)
+            yield ArrayFile(file.name, content, Table(("array", "type", "meaning"), rows))

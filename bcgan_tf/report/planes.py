@@ -15,11 +15,11 @@ from bcgan_tf.report.style import (
     INK,
     ORANGE,
     YELLOW,
-    dress,
+    escape_mathtext,
     headline,
-    literal,
     new_figure,
     save,
+    style_axes,
 )
 
 # Light enough for dark letters on top; classes past the last begin anew and are told apart by name.
@@ -78,7 +78,9 @@ def boundary_planes(
             plane = of_models[model]
             _plane(axes, plane, class_names)
             note = ", margin gradient" if plane.used_margin_gradient else ""
-            dress(axes, title=f"{model} ({kind}{note})", x=f"{u_name} (L2)", y=f"{v_name} (L2)")
+            style_axes(
+                axes, title=f"{model} ({kind}{note})", x=f"{u_name} (L2)", y=f"{v_name} (L2)"
+            )
             axes.title.set_fontsize(8.5)
             axes.grid(False)
     return save(figure, path)
@@ -105,7 +107,7 @@ def _plane(axes: Axes, plane: Plane, class_names: Sequence[str]) -> None:
             axes.text(
                 u[column],
                 v[row],
-                literal(class_names[int(label)]),
+                escape_mathtext(class_names[int(label)]),
                 ha="center",
                 va="center",
                 fontsize=8,
@@ -165,10 +167,10 @@ def toy_panels(
     row = figure.subplots(1, len(fakes), sharex=True, sharey=True, squeeze=False)[0]
     limit = float(np.ceil(np.abs(points).max()))
     for number, (axes, (beta, made)) in enumerate(zip(row, fakes.items(), strict=True)):
-        for label, colour in ((0, ORANGE), (1, BLUE)):
+        for label, color in ((0, ORANGE), (1, BLUE)):
             part = points[:shown][labels[:shown] == label]
             axes.scatter(
-                *part.T, s=5, color=colour, alpha=0.45, linewidths=0, label=f"class {label}"
+                *part.T, s=5, color=color, alpha=0.45, linewidths=0, label=f"class {label}"
             )
         axes.scatter(
             *made[:shown].T,
@@ -180,7 +182,7 @@ def toy_panels(
         )
         axes.plot([-limit, limit], [limit, -limit], color=INK, linewidth=1.4, label="boundary")
         caption = (captions or {}).get(beta, "")
-        dress(axes, title=f"beta {beta:g}" + (f"\n{caption}" if caption else ""), x="x1")
+        style_axes(axes, title=f"beta {beta:g}" + (f"\n{caption}" if caption else ""), x="x1")
         axes.title.set_fontsize(8.5)
         axes.set_aspect("equal")
         axes.set_xlim(-limit, limit)

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bcgan_tf.files import replace_file
 
-# Okabe and Ito's colours: they stay apart in every common form of colour blindness.
+# Okabe and Ito's colors: they stay apart in every common form of color blindness.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, YELLOW, BLACK = "#56B4E9", "#E69F00", "#F0E442", "#222222"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, BLACK, "#7F7F7F")
@@ -30,11 +31,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def literal(text: object) -> str:
-    """For Matplotlib: text in which ``$`` is a dollar sign, and begins no formula.
+def escape_mathtext(text: object) -> str:
+    """Text for Matplotlib in which ``$`` is a dollar sign and begins no formula.
 
-    For all that is drawn of names that a user chose: of classes, models, data. What cannot be
-    printed, which Matplotlib may not know how to draw, is a question mark.
+    Every name that a user chose (of a class, a model, a data set) goes through here before it is
+    drawn. A character that cannot be printed becomes a question mark.
     """
     drawn = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(text))
     return drawn.replace("$", r"\$")
@@ -43,14 +44,14 @@ def literal(text: object) -> str:
 def headline(figure: Figure, title: str, *, fontsize: float = 10) -> None:
     """A title over the whole figure; none where it is empty."""
     if title:
-        figure.suptitle(literal(title), x=0.01, ha="left", fontsize=fontsize, color=INK)
+        figure.suptitle(escape_mathtext(title), x=0.01, ha="left", fontsize=fontsize, color=INK)
 
 
-def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> Axes:
-    """Titles, labels with units, a quiet frame."""
-    axes.set_title(literal(title), loc="left", fontsize=10, color=INK, fontweight="bold")
-    axes.set_xlabel(literal(x), fontsize=9, color=INK)
-    axes.set_ylabel(literal(y), fontsize=9, color=INK)
+def style_axes(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> Axes:
+    """Sets the title, the labels (with units), the grid and a quiet frame."""
+    axes.set_title(escape_mathtext(title), loc="left", fontsize=10, color=INK, fontweight="bold")
+    axes.set_xlabel(escape_mathtext(x), fontsize=9, color=INK)
+    axes.set_ylabel(escape_mathtext(y), fontsize=9, color=INK)
     axes.tick_params(labelsize=8, colors=INK, length=0)
     axes.grid(True, color=FAINT, linewidth=0.5)
     axes.set_axisbelow(True)
@@ -64,8 +65,48 @@ def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> Axes:
 def legend(axes: Axes, **options: Any) -> None:
     """A frameless legend in small type."""
     handles, labels = axes.get_legend_handles_labels()
-    names = [literal(label) for label in labels]
+    names = [escape_mathtext(label) for label in labels]
     axes.legend(handles, names, frameon=False, fontsize=8, labelcolor=INK, **options)
+
+
+def draw_image(axes: Axes, image: np.ndarray) -> None:
+    """Draws ``[H, W, 1 or 3]`` or ``[H, W]``, uint8 or float in [0, 1]; ``[D]`` is a strip."""
+    image = np.asarray(image)
+    pixels = image[None] if image.ndim == 1 else image
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    top = 255 if np.issubdtype(pixels.dtype, np.integer) else 1.0
+    if pixels.ndim == 3:
+        axes.imshow(np.clip(pixels / top, 0, 1), interpolation="nearest")
+    else:
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def caption_image(axes: Axes, caption: str, *, wrong: bool, fontsize: float = 8) -> None:
+    """Writes a caption below an image; starred and framed where the answer is wrong."""
+    axes.set_xlabel(
+        escape_mathtext(f"{caption} *" if wrong else caption),
+        fontsize=fontsize,
+        color=ORANGE if wrong else INK,
+        labelpad=2,
+    )
+    for spine in axes.spines.values():
+        spine.set_color(ORANGE if wrong else FAINT)
+        spine.set_linewidth(1.8 if wrong else 0.6)
+
+
+def label_row(first: Axes, name: str) -> None:
+    """Writes a row's name left of its first image."""
+    first.set_ylabel(
+        escape_mathtext(name),
+        rotation=0,
+        ha="right",
+        va="center",
+        fontsize=8,
+        color=INK,
+        labelpad=8,
+    )
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -1,56 +1,81 @@
-"""The headline table: what was measured, one row a measurement, one column a model."""
+"""The tables of results: each stands here once, and is rendered on pages, in a terminal, as text.
+
+Nothing here needs a run's folder, a figure or TensorFlow.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One number of the table.
+    """One entry of a table.
 
     Attributes:
-        value: a share in [0, 1] or, in rows of the kind ``"distance"``, a mean L2 distance; None
-            when it was not measured.
-        interval: its 95 % interval, where there is one.
-        n: examples it was measured on.
+        text: a number or a few words.
+        detail: in small type behind it, such as an interval.
+        explanation: in small type below it, on pages only.
+        severity: ``"good"``, ``"open"``, ``"bad"`` or ``"none"`` gives it a color on pages; ``""``
+            leaves it plain.
     """
 
-    value: float | None
-    interval: tuple[float, float] | None = None
-    n: int | None = None
+    text: str
+    detail: str = ""
+    explanation: str = ""
+    severity: str = ""
 
-    def text(self, kind: str) -> str:
-        """As people read it: ``97.1 % (96.0 to 97.9), n = 1,000``."""
-        if self.value is None:
-            return "not measured" if kind != "distance" else "none found"
-        if kind == "distance":
-            return f"{self.value:.3f}"
-        parts = [percent(self.value)]
-        if self.interval is not None:
-            parts.append(f"({100 * self.interval[0]:.1f} to {100 * self.interval[1]:.1f})")
-        return " ".join(parts) + (f", n = {self.n:,}" if self.n is not None else "")
+    def __str__(self) -> str:
+        return f"{self.text} {self.detail}".strip()
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One measurement of every model.
+class TableRow:
+    """A row; its first cell is its heading.
 
     Attributes:
-        label: such as ``"PGD-40, eps 0.3"``.
-        kind: ``"accuracy"`` (higher is better), ``"success"`` (of the attack) or ``"distance"``.
-        cells: model to number.
-        eps: of the attack, in [0, 1] pixel units; None where there is none.
-        worst: whether it is the worst case over attacks.
+        cells: as many as the table has columns.
+        strong: whether it is stressed.
     """
 
-    label: str
-    kind: str
-    cells: dict[str, Cell]
-    eps: float | None = None
-    worst: bool = False
+    cells: tuple[Cell, ...]
+    strong: bool = False
+
+    @classmethod
+    def of(cls, *cells: Cell | object, strong: bool = False) -> TableRow:
+        """A row of cells and of what is shown as it prints."""
+        made = (cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in cells)
+        return cls(tuple(made), strong)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Columns and rows.
+
+    Attributes:
+        head: the columns' titles; none for a table of names and values.
+        rows: none: there is nothing to show.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[TableRow, ...] = ()
+
+    def __str__(self) -> str:
+        """The table as aligned plain text, a line a row."""
+        lines = [self.head] if self.head else []
+        lines += [tuple(map(str, row.cells)) for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                text.rjust(width) if number else text.ljust(width)
+                for number, (text, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
 
 
 def percent(share: float) -> str:
@@ -66,77 +91,129 @@ def eps_text(eps: float) -> str:
     return f"{eps:.4g}"
 
 
-def attack_label(attack: Mapping[str, Any]) -> str:
-    """An attack's name with the settings that a reader must know, eps in [0, 1].
-
-    The name says the norm when it is not Linf, and PGD's says its steps.
-    """
-    config = attack.get("config", {})
-    name, steps, restarts = str(attack["attack"]), config.get("steps"), config.get("restarts")
-    parts = [name]
-    if config.get("eps") is not None:
-        parts.append(f"eps {eps_text(config['eps'])}")
-    if steps is not None and str(steps) not in name:
-        parts.append(f"{steps} steps")
-    if restarts is not None and restarts > 1:
-        parts.append(f"{restarts} restarts")
-    return ", ".join(parts)
+def interval_of(found: Mapping[str, Any], name: str = "") -> tuple[float, float] | None:
+    """The 95 % interval ``{name}interval95`` of a dict; None where it has none."""
+    ends = found.get(f"{name}interval95") or found.get(f"{name}interval")
+    return (float(ends[0]), float(ends[1])) if ends else None
 
 
-def headline_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """Clean accuracy, each attack of a given eps, the worst case for each eps, then CW-l2.
-
-    An attack without eps is not bounded: it is read by its success and by how far it went, not by
-    an accuracy, which is near 0 for every model.
+def accuracy(
+    found: Mapping[str, Any], name: str = "", key: str = "", *, n: int | None = None
+) -> Cell:
+    """``93.0 % (91.2 to 94.4)``.
 
     Args:
-        metrics: see :mod:`bcgan_tf.report.page`.
+        found: holds the share, and its interval as ``{name}interval95``.
+        name: what both keys begin with, such as ``"clean_"``.
+        key: of the share; by default ``{name}accuracy``.
+        n: images, to be shown too.
     """
-    models: Mapping[str, Any] = metrics.get("models", {})
-    clean = {
-        name: Cell(
-            model.get("clean_accuracy"), _interval(model.get("clean_interval95")), model.get("n")
+    share = found.get(key or f"{name}accuracy")
+    return Cell("not measured") if share is None else _share(share, interval_of(found, name), n)
+
+
+def _share(share: float, interval: tuple[float, float] | None, n: int | None = None) -> Cell:
+    parts = []
+    if interval is not None:
+        parts.append(f"({100 * interval[0]:.1f} to {100 * interval[1]:.1f})")
+    if n is not None:
+        parts.append(f"n = {n:,}")
+    return Cell(percent(share), ", ".join(parts))
+
+
+def attack_table(evaluation: Mapping[str, Any]) -> Table:
+    """What each attack of an evaluation broke and left, and the worst case.
+
+    The accuracy under an attack alone is known where it was tried on every image that is
+    classified right; later attacks are tried on the survivors only.
+
+    Args:
+        evaluation: ``Evaluation.to_dict()``.
+    """
+    n, clean = evaluation.get("n"), evaluation.get("clean_accuracy")
+    unattacked = accuracy(evaluation, "clean_")
+    rows = [TableRow.of("no attack", "", "", unattacked, unattacked, "")]
+    for attack in evaluation.get("attacks") or []:
+        tried, broke = attack.get("attacked"), attack.get("broken")
+        alone: Cell | str = "survivors only"
+        if n and clean is not None and tried == round(clean * n) and broke is not None:
+            alone = _share(clean - broke / n, interval_of(attack))
+        seconds = attack.get("seconds")
+        rows.append(
+            TableRow.of(
+                attack.get("attack", ""),
+                count(tried),
+                count(broke),
+                alone,
+                accuracy(attack, "left_", "left"),
+                "-" if seconds is None else f"{seconds:.1f} s",
+            )
         )
-        for name, model in models.items()
+    worst = accuracy(evaluation, "robust_")
+    rows.append(TableRow.of("worst case", "", "", "", worst, "", strong=True))
+    head = ("", "tried on", "broke", "accuracy under it alone", "accuracy left so far", "time")
+    return Table(head, tuple(rows))
+
+
+def count(number: int | None) -> str:
+    """``1000`` as ``1,000``; ``-`` for None."""
+    return "-" if number is None else f"{number:,}"
+
+
+def clean_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The clean accuracy of the models that were not attacked.
+
+    Args:
+        models: the ``models`` of metrics.json.
+    """
+    chosen = {name: model for name, model in models.items() if not model.get("evaluations")}
+    if not chosen:
+        return Table(())
+    cells = (accuracy(model, "clean_", n=model.get("n")) for model in chosen.values())
+    return Table(("", *chosen), (TableRow.of("clean accuracy", *cells),))
+
+
+def radii_table(radii: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Accuracy over the radii of an attack, a column a model, and the mean distance it needs.
+
+    Args:
+        radii: model to its ``radii`` in metrics.json.
+    """
+    found = {
+        name: {point["eps"]: accuracy(point) for point in model["points"]}
+        for name, model in radii.items()
     }
-    rows = [Row("clean", "accuracy", clean)]
-    bounded: dict[str, Row] = {}
-    unbounded: dict[str, tuple[Row, Row]] = {}
-    for name, model in models.items():
-        for attack in model.get("attacks", []):
-            label = attack_label(attack)
-            eps, n = attack.get("config", {}).get("eps"), attack.get("n")
-            if eps is None:
-                success, distance = unbounded.setdefault(
-                    label,
-                    (
-                        Row(f"{label}: success", "success", {}),
-                        Row(f"{label}: mean L2 of the successes", "distance", {}),
-                    ),
-                )
-                success.cells[name] = Cell(attack.get("success_rate"), n=n)
-                distance.cells[name] = Cell(attack.get("mean_l2"))
-            else:
-                row = bounded.setdefault(label, Row(label, "accuracy", {}, eps))
-                interval = _interval(attack.get("interval"))
-                row.cells[name] = Cell(attack.get("robust_accuracy"), interval, n)
-    rows += bounded.values()
-    rows += _worst(models)
-    for pair in unbounded.values():
-        rows += pair
-    return rows
+    rows = [
+        TableRow.of(f"eps {eps_text(eps)}", *(found[name].get(eps, "-") for name in radii))
+        for eps in sorted({eps for points in found.values() for eps in points})
+    ]
+    if any(model.get("mean_distance") for model in radii.values()):
+        cells = (_mean_distance(model.get("mean_distance") or {}) for model in radii.values())
+        rows.append(TableRow.of("mean L2 distance of the adversarial examples found", *cells))
+    return Table(("", *radii), tuple(rows)) if rows else Table(())
 
 
-def _worst(models: Mapping[str, Any]) -> list[Row]:
-    rows: dict[str, Row] = {}
-    for name, model in models.items():
-        for worst in model.get("worst_case", []):
-            label = f"worst case at eps {eps_text(worst['eps'])}"
-            row = rows.setdefault(label, Row(label, "accuracy", {}, worst["eps"], worst=True))
-            interval = _interval(worst.get("interval"))
-            row.cells[name] = Cell(worst.get("robust_accuracy"), interval, worst.get("n"))
-    return list(rows.values())
+def _mean_distance(found: Mapping[str, Any]) -> Cell:
+    if found.get("l2") is None:
+        return Cell("none found" if found else "-")
+    return Cell(f"{found['l2']:.3f}", f"n = {found['n']:,}" if found.get("n") is not None else "")
 
 
-def _interval(found: Any) -> tuple[float, float] | None:
-    return (float(found[0]), float(found[1])) if found else None
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Dicts of numbers, a row each."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return Table(
+        tuple(name.replace("_", " ") for name in names),
+        tuple(TableRow.of(*(_value(row.get(name)) for name in names)) for row in rows),
+    )
+
+
+def _value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no", None: "-"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def pairs_table(pairs: Iterable[tuple[str, object]]) -> Table:
+    """Names and values."""
+    return Table((), tuple(TableRow.of(name, value) for name, value in pairs))

@@ -12,7 +12,7 @@ import pytest
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.report import comparison, comparison_page
-from bcgan_tf.report.columns import columns_of
+from bcgan_tf.report.comparison import columns_of
 from bcgan_tf.runs.directory import RunDirectory
 
 DIGEST = "0123"
@@ -56,7 +56,8 @@ def pair(tmp_path: Path, make: SimpleNamespace) -> list[RunDirectory]:
 
 
 def table(columns: Any) -> dict[str, list[str]]:
-    return {row.label: [text for text, _ in row.cells] for row in comparison.rows(columns)}
+    rows = comparison.table(columns).rows
+    return {str(row.cells[0]): [str(cell) for cell in row.cells[1:]] for row in rows}
 
 
 def test_runs_measured_alike_are_compared(pair: list[RunDirectory]) -> None:
@@ -187,12 +188,12 @@ def test_different_data_sets_are_refused(tmp_path: Path, make: SimpleNamespace) 
 
 
 def test_runs_without_an_evaluation_and_twins_are_refused(
-    tmp_path: Path, make: SimpleNamespace, metrics: dict[str, Any]
+    tmp_path: Path, make: SimpleNamespace
 ) -> None:
     good = run(tmp_path / "x", {"a": make.entry(make.evaluated())})
-    first_look = run(tmp_path / "y", metrics["models"])
+    trained = run(tmp_path / "y", {"a": {"clean_accuracy": 0.98}})
     with pytest.raises(UserError, match="y holds no evaluation to compare; make one with"):
-        columns_of([good, first_look])
+        columns_of([good, trained])
     with pytest.raises(UserError, match="x was given twice"):
         columns_of([good, good])
 

@@ -19,9 +19,9 @@ def read(path: Path) -> np.ndarray:
     return matplotlib.image.imread(path)[..., :3]
 
 
-def pixels(png: np.ndarray, colour: str) -> np.ndarray:
-    """Rows and columns of a colour."""
-    return np.argwhere(np.abs(png - to_rgb(colour)).max(-1) < 0.02)
+def pixels(png: np.ndarray, color: str) -> np.ndarray:
+    """Rows and columns of a color."""
+    return np.argwhere(np.abs(png - to_rgb(color)).max(-1) < 0.02)
 
 
 def test_bins_hold_every_image_once() -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcgan_tf.report import evaluation_findings as findings
-from bcgan_tf.report import evaluation_page, write_report
+from bcgan_tf.report import findings, per_example, write_report
 from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.report.evaluation_figures import example_images, figure_name
 from bcgan_tf.runs.directory import RunDirectory
@@ -89,17 +88,11 @@ def test_without_a_diagnosis_nothing_is_vouched_for(tmp_path: Path, make: Simple
     assert findings.headline(part) == ("No verdict: shard 2/3 of an evaluation", "open")
 
 
-def test_attacks_on_survivors_have_no_accuracy_of_their_own(
-    tmp_path: Path, make: SimpleNamespace
-) -> None:
+def test_the_attacks_stand_in_the_table(tmp_path: Path, make: SimpleNamespace) -> None:
     page = report(tmp_path / "a", {"net": make.entry(make.evaluated())})
-    clean = "98.0 % (96.4 to 98.9)"
-    assert page.row("no attack") == ["", "", clean, clean, ""]
-    # 490 were right, 40 of them broken: 450 of 500.
     assert page.row("APGD-CE") == [
         "490", "40", "90.0 % (87.0 to 92.0)", "90.0 % (87.1 to 92.3)", "12.3 s",
     ]  # fmt: skip
-    assert page.row("Square") == ["450", "10", "survivors only", "88.0 % (84.9 to 90.6)", "-"]
     assert page.row("worst case") == ["", "", "", "88.0 % (84.9 to 90.6)", ""]
     assert "steps 100, seed 7, batch size 250" in page.text
 
@@ -202,10 +195,10 @@ def test_the_bound_is_the_largest_class_of_the_labels(
     )
     assert "No model can be above the dashed line" in page.text
     with RunDirectory.create(tmp_path / "b", "attack", {"dataset": "mnist"}) as run:
-        found = evaluation_page.per_example.largest_class(run, "net", full(make))
+        found = per_example.largest_class(run.path, "net", full(make))
         assert found == 0.14  # as diagnosed, where there are no labels
         np.savez(run.path / "evaluation-net.npz", **arrays, settings=settings)
-        assert evaluation_page.per_example.largest_class(run, "net", full(make)) == 0.5
+        assert per_example.largest_class(run.path, "net", full(make)) == 0.5
     assert [a["href"] for tag, a in page.tags if tag == "a"] == ["evaluation-net.npz"]
     assert "What the arrays of evaluation-net.npz mean" in page.text
 
@@ -219,11 +212,11 @@ def test_a_second_reading_has_files_of_its_own(tmp_path: Path, make: SimpleNames
             told = np.array(json.dumps({"eps": eps, "norm": "linf", "suite": "paper"}))
             np.savez(run.path / f"evaluation-{label}.npz", **content, settings=told)
         (run.path / "perturbation-net~11.npz").touch()
-        find = evaluation_page.per_example.array_file
-        names = [str(getattr(find(run, "net", e), "name", None)) for e in (first, second)]
+        find = per_example.array_file
+        names = [str(getattr(find(run.path, "net", e), "name", None)) for e in (first, second)]
         assert names == ["evaluation-net.npz", "evaluation-net~11.npz"]
-        assert find(run, "net", first, "perturbation") is None
-        assert find(run, "net", second, "perturbation") == run.path / "perturbation-net~11.npz"
+        assert find(run.path, "net", first, "perturbation") is None
+        assert find(run.path, "net", second, "perturbation") == run.path / "perturbation-net~11.npz"
         run.write_metrics({"dataset": "mnist", "models": {"net": make.entry(first, second)}})
         page = Page(write_report(run))
     assert "eps 0.3 read as of [-1, 1] pixels." in page.text
@@ -259,19 +252,6 @@ def test_only_the_needed_keys_are_needed(tmp_path: Path) -> None:
     assert "5 of 10 test images survived" in page.text
     empty = report(tmp_path / "b", {"net": {"clean_accuracy": 0.9, "evaluations": [{}]}})
     assert "not measured" in empty.text
-
-
-def test_a_run_may_hold_a_first_look_beside_an_evaluation(
-    tmp_path: Path, metrics: dict[str, Any], make: SimpleNamespace
-) -> None:
-    metrics["models"]["hardened"]["evaluations"] = [make.masked()]
-    page = report(tmp_path / "a", metrics["models"])
-    first_look = page.text.index("Clean accuracy went from 99.0 % to 97.5 %")
-    assert page.text.index("Gradient masking: robustness is not shown") < first_look
-    assert "PGD-40, eps 0.3" in page.text and page.row("logit scale")[0] == "raised, decides"
-    # Evaluations alone need no table of what the first attacks found.
-    alone = report(tmp_path / "b", {"net": make.entry(make.evaluated())})
-    assert "These attacks are a first look" not in alone.text
 
 
 def test_several_models_stand_side_by_side(tmp_path: Path, make: SimpleNamespace) -> None:

@@ -16,13 +16,8 @@ from bcgan_tf.report import evaluation_figures, figures, planes
 from bcgan_tf.report.style import BLUE, ORANGE, SERIES, YELLOW
 
 
-def has_colour(png: np.ndarray, colour: str, tolerance: float = 0.02) -> bool:
-    return bool((np.abs(png[..., :3] - to_rgb(colour)).max(-1) < tolerance).any())
-
-
-def bounding_width(png: np.ndarray, colour: str) -> int:
-    columns = np.flatnonzero((np.abs(png[..., :3] - to_rgb(colour)).max(-1) < 0.02).any(0))
-    return int(columns[-1] - columns[0]) if columns.size else 0
+def has_color(png: np.ndarray, color: str, tolerance: float = 0.02) -> bool:
+    return bool((np.abs(png[..., :3] - to_rgb(color)).max(-1) < tolerance).any())
 
 
 def read(path: Path) -> np.ndarray:
@@ -30,10 +25,10 @@ def read(path: Path) -> np.ndarray:
 
 
 def test_a_grid_shows_its_pixels(tmp_path: Path) -> None:
-    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-    images = np.broadcast_to(colours[:, None, None], (3, 8, 8, 3))
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    images = np.broadcast_to(colors[:, None, None], (3, 8, 8, 3))
     png = read(figures.image_grid(images, tmp_path / "new" / "grid.png", columns=3))
-    where = [np.flatnonzero((png[..., :3] == c / 255).all(-1).any(0)) for c in colours]
+    where = [np.flatnonzero((png[..., :3] == c / 255).all(-1).any(0)) for c in colors]
     assert all(len(columns) > 20 for columns in where)
     assert where[0].max() < where[1].min() and where[1].max() < where[2].min()
 
@@ -70,44 +65,33 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
 def test_every_metric_has_its_curve(tmp_path: Path) -> None:
     stage = {f"metric_{i}": [(e, i + e / 10) for e in (1, 2, 3)] for i in range(6)}
     png = read(figures.curves(stage, tmp_path / "a.png"))
-    assert all(has_colour(png, SERIES[i]) for i in range(6))
+    assert all(has_color(png, SERIES[i]) for i in range(6))
     one_epoch = read(figures.curves({"loss": [(1, 0.5)]}, tmp_path / "b.png"))
-    assert has_colour(one_epoch, SERIES[0])
+    assert has_color(one_epoch, SERIES[0])
 
 
-def test_only_wrong_predictions_are_framed(tmp_path: Path) -> None:
-    images = np.full((2, 6, 6, 1), 0.5, np.float32)
+def test_accuracies_over_radii_have_their_heights_and_intervals(
+    tmp_path: Path, make: SimpleNamespace
+) -> None:
+    def draw(*models: Any) -> np.ndarray:
+        radii = {f"model {number}": found for number, found in enumerate(models)}
+        png = read(evaluation_figures.radii_curves(radii, tmp_path / "a.png"))
+        return png[png.shape[0] // 8 :]  # below the legend
 
-    def draw(guesses: list[str]) -> np.ndarray:
-        path = figures.adversarial_grid(
-            images,
-            {"PGD-40, eps 0.3": images},
-            tmp_path / "a.png",
-            labels=["3", "7"],
-            predictions={"PGD-40, eps 0.3": guesses},
-            title="original",
-        )
-        return read(path)
+    def rows(png: np.ndarray, color: str, part: slice) -> np.ndarray:
+        near = np.abs(png[:, part, :3] - to_rgb(color)).max(-1) < 0.02
+        return np.flatnonzero(near.any(1))
 
-    assert not has_colour(draw(["3", "7"]), ORANGE)
-    assert has_colour(draw(["3", "1"]), ORANGE)
-
-
-def test_bars_are_as_long_as_the_accuracies(tmp_path: Path, metrics: dict[str, Any]) -> None:
-    for share in (0.25, 0.5, 1.0):
-        for name, value in (("original", share), ("hardened", share / 2)):
-            metrics["models"][name] = {"clean_accuracy": value, "n": 100, "attacks": []}
-        png = read(figures.robust_accuracy_bars(metrics, tmp_path / "a.png"))
-        lower = png[png.shape[0] // 4 :]  # below the legend
-        assert bounding_width(lower, BLUE) == pytest.approx(
-            2 * bounding_width(lower, ORANGE), abs=6
-        )
-
-
-def test_a_model_that_was_not_attacked_has_no_bar(tmp_path: Path, metrics: dict[str, Any]) -> None:
-    metrics["models"]["hardened"]["attacks"] = []
-    metrics["models"]["hardened"]["worst_case"] = []
-    assert figures.robust_accuracy_bars(metrics, tmp_path / "a.png").exists()
+    png = draw(make.radii(0.8, 0.8), make.radii(0.3, 0.3))
+    columns = np.flatnonzero((np.abs(png[..., :3] - to_rgb(BLUE)).max(-1) < 0.02).any(0))
+    middle = slice(int(columns.mean()) - 3, int(columns.mean()) + 3)  # between the points
+    high, low = (rows(png, color, middle).mean() for color in (BLUE, ORANGE))
+    first = slice(columns.min(), columns.min() + 12)
+    # The intervals of +- 0.1 are as long as 0.2 of the axis, of which 0.5 lie between the lines.
+    assert np.ptp(rows(png, BLUE, first)) == pytest.approx((low - high) * 0.2 / 0.5, abs=4)
+    single = make.radii(0.8)
+    del single["points"][0]["interval95"]
+    assert has_color(draw(single), BLUE)
 
 
 def plane(shift: float, **changes: Any) -> SimpleNamespace:
@@ -172,7 +156,7 @@ def test_toy_panels_show_data_fakes_and_no_more(tmp_path: Path) -> None:
     png = read(
         planes.toy_panels(points, labels, made, tmp_path / "a.png", captions={5.0: "distance 0.1"})
     )
-    assert has_colour(png, YELLOW, 0.1) and png.shape[1] == 2 * 3.1 * 150
+    assert has_color(png, YELLOW, 0.1) and png.shape[1] == 2 * 3.1 * 150
 
 
 @pytest.fixture
@@ -202,13 +186,6 @@ def test_dollars_in_names_are_dollars_in_grids(tmp_path: Path, drawn: list[str])
     images = np.full((2, 6, 6, 1), 0.5, np.float32)
     names = {"labels": [MONEY, DOLLAR], "title": f"of {BROKEN}"}
     guesses = [MONEY, BROKEN]
-    figures.adversarial_grid(
-        images, {MONEY: images}, tmp_path / "a.png", predictions={MONEY: guesses}, **names
-    )
-    assert sorted(drawn) == sorted(
-        ["test image", MONEY, DOLLAR, f"of {BROKEN}", MONEY, MONEY, f"{BROKEN} *"]
-    )
-    drawn.clear()
     evaluation_figures.example_images(
         images, images, tmp_path / "b.png", predictions=guesses, attacks=[MONEY, ""], **names
     )
@@ -221,7 +198,7 @@ def test_dollars_in_names_are_dollars_in_grids(tmp_path: Path, drawn: list[str])
 
 
 def test_dollars_in_names_are_dollars_beside_axes(
-    tmp_path: Path, drawn: list[str], metrics: dict[str, Any]
+    tmp_path: Path, drawn: list[str], make: SimpleNamespace
 ) -> None:
     planes.boundary_planes(
         {f"of {MONEY}": {BROKEN: plane(0.0)}},
@@ -232,12 +209,10 @@ def test_dollars_in_names_are_dollars_beside_axes(
     )
     told = {MONEY, DOLLAR, f"image of {MONEY}", f"{BROKEN} (of {MONEY})"}
     assert told | {f"{MONEY} (L2)", f"{BROKEN} (L2)"} <= set(drawn)
-    models = metrics["models"]
-    metrics["models"] = {MONEY: models["original"], BROKEN: models["hardened"]}
-    models["original"]["attacks"][0]["attack"] = MONEY
-    figures.robust_accuracy_bars(metrics, tmp_path / "b.png", title=f"bars of {MONEY}")
-    assert drawn.count(MONEY) == 2 and {BROKEN, f"bars of {MONEY}"} <= set(drawn)
-    assert any(text.startswith(f"{MONEY}, eps") for text in drawn)
+    evaluation_figures.radii_curves(
+        {MONEY: make.radii(0.5), BROKEN: make.radii(0.1)}, tmp_path / "b.png"
+    )
+    assert drawn.count(MONEY) == 2 and drawn.count(BROKEN) == 1
     evaluation_figures.robust_accuracy_curves({BROKEN: [[0.0, 0.9], [0.3, 0.1]]}, tmp_path / "c")
     assert f"{BROKEN}: smallest perturbation found" in drawn
     assert not any(text.startswith("formula") for text in drawn)
