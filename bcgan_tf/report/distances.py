@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,31 +44,6 @@ def distance_bins(distances: Mapping[str, np.ndarray]) -> dict[str, Any]:
             "not_found": int(np.isinf(array).sum()),
         }
     return {"edges": edges.round(12).tolist(), "readings": counts}
-
-
-def bins_of_curve(curve: Sequence[Sequence[float]], n: int) -> dict[str, Any] | None:
-    """The histogram of the best reading that a curve of robust accuracy over eps implies.
-
-    What is lost between two eps is what has its minimum perturbation there. Distances beyond the
-    curve's end are ``not_found``.
-
-    Args:
-        curve: pairs of eps, rising from 0, and robust accuracy.
-        n: images that the curve was measured on.
-    """
-    if len(curve) < 2 or curve[0][0] != 0:
-        return None
-    eps, left = np.asarray(curve, float).T
-    counts = np.rint(-np.diff(left) * n).astype(int)
-    clean_errors, survivors = round((1 - left[0]) * n), round(left[-1] * n)
-    readings = {
-        "best": {
-            "counts": counts.tolist(),
-            "misclassified": clean_errors,
-            "not_found": survivors,
-        }
-    }
-    return {"edges": eps.tolist(), "readings": readings}
 
 
 def _width(least: float) -> float:

@@ -10,7 +10,6 @@ from typing import Any
 
 from bcgan_tf.report import evaluation_figures as figures
 from bcgan_tf.report import findings, per_example
-from bcgan_tf.report.distances import bins_of_curve
 from bcgan_tf.report.pages import Picture, picture
 from bcgan_tf.report.table import (
     NORMS,
@@ -137,9 +136,6 @@ def _losses_basis(evaluation: Mapping[str, Any]) -> str:
 
 def _histogram(evaluation: Mapping[str, Any], file: Path) -> Picture | None:
     bins = evaluation.get("distances")
-    count = (evaluation.get("minimum_perturbation") or {}).get("n")
-    if bins is None and evaluation.get("curve") and count:
-        bins = bins_of_curve(evaluation["curve"], count)
     if not bins:
         return None
     norm = evaluation.get("norm", "linf")

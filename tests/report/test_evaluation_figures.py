@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from bcgan_tf.report import evaluation_figures as figures
-from bcgan_tf.report.distances import bins_of_curve, distance_bins
+from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.report.style import BLUE, INK, ORANGE
 
 
@@ -46,16 +46,6 @@ def test_nothing_found_is_no_bar(distances: np.ndarray) -> None:
     best = distance_bins({"best": distances})["readings"]["best"]
     assert sum(best["counts"]) == 0
     assert best["misclassified"] + best["not_found"] == len(distances)
-
-
-def test_a_curve_implies_its_histogram() -> None:
-    bins = bins_of_curve([[0.0, 0.9], [0.1, 0.6], [0.3, 0.2]], n=10)
-    assert bins == {
-        "edges": [0.0, 0.1, 0.3],
-        "readings": {"best": {"counts": [3, 4], "misclassified": 1, "not_found": 2}},
-    }
-    assert bins_of_curve([[0.1, 0.9], [0.2, 0.5]], n=10) is None
-    assert bins_of_curve([], n=10) is None
 
 
 def test_the_histogram_is_as_high_as_its_counts(tmp_path: Path) -> None:
