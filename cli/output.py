@@ -70,19 +70,12 @@ def finish(run: RunDirectory, metrics: Mapping[str, Any], as_json: bool) -> None
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
-    """The clean accuracy of models that were not attacked, and each evaluation."""
-    from bcgan_tf.report.table import clean_table
+    """What was measured: clean accuracies, or what each attack broke and the verdict."""
+    from bcgan_tf.report import findings
+    from bcgan_tf.report.table import attack_table, clean_table
 
     if (clean := clean_table(metrics["models"])).rows:
         print_table(clean, f"{metrics['dataset']}: share of test images classified right")
-    print_evaluations(metrics)
-
-
-def print_evaluations(metrics: Mapping[str, Any]) -> None:
-    """For each model and threat model: what each attack broke, the worst case, and the verdict."""
-    from bcgan_tf.report import findings
-    from bcgan_tf.report.table import attack_table
-
     for name, model in metrics["models"].items():
         for evaluation in model.get("evaluations", []):
             title = f"{name}, {metrics['dataset']}: {findings.setting(evaluation)}"

@@ -113,7 +113,7 @@ def command(
         if as_json:
             output.print_json({**metrics, "run": str(run.path)})
             return
-        output.print_evaluations(metrics)
+        output.print_metrics(metrics)
         output.print_paths(
             {
                 "report": run.path / "report.html",

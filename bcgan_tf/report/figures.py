@@ -15,11 +15,9 @@ from bcgan_tf.report.style import (
     INK,
     MARKERS,
     SERIES,
-    caption_image,
     draw_image,
     escape_mathtext,
     headline,
-    label_row,
     legend,
     new_figure,
     save,
@@ -137,36 +135,3 @@ def _mosaic(
             fontsize=8,
             color=INK,
         )
-
-
-def adversarial_grid(
-    originals: np.ndarray,
-    adversarials: Mapping[str, np.ndarray],
-    path: Path,
-    *,
-    labels: Sequence[str],
-    predictions: Mapping[str, Sequence[str]],
-    title: str = "",
-) -> Path:
-    """Each original above its adversarial examples; a wrong prediction is framed and starred.
-
-    Args:
-        originals: ``[N, H, W, C]``, uint8 or float in [0, 1]; one column each.
-        adversarials: row name, such as ``"PGD, eps 0.3"``, to ``[N, H, W, C]``.
-        path: the PNG to write.
-        labels: the true class names, ``N``.
-        predictions: row name to the class names that the model gave, ``N``.
-        title: over the figure.
-    """
-    rows: dict[str, np.ndarray] = {"test image": originals, **adversarials}
-    count = len(originals)
-    figure = new_figure(0.95 * count + 1.3, 1.15 * len(rows) + (0.35 if title else 0.05))
-    headline(figure, title)
-    grid = figure.subplots(len(rows), count, squeeze=False)
-    for row, (name, images) in zip(grid, rows.items(), strict=True):
-        for number, axes in enumerate(row):
-            draw_image(axes, images[number])
-            guess = predictions[name][number] if name in predictions else labels[number]
-            caption_image(axes, guess, wrong=guess != labels[number])
-        label_row(row[0], name)
-    return save(figure, path)

@@ -93,7 +93,7 @@ def eps_text(eps: float) -> str:
 
 def interval_of(found: Mapping[str, Any], name: str = "") -> tuple[float, float] | None:
     """The 95 % interval ``{name}interval95`` of a dict; None where it has none."""
-    ends = found.get(f"{name}interval95") or found.get(f"{name}interval")
+    ends = found.get(f"{name}interval95")
     return (float(ends[0]), float(ends[1])) if ends else None
 
 
