@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 
 from bcgan_tf.errors import UserError
 
@@ -27,6 +28,7 @@ from bcgan_tf.errors import UserError
 PARTIAL_PREFIX = ".partial-"
 COPY_PREFIX = ".copy-"
 SEAL = "sha256.json"
+LOCK = ".lock"
 _ZIP_END = 22  # bytes of a zip file's last record, which holds the number of its entries
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _FULL_TEXT = re.compile(r"no space left|quota exceeded|not enough space|errno = (28|122)\b", re.I)
@@ -313,47 +315,27 @@ class FolderInUse(UserError):
     """Another process holds a folder's lock."""
 
 
-class FolderLock:
-    """One process at a time: an advisory lock that the system drops when its process ends.
+def lock_folder(folder: Path) -> BaseFileLock:
+    """Locks a folder for this process, until ``release()`` is called or the process ends.
 
-    Args:
-        file: the lock file; it is made, and left behind (removing it would let two in).
+    The lock file, ``.lock``, stays behind: removing it would let two processes in.
 
     Raises:
-        FolderInUse: another process holds it.
+        FolderInUse: another process holds the lock.
+        UserError: there can be no lock, as in a folder that cannot be written.
     """
-
-    def __init__(self, file: Path) -> None:
-        self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _lock(self._handle)
-        except OSError:
-            os.close(self._handle)
-            raise FolderInUse(
-                f"another process is writing {file.parent}; "
-                "wait until it ends, or choose another folder for the run"
-            ) from None
-
-    def release(self) -> None:
-        """Lets the next process in; a second call does nothing."""
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):
-            self.release()
-
-
-def _lock(handle: int) -> None:
+    lock = FileLock(folder / LOCK, thread_local=False)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
-    else:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FolderInUse(
+            f"another process is writing {folder}; wait until it ends, or choose another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise UserError(
+            f"{folder} cannot be locked ({error}); choose a folder that can be written"
+        ) from error
+    return lock
 
 
 def file_digest(path: Path) -> str:

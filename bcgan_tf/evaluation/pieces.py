@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import BaseFileLock
 
 from bcgan_tf.attacks.attack import Attack, AttackResult
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import fingerprints
 from bcgan_tf.files import (
     DamagedFile,
-    FolderLock,
     as_json,
     keep_json,
     kept_json,
+    lock_folder,
     note,
     read_arrays,
     replacing,
@@ -45,11 +46,11 @@ class Pieces:
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._lock: FolderLock | None = None
+        self._lock: BaseFileLock | None = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FolderLock(folder / ".lock")
+        self._lock = lock_folder(folder)
         try:
             self._check(folder, as_json(settings))
         except BaseException:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bcgan_tf.data import Dataset
-from bcgan_tf.files import FolderInUse, FolderLock, as_json, read_json
+from bcgan_tf.files import FolderInUse, as_json, lock_folder, read_json
 from bcgan_tf.runs.directory import RunDirectory
 
 _Taken = TypeVar("_Taken")
@@ -22,8 +22,6 @@ _DIGITS = 12
 # Seconds between two looks at a run that another process works on, and at what it publishes.
 _PATIENCE = 5.0
 _SHORT_PATIENCE = 0.1
-# In the cache: a lock file stays behind, and must not stand among the results.
-_LOCK = ".publish-lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +83,8 @@ class Workspace:
             The content; empty, where there is none of this identity.
         """
         self.cache.mkdir(parents=True, exist_ok=True)
-        lock = _awaited(lambda: FolderLock(self.cache / _LOCK), file.name, _SHORT_PATIENCE)
+        # In the cache: the lock file stays behind, and must not stand among the results.
+        lock = _awaited(lambda: lock_folder(self.cache), file.name, _SHORT_PATIENCE)
         try:
             found = read_json(file) if file.exists() else {}
             same = all(found.get(key) == value for key, value in identity.items())

@@ -31,30 +31,32 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from bcgan_tf.runs.environment import environment
+from filelock import BaseFileLock
+
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import (
     COPY_PREFIX,
+    LOCK,
     PARTIAL_PREFIX,
     DamagedFile,
-    FolderLock,
     as_json,
     file_digest,
     is_whole,
     keep_json,
     kept_json,
+    lock_folder,
     mend_json,
     note,
     path_within,
     remove,
 )
+from bcgan_tf.runs.environment import environment
 from bcgan_tf.runs.history import History
 
-_LOCK = ".lock"
 _CONFIG, _ENV = "config.json", "env.json"
 _STAGES, _METRICS, _ELAPSED = "stages.json", "metrics.json", "elapsed.json"
 
@@ -85,7 +87,7 @@ class RunDirectory:
         command: str,
         config: dict[str, Any],
         command_line: str,
-        lock: FolderLock | None,
+        lock: BaseFileLock | None,
     ) -> None:
         self.path = path
         self.command = command
@@ -130,7 +132,7 @@ class RunDirectory:
         folder = _new_folder(Path(root), command, settings) if path is None else Path(path)
         cls.check_startable(folder, resume=resume)  # before a stranger's folder gets a lock file
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(folder / _LOCK)
+        lock = lock_folder(folder)
         try:
             cls.check_startable(folder, resume=resume)
             for leftover in folder.glob(f"{PARTIAL_PREFIX}*"):
@@ -237,10 +239,7 @@ class RunDirectory:
             return False
         if name in self._whole:
             return True
-        for relative, digest in stage.get("files", {}).items():
-            file = path_within(self.path, relative)
-            if is_whole(file, digest):
-                continue
+        for file in self._damaged(stage):
             if self._lock is None:
                 raise UserError(
                     f"{file} is damaged or gone; resume the run, which makes it again: "
@@ -250,6 +249,13 @@ class RunDirectory:
             return False
         self._whole.add(name)
         return True
+
+    def _damaged(self, stage: Mapping[str, Any]) -> Iterator[Path]:
+        """The files of a finished stage that are gone or hold other bytes by now."""
+        for name, digest in stage.get("files", {}).items():
+            file = path_within(self.path, name)
+            if not is_whole(file, digest):
+                yield file
 
     def finish_stage(
         self,
@@ -292,12 +298,8 @@ class RunDirectory:
         return stages[name]["payload"]
 
     def damaged_files(self) -> list[Path]:
-        """Those that finished stages left, and that are gone or hold other bytes by now."""
-        left = [stage.get("files", {}) for stage in self._stages().values()]
-        found = [
-            (path_within(self.path, name), sha) for files in left for name, sha in files.items()
-        ]
-        return [file for file, digest in found if not is_whole(file, digest)]
+        """The files of all finished stages that are gone or hold other bytes by now."""
+        return [file for stage in self._stages().values() for file in self._damaged(stage)]
 
     def stage_seconds(self) -> dict[str, float]:
         """Seconds that each finished stage took, in the order they ended.
@@ -404,7 +406,7 @@ def _new_folder(root: Path, command: str, config: Mapping[str, Any]) -> Path:
 
 def _holds_nothing(folder: Path) -> bool:
     """Whether a run can start here: at most what a start killed before config.json leaves."""
-    leftovers = (_LOCK, _ENV, f"{COPY_PREFIX}{_ENV}")
+    leftovers = (LOCK, _ENV, f"{COPY_PREFIX}{_ENV}")
     return all(
         item.name in leftovers or item.name.startswith(PARTIAL_PREFIX) for item in folder.iterdir()
     )

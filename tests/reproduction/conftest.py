@@ -12,7 +12,7 @@ import pytest
 
 import bcgan_tf
 from bcgan_tf.data import Dataset
-from bcgan_tf.files import FolderLock
+from bcgan_tf.files import lock_folder
 from bcgan_tf.reproduction import tables
 from bcgan_tf.reproduction import workspace as workspaces
 from bcgan_tf.reproduction.workspace import Workspace
@@ -92,7 +92,7 @@ def publishing(
 
     def begin(write: Callable[[], Any]) -> list[Any]:
         workspace.cache.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(workspace.cache / ".publish-lock")
+        lock = lock_folder(workspace.cache)
         looks: list[Any] = []
 
         def look(seconds: float) -> None:

@@ -130,8 +130,8 @@ def test_only_one_writer_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     assert RunDirectory.open(tmp_path / "a").config == run.config  # reading needs no lock
     run.close()
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom bcgan_tf.files import FolderLock\n"
-        "lock = FolderLock(Path(sys.argv[1]) / '.lock')\nprint('locked', flush=True)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom bcgan_tf.files import lock_folder\n"
+        "lock = lock_folder(Path(sys.argv[1]))\nprint('locked', flush=True)\n"
         "time.sleep(60)\n"
     )
     other = subprocess.Popen(
