@@ -9,16 +9,21 @@ from collections.abc import Callable, Iterator
 from rich import progress as bars
 from rich.console import Console
 
+# progress(done, total, text): of what is counted, and what is at work now, which may be "".
+Progress = Callable[[int, int, str], None]
+# Shows, while a `with` lasts, what is reported of the task that it is given the name of.
+ShowProgress = Callable[[str], contextlib.AbstractContextManager[Progress]]
+
 
 @contextlib.contextmanager
-def told(label: str) -> Iterator[Callable[[int, int, str], None]]:
+def told(label: str) -> Iterator[Progress]:
     """A bar with what is at work beside it on a terminal, else one line whenever that changes.
 
     Args:
         label: what it is part of, such as a model's name.
 
     Yields:
-        ``progress(done, total, text)``, the form that evaluations report to.
+        The :data:`Progress` to report to.
     """
     if sys.stderr.isatty():
         columns = (
@@ -45,34 +50,3 @@ def told(label: str) -> Iterator[Callable[[int, int, str], None]]:
             print(f"{label}: {line}", file=sys.stderr, flush=True)
 
     yield note
-
-
-@contextlib.contextmanager
-def counted(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else one line at the end; the form that attacks report to.
-
-    Args:
-        label: what is being counted, such as ``"PGD on original"``.
-
-    Yields:
-        ``progress(done, total)``.
-    """
-    if sys.stderr.isatty():
-        columns = (
-            bars.TextColumn("{task.description}"),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            bars.TimeRemainingColumn(),
-        )
-        with bars.Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-    last: list[int] = []
-
-    def note(done: int, total: int) -> None:
-        last[:] = [done, total]
-
-    yield note
-    if last:
-        print(f"{label}: {last[0]} of {last[1]}", file=sys.stderr, flush=True)

@@ -7,16 +7,7 @@ import sys
 
 import pytest
 
-from bcgan_tf.progress import counted, told
-
-
-def test_counting_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with counted("PGD-40 on original") as progress:
-        for done in range(0, 101, 50):
-            progress(done, 100)
-    with counted("nothing to do"):
-        pass
-    assert capsys.readouterr() == ("", "PGD-40 on original: 100 of 100\n")
+from bcgan_tf.progress import told
 
 
 def test_what_is_at_work_is_a_line_when_it_changes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,17 +21,14 @@ def test_what_is_at_work_is_a_line_when_it_changes(capsys: pytest.CaptureFixture
     assert capsys.readouterr() == ("", "\n".join(lines) + "\n")
 
 
-def test_counting_draws_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    with counted("PGD-40 on original") as progress:
-        progress(3, 7)
     with told("hardened") as progress:
         progress(3, 4, "Square: 5 of 9 left")
     text = sys.stderr.getvalue()
-    assert "PGD-40 on original" in text and "3/7" in text
     assert "hardened: Square: 5 of 9 left" in text and "75%" in text

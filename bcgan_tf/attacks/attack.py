@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -17,10 +16,9 @@ from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
+from bcgan_tf.progress import Progress
 from bcgan_tf.settings.fields import Checked, Range
 from bcgan_tf.settings.kinds import Batch
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,7 +192,7 @@ class Attack(Checked, abc.ABC):
             mask: bool ``[N]``: attack these alone, such as the survivors of other attacks.
             indices: int ``[N]``, each example's position in the whole set, from which its random
                 draws follow; None: 0 ... N-1.
-            progress: called with (examples done, examples to do) after every batch.
+            progress: called with (examples done, examples to do, "") after every batch.
 
         Returns:
             The result; whether an example is broken is what the model says, run again on the
@@ -264,7 +262,7 @@ class PreparedAttack:
 
             def report(done: int, base: int = total * (round_index + 1) - pending.size) -> None:
                 if progress is not None:
-                    progress(base + done, total * attack.rounds)
+                    progress(base + done, total * attack.rounds, "")
 
             candidates = run(
                 images[pending],
@@ -285,7 +283,7 @@ class PreparedAttack:
                 raise UserError(f"the model returned NaN logits on images changed by {attack.name}")
             success[pending] = logits.argmax(-1) != labels[pending]
         if progress is not None:
-            progress(total * attack.rounds, total * attack.rounds)
+            progress(total * attack.rounds, total * attack.rounds, "")
 
         change = (adversarials.astype(np.float64) - images).reshape(len(images), -1)
         return AttackResult(

@@ -23,9 +23,7 @@ from bcgan_tf.evaluation.gradient_health import (
     guard_gradient,
 )
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
-
-# Checks done, checks to do, and the one at work.
-Progress = Callable[[int, int, str], None]
+from bcgan_tf.progress import Progress
 
 # Twenty calls for one answer: fewer images.
 _STOCHASTIC_SHARE, _STOCHASTIC_LEAST = 8, 10

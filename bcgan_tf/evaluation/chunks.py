@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 
 import numpy as np
 
 from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack
 from bcgan_tf.evaluation.pieces import Pieces
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
-
-# Work done, work to do, and what is at work, such as "APGD-CE: 912 of 1,000 left".
-Progress = Callable[[int, int, str], None]
+from bcgan_tf.progress import Progress
 
 _CHUNK = 1000
 
@@ -101,7 +98,7 @@ class Chunks:
 
     def _reporter(
         self, attack: Attack, total: int, left: np.ndarray, at: tuple[int, int, int, int]
-    ) -> Callable[[int, int], None] | None:
+    ) -> Progress | None:
         """One attack's progress on one chunk as progress through everything."""
         progress = self.progress
         if progress is None:
@@ -112,7 +109,7 @@ class Chunks:
             survivors = standing + int(left.sum())
             text = f"{text}: {survivors:,} of {base // len(self.attacks) + rows:,} left"
 
-        def report(done: int, to_do: int) -> None:
+        def report(done: int, to_do: int, _: str) -> None:
             share = done / to_do if to_do else 1.0
             progress(base + round(rows * (position + share)), total * len(self.attacks), text)
 

@@ -28,7 +28,7 @@ def clean_accuracy(model: keras.Model, test: Split, *, seed: int = 0) -> dict[st
     """
     if isinstance(model, DefenseGANClassifier):
         test = test.take(_SEARCHED, seed=0)
-        with progress.counted("Defense-GAN's search on test images") as count:
+        with progress.told("Defense-GAN's search on test images") as count:
             logits = model.logits(test.scaled(), seed=seed, progress=count)
         correct = int((logits.argmax(-1) == test.labels).sum())
     else:

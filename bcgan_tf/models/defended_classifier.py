@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from bcgan_tf.models.reconstruction import Reconstruction, fixed_starts
-
-Progress = Callable[[int, int], None]
+from bcgan_tf.progress import Progress
 
 
 @keras.saving.register_keras_serializable(package="bcgan_tf")
@@ -58,7 +56,7 @@ class DefenseGANClassifier(keras.Model):
             seed: of the starts; those of an image depend on ``(seed, its index)`` alone.
             indices: int ``[N]``, each image's position in the whole set; None: 0 ... N-1.
             batch_size: images searched for at once, each from ``restarts`` starts.
-            progress: called with (images done, images to do) after every batch.
+            progress: called with (images done, images to do, "") after every batch.
 
         Returns:
             The reconstructions, float32 ``[N, H, W, C]``, and their mean squared errors ``[N]``.
@@ -73,7 +71,7 @@ class DefenseGANClassifier(keras.Model):
             batch: Any = search.search(images[part], starts)
             found[part], errors[part] = (values.numpy() for values in batch)
             if progress is not None:
-                progress(min(start + batch_size, len(images)), len(images))
+                progress(min(start + batch_size, len(images)), len(images), "")
         return found, errors
 
     def logits(

@@ -11,7 +11,6 @@ import numpy as np
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
-from bcgan_tf.attacks.attack import Progress
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.data.arrays import as_images, as_labels
@@ -19,6 +18,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import guard_gradient, with_finite_gradient
 from bcgan_tf.perturbation.directions import ORDERS
 from bcgan_tf.perturbation.perturbation_search import PerturbationSearch, Reading
+from bcgan_tf.progress import Progress
 
 # What a change of at most eps may exceed it by in float32.
 _ROUNDING = 1e-6
@@ -183,7 +183,7 @@ def minimum_perturbation(
             finished attacks; they count for ``best``.
         seed: of all draws.
         batch_size: most images at once; it changes speed and memory, and nothing else.
-        progress: called with (searches done, searches).
+        progress: called with (searches done, searches, text).
 
     Raises:
         UserError: if a setting, the images, the labels or the model's outputs are unfit.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bcgan_tf.attacks.attack import Attack, Progress
+from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.fab import FAB
@@ -22,6 +22,7 @@ from bcgan_tf.perturbation.directions import (
 )
 from bcgan_tf.perturbation.nearest_point import NearestPoint
 from bcgan_tf.perturbation.radius_search import search_radius
+from bcgan_tf.progress import Progress
 
 _RANDOM_DIRECTIONS = 100
 # In Linf, APGD finds nearer points than FAB at any number of steps; in L2, on a network trained
@@ -62,7 +63,7 @@ class PerturbationSearch:
         attacks: whether :meth:`with_attacks` runs any.
         seed: of all draws.
         batch_size: most images at once.
-        progress: called with (searches done, searches).
+        progress: called with (searches done, searches, text).
     """
 
     def __init__(
@@ -183,7 +184,8 @@ class PerturbationSearch:
     def _report(self) -> None:
         self.done += 1
         if self.progress is not None:
-            self.progress(self.done, 4 + (2 + _LEVELS if self.attacks else 0))
+            total = 4 + (2 + _LEVELS if self.attacks else 0)
+            self.progress(self.done, total, f"search {self.done} of {total}")
 
 
 def _carlini_wagner(norm: str, shared: dict[str, Any]) -> CarliniWagnerL2:

@@ -112,10 +112,10 @@ def _behind(
     model = _model(subject)
     shown, result = images, None
     if attack is not None:
-        with progress.counted(f"{subject.row}: {name}") as count:
+        with progress.told(f"{subject.row}: {name}") as count:
             result = attack(model.classifier, images, labels, progress=count)
         shown = result.adversarials
-    with progress.counted(f"{subject.row}: searches after {name}") as count:
+    with progress.told(f"{subject.row}: searches after {name}") as count:
         logits = model.logits(shown, seed=subject.workspace.seed, progress=count)
     found = {
         "attack": attack.name if attack else None,
@@ -264,7 +264,7 @@ def smallest_defended(subject: Subject) -> dict[str, Any]:
                     part.labels[:n],
                     attacks=False,
                     seed=subject.workspace.seed,
-                    progress=lambda done, to_do: report(done, to_do, f"search {done} of {to_do}"),
+                    progress=report,
                 )
             return {**found.to_dict(), "attacks": False}
 

@@ -257,7 +257,7 @@ def smallest(subject: Subject) -> dict[str, Any]:
                     part.scaled(),
                     part.labels,
                     seed=subject.workspace.seed,
-                    progress=lambda done, to_do: report(done, to_do, f"search {done} of {to_do}"),
+                    progress=report,
                 )
             return {**found.to_dict(), "curve": found.curve()}
 

@@ -32,15 +32,11 @@ from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import evaluate
 from bcgan_tf.files import replacing
 from bcgan_tf.perturbation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
+from bcgan_tf.progress import ShowProgress
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.attack import AssessmentSettings, Reading
-
-# What is at work to a context that yields progress(done, to do, text).
-Progress = Callable[
-    [str], contextlib.AbstractContextManager[Callable[[int, int, str], None] | None]
-]
 
 _EXAMPLES = 8
 _IDENTIFIED = {
@@ -61,7 +57,7 @@ def assess_models(
     surrogate: Any = None,
     control: Any = None,
     batch_size: int = 250,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
 ) -> dict[str, Any]:
     """Assesses several models on the same test images, and writes ``metrics.json``.
 
@@ -75,7 +71,7 @@ def assess_models(
         surrogate: a model of the same task whose adversarial examples are tried on each.
         control: an undefended model of the same task, which the attacks must break.
         batch_size: most images at once; it bounds memory, and changes no result.
-        progress: see :data:`Progress`.
+        progress: see :data:`bcgan_tf.progress.ShowProgress`.
 
     Returns:
         The content of metrics.json (:mod:`bcgan_tf.report.page`); a model's ``evaluations`` has
@@ -180,7 +176,7 @@ class _Assessment:
     model: Any
     settings: AssessmentSettings
     batch_size: int
-    progress: Progress | None
+    progress: ShowProgress | None
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -293,7 +289,7 @@ class _Assessment:
                 labels,
                 norm=self.settings.norm,
                 found=[changed],
-                progress=report and (lambda done, to_do: report(done, to_do, "")),
+                progress=report,
                 **self.shared,
             )
         _save_perturbation(found, file)
