@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings.fields import Checked, Range, parsed, settings_of
+from bcgan_tf.settings.fields import Checked, Range, parsed, setting, settings_of
 from bcgan_tf.settings.kinds import Epochs, OptionalEpochs, SomeImages, Threshold, Width
 
 # The defences with boundary samples inside robust training.
@@ -32,32 +32,26 @@ _DELAY, _WARMUP = 0.4, 0.2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AblationSettings(Checked):
-    """The sizes of the ablation.
+    """The sizes of the ablation."""
 
-    Attributes:
-        seeds: trainings of each arm, with one seed after the other; at least 2, for an interval.
-        width: of the strided network that is trained.
-        threshold: of its pixels; see :func:`bcgan_tf.networks.strided_cnn.strided_cnn`.
-        classifier_epochs: of the training on clean data that comes first.
-        epochs: of robust training with extra rows. Without them a step costs half, and there are
-            twice as many; interval bounds cost a fraction of PGD, and IBP has twice as many.
-        gan_epochs: of the GAN; 0: as many as its preset has.
-        ramp_share: part of the epochs over which eps rises.
-        n: test images for the suite ``standard``; clean and certified accuracy are of all.
-    """
-
-    seeds: Annotated[int, Range(2, MOST_SEEDS)] = 3
-    width: Width = 1.0
-    threshold: Threshold = 0.0
-    classifier_epochs: Epochs = 2
-    epochs: Epochs = 10
-    gan_epochs: OptionalEpochs = 0
-    ramp_share: Annotated[float, Range(0, 0.8)] = 0.3
-    n: SomeImages = 1000
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings, JSON-able."""
-        return dataclasses.asdict(self)
+    seeds: Annotated[int, Range(2, MOST_SEEDS)] = setting(
+        3, "Trainings of each arm, with one seed after the other; at least 2, for an interval."
+    )
+    width: Width = setting(1.0, "Of the strided network that is trained.")
+    threshold: Threshold = setting(0.0, "Of its pixels: this near to 0 or 1 they are cut off.")
+    classifier_epochs: Epochs = setting(2, "Of the training on clean data that comes first.")
+    epochs: Epochs = setting(
+        10,
+        "Of robust training with extra examples. Twice as many without them, where a step costs "
+        "half; and twice as many with interval bounds, which cost a fraction of PGD.",
+    )
+    gan_epochs: OptionalEpochs = setting(0, "Of the GAN; 0: as many as its preset has.")
+    ramp_share: Annotated[float, Range(0, 0.8)] = setting(
+        0.3, "Part of the epochs over which eps rises."
+    )
+    n: SomeImages = setting(
+        1000, "Test images for the suite standard; clean and certified accuracy are of all."
+    )
 
     def options(self, defense: str, arm: str) -> dict[str, Any]:
         """What an arm changes of the preset of its defence."""

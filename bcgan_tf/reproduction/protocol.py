@@ -11,16 +11,15 @@ from typing import Annotated, Any
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import paper
-from bcgan_tf.settings.attack import DEFAULT_EPS
-from bcgan_tf.settings.fields import Checked, Range, parsed, settings_of
-from bcgan_tf.settings.kinds import Images, LearningRate, Repeats, SomeImages, Steps, TrainingEps
+from bcgan_tf.settings.fields import Checked, Range, parsed, setting, settings_of
+from bcgan_tf.settings.kinds import RADIUS, Images, LearningRate, Repeats, SomeImages, Steps, TrainingEps
 
 # The names of bcgan_tf.reproduction.rows.ROWS, for those who do not load TensorFlow.
 ROWS = (*paper.ROWS, "trades")
 PRESETS = ("quick", "paper")
 DATASETS = (*paper.FGSM_EPS, "digits")
 # The paper has no digits: eps that leave a trained network something to lose.
-_FGSM_EPS = {**paper.FGSM_EPS, "digits": (0.1, 0.2)}
+FGSM_EPS = {**paper.FGSM_EPS, "digits": (0.1, 0.2)}
 _PGD_STEPS = {**paper.PGD_STEPS, "digits": 40}
 
 
@@ -28,44 +27,41 @@ _PGD_STEPS = {**paper.PGD_STEPS, "digits": 40}
 class Protocol(Checked):
     """The evaluations of a table, and their sizes; 0 images are all of the test set.
 
-    Attributes:
-        fgsm_eps: the paper's two radii of FGSM, in its own pixel unit, which it does not state.
-        pgd_steps: of PGD, from one random start, at the larger of the two radii: the paper says
-            how many steps, and neither eps, step size nor restarts.
-        eps: of the suite ``standard``, Linf in [0, 1] pixels: where published results are.
-        n: images for clean accuracy, FGSM and PGD.
-        cw_n: images for Carlini-Wagner L2, drawn with seed 0, as those of all smaller sets.
-        cw_steps: its steps, for each constant tried.
-        cw_search_steps: constants tried.
-        cw_learning_rate: of its Adam.
-        standard_n: images for the suite and its diagnosis.
-        rho_n: images for Table 2.
-        defended_n: images for Defense-GAN, the same number of each class.
-        defended_cw_n: of these, for Carlini-Wagner.
-        white_box_n: of these, for the attack through Defense-GAN's search (BPDA).
-        white_box_steps: PGD's steps in it.
-        eot_samples: searches that each of its gradients is averaged over.
-        answers: fresh searches that each adversarial example must survive.
-        defended_rho_n: of these, for Table 2, through a search with fixed starts; 0: not run.
+    Smaller sets of images are drawn with seed 0.
     """
 
-    fgsm_eps: tuple[TrainingEps, TrainingEps]
-    pgd_steps: Steps
-    eps: TrainingEps
-    n: Images = 0
-    cw_n: Images = 1000
-    cw_steps: Steps = 200
-    cw_search_steps: Repeats = 9
-    cw_learning_rate: LearningRate = 0.05
-    standard_n: Images = 1000
-    rho_n: Images = 1000
-    defended_n: SomeImages = 200
-    defended_cw_n: SomeImages = 100
-    white_box_n: SomeImages = 50
-    white_box_steps: Steps = 20
-    eot_samples: Repeats = 3
-    answers: Annotated[int, Range(2, 10_000)] = 3
-    defended_rho_n: Images = 10
+    fgsm_eps: tuple[TrainingEps, TrainingEps] = setting(
+        help="The paper's two radii of FGSM, in its own pixel unit, which it does not state.",
+        by_dataset=FGSM_EPS,
+    )
+    pgd_steps: Steps = setting(
+        help="Of PGD, from one random start, at the larger of the two radii: the paper states "
+        "the steps, and neither eps, step size nor restarts.",
+        by_dataset=_PGD_STEPS,
+    )
+    eps: TrainingEps = setting(
+        help="Radius of the suite standard, Linf in [0, 1] pixel units.", by_dataset=RADIUS
+    )
+    n: Images = setting(0, "Images for clean accuracy, FGSM and PGD.")
+    cw_n: Images = setting(1000, "Images for Carlini-Wagner L2.")
+    cw_steps: Steps = setting(200, "Its steps, for each constant tried.")
+    cw_search_steps: Repeats = setting(9, "Constants tried.")
+    cw_learning_rate: LearningRate = setting(0.05, "Of its Adam.")
+    standard_n: Images = setting(1000, "Images for the suite and its diagnosis.")
+    rho_n: Images = setting(1000, "Images for Table 2.")
+    defended_n: SomeImages = setting(200, "Images for Defense-GAN, as many of each class.")
+    defended_cw_n: SomeImages = setting(100, "Of these, for Carlini-Wagner.")
+    white_box_n: SomeImages = setting(
+        50, "Of these, for the attack through Defense-GAN's search (BPDA)."
+    )
+    white_box_steps: Steps = setting(20, "PGD's steps in it.")
+    eot_samples: Repeats = setting(3, "Searches that each of its gradients is averaged over.")
+    answers: Annotated[int, Range(2, 10_000)] = setting(
+        3, "Fresh searches that each adversarial example must survive."
+    )
+    defended_rho_n: Images = setting(
+        10, "Of these, for Table 2, through a search with fixed starts; 0: not run."
+    )
 
     def radii(self) -> dict[str, dict[str, float]]:
         """Pixel unit to column (``"fgsm-1"``, ``"fgsm-2"``, ``"pgd"``) to eps in [0, 1] pixels."""
@@ -74,10 +70,6 @@ class Protocol(Checked):
             unit: {"fgsm-1": small * worth, "fgsm-2": large * worth, "pgd": large * worth}
             for unit, worth in paper.UNITS.items()
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings, JSON-able."""
-        return {**dataclasses.asdict(self), "fgsm_eps": list(self.fgsm_eps)}
 
 
 # The residual network takes ten times as long as the small one, and CW and Table 2 need hundreds of
@@ -120,9 +112,9 @@ def protocol(
     known = {name: setting for name, setting in settings_of(Protocol).items() if not setting.many}
     settings |= parsed("the protocol", known, options or {})
     defaults = {
-        "fgsm_eps": _FGSM_EPS[dataset],
-        "pgd_steps": _PGD_STEPS[dataset],
-        "eps": DEFAULT_EPS[dataset],
+        name: entry.by_dataset[dataset]
+        for name, entry in settings_of(Protocol).items()
+        if entry.by_dataset
     }
     return Protocol(**{**defaults, **settings})
 

@@ -229,8 +229,12 @@ class Checked:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = {key: value.metadata.get("help") for key, value in vars(cls).items() if _field(value)}
-        if lines := [f"    {name}: {text}" for name, text in own.items() if text]:
+        fields = {}
+        for base in reversed(cls.__mro__):
+            fields |= vars(base).get("__dataclass_fields__", {})
+        fields |= {name: value for name, value in vars(cls).items() if _is_field(value)}
+        helps = {name: field.metadata.get("help") for name, field in fields.items()}
+        if lines := [f"    {name}: {text}" for name, text in helps.items() if text]:
             cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Args:", *lines])
 
     def __post_init__(self) -> None:
@@ -350,7 +354,7 @@ def _for_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _field(value: Any) -> bool:
+def _is_field(value: Any) -> bool:
     return isinstance(value, dataclasses.Field)
 
 
@@ -358,6 +362,15 @@ def _has_range(hint: Any) -> bool:
     return typing.get_origin(hint) is typing.Annotated or any(
         typing.get_origin(part) is typing.Annotated for part in typing.get_args(hint)
     )
+
+
+def fraction(value: float) -> str:
+    """A number as people write it: 0.3, or 8/255 where that is what it is."""
+    for below in (1, 255, 3, 6):
+        above = round(value * below)
+        if below > 1 and len(f"{value:g}") > 5 and abs(above / below - value) < 1e-9:
+            return f"{above}/{below}"
+    return f"{value:g}"
 
 
 def _number(value: float) -> str:

@@ -10,6 +10,10 @@ from typing import Annotated
 
 from bcgan_tf.settings.fields import OneOf, Range
 
+# The Linf radius of each data set, [0, 1] pixel units: that of published results, and for digits
+# one that leaves a robust network something to lose.
+RADIUS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.1}
+
 Epochs = Annotated[int, Range(1, 100_000)]
 # Parts of epochs, such as a delay; 0: none.
 EpochShare = Annotated[float, Range(0, 100_000)]
@@ -48,6 +52,7 @@ Norm = Annotated[str, OneOf("linf", "l2")]
 SUITES = ("standard", "plus", "rand", "paper")
 Suite = Annotated[str, OneOf(*SUITES)]
 BoundaryLoss = Annotated[str, OneOf("uniform", "top2")]
+Augmentation = Annotated[str, OneOf("none", "shift", "flip", "crop-flip")]
 # Length of a step of an attack in units of eps.
 StepRatio = Annotated[float, Range(0, 1000, above=True)]
 # Of Defense-GAN's search, which takes steps of 10.
