@@ -26,7 +26,6 @@ from .defenses.boundary_gan import BCGANTraining as BCGANTraining
 from .defenses.defense import Defense as Defense
 from .defenses.defense_gan import DefenseGANTraining as DefenseGANTraining
 from .defenses.distillation import DistillationTraining as DistillationTraining
-from .defenses.gan_settings import GANSettings as GANSettings
 from .defenses.ibp import BoundaryIBPTraining as BoundaryIBPTraining
 from .defenses.ibp import IBPTraining as IBPTraining
 from .diagnosis.diagnostics import diagnose as diagnose
@@ -45,5 +44,6 @@ from .networks.deep_cnn import deep_cnn as deep_cnn
 from .networks.strided_cnn import strided_cnn as strided_cnn
 from .perturbation.minimum_perturbation import minimum_perturbation as minimum_perturbation
 from .serving.export import export as export
+from .settings.defenses import GANSettings as GANSettings
 from .training.classifier_trainer import ClassifierTrainer as ClassifierTrainer
 from .version import __version__ as __version__

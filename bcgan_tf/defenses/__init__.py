@@ -6,8 +6,8 @@ from bcgan_tf.defenses.boundary_gan import BCGANTraining
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.defense_gan import DefenseGANTraining
 from bcgan_tf.defenses.distillation import DistillationTraining
-from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
+from bcgan_tf.settings.defenses import GANSettings
 
 __all__ = [
     "BCGANTraining",

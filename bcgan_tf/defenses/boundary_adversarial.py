@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -17,16 +17,20 @@ from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.adversarial_training import PGDTraining, TRADESTraining
 from bcgan_tf.defenses.defense import StageCallbacks
 from bcgan_tf.defenses.extra_rows import NO_EXTRA, ExtraExamples, generated_rows, repeated_rows
-from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, fit_gan
+from bcgan_tf.defenses.gan import build_gan, fit_gan
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.settings.fields import OneOf, Range
-from bcgan_tf.settings.kinds import OptionalEpochs, PositiveWeight
+from bcgan_tf.settings.defenses import (
+    GENERATED,
+    BoundaryPGDSettings,
+    BoundaryTRADESSettings,
+    ExtraExamplesSettings,
+    FilteredExtraSettings,
+    GANSettings,
+)
 from bcgan_tf.training.fit import train_oracle
 from bcgan_tf.training.robust_trainer import RobustTrainer
 
-FAKES = ("boundary", "plain", "duplicates", "none")
-GENERATED = ("boundary", "plain")
 GAN_STAGE_TITLES = {
     "gan": "GAN of the extra images",
     "oracle": "Oracle, which judges generated images and trains nothing",
@@ -34,50 +38,15 @@ GAN_STAGE_TITLES = {
 _JUDGED = 1000
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundaryTraining(RobustTraining):
+class BoundaryTraining(ExtraExamplesSettings, RobustTraining):
     """Robust training on real images and, in the same batches, on boundary samples.
 
     The GAN is trained against the given classifier first, and may be trained on against the
     network that is becoming robust. The other kinds of ``fakes`` are controls: with
     ``"duplicates"`` as many rows are attacked in every step as with generated ones.
 
-    A subclass names the training it adds to before this class: the other way round, the defaults
-    of :class:`RobustTraining` would win over that training's own.
-
-    Args:
-        fakes: ``"boundary"``: samples of a BCGAN; ``"plain"``: of the same GAN at beta 0;
-            ``"duplicates"``: the batch's real images again, attacked from other starts;
-            ``"none"``: no extra rows.
-        fake_ratio: extra rows per real row.
-        fake_weight: lambda, the weight of the extra rows' mean loss beside the real rows'.
-        refresh_epochs: epochs after which the GAN is trained on for one epoch, against the robust
-            network of that moment, again and again; 0: never. Of generated fakes only.
-        gan: how the GAN is built and trained. Of generated fakes only.
+    A subclass names its settings first, then the training it adds to, then this class.
     """
-
-    fakes: Annotated[str, OneOf(*FAKES)] = "boundary"
-    fake_ratio: Annotated[float, Range(0.001, 100)] = 1.0
-    fake_weight: PositiveWeight = 0.5
-    refresh_epochs: OptionalEpochs = 0
-    gan: GANSettings = dataclasses.field(default_factory=GANSettings)
-
-    def conflicts(self) -> Iterator[str]:
-        """See :meth:`Checked.conflicts`."""
-        yield from super().conflicts()
-        if self.fakes == "boundary":
-            yield from self.gan.boundary_conflicts()
-
-    def ignored(self) -> tuple[str, ...]:
-        """See :meth:`Defense.ignored`."""
-        boundary = ("beta", "delay_epochs", "warmup_epochs", "boundary_loss")
-        unread = {
-            "boundary": (),
-            "plain": tuple(f"gan.{name}" for name in boundary),
-            "duplicates": ("gan", "oracle_epochs", "refresh_epochs"),
-            "none": ("gan", "oracle_epochs", "refresh_epochs", "fake_ratio", "fake_weight"),
-        }
-        return (*super().ignored(), *unread[self.fakes])
 
     def run(
         self,
@@ -158,16 +127,8 @@ class BoundaryTraining(RobustTraining):
         return ExtraExamples(rows, **shares, every=self._refreshed(), between=refresh)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FilteredBoundaryTraining(BoundaryTraining):
-    """The same where the fakes' classes are learnt: an oracle drops those that do not show theirs.
-
-    Args:
-        oracle_epochs: of the oracle, a net of another architecture trained on real images; fakes
-            that it puts into another class have weight 0. 0: none is dropped.
-    """
-
-    oracle_epochs: OptionalEpochs = 2
+class FilteredBoundaryTraining(FilteredExtraSettings, BoundaryTraining):
+    """The same where the fakes' classes are learned: an oracle drops those that show another."""
 
     def train_oracle(
         self, data: Dataset, directory: Path | None, resume: bool, callbacks: StageCallbacks
@@ -187,8 +148,7 @@ class FilteredBoundaryTraining(BoundaryTraining):
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundaryPGDTraining(PGDTraining, FilteredBoundaryTraining):
+class BoundaryPGDTraining(BoundaryPGDSettings, PGDTraining, FilteredBoundaryTraining):
     """BCGAN-AT: ``CE(adversarial real) + lambda CE(adversarial fake)``.
 
     Both are attacked as in :class:`PGDTraining`; the fakes are labelled with the class ``c`` that
@@ -202,22 +162,19 @@ class BoundaryPGDTraining(PGDTraining, FilteredBoundaryTraining):
     Discriminator, and Adversarial Attacker".
     """
 
-    name: ClassVar[str] = "bcgan-at"
     stage_titles: ClassVar[Mapping[str, str]] = {
         **GAN_STAGE_TITLES,
         "bcgan-at": "PGD training on real images and boundary samples",
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundaryTRADESTraining(TRADESTraining, BoundaryTraining):
+class BoundaryTRADESTraining(BoundaryTRADESSettings, TRADESTraining, BoundaryTraining):
     """BCGAN-TRADES: fakes enter the divergence alone, which knows no labels.
 
     ``CE(real) + beta (KL(real) + lambda KL(fake))``, each KL between the answers to an image and to
     its adversarial example.
     """
 
-    name: ClassVar[str] = "bcgan-trades"
     stage_titles: ClassVar[Mapping[str, str]] = {
         **GAN_STAGE_TITLES,
         "bcgan-trades": "TRADES on real images and boundary samples",

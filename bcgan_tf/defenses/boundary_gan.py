@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,49 +11,30 @@ import tensorflow as tf
 
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
-from bcgan_tf.defenses.gan_settings import GANSettings, build_gan, draw_fakes, fit_gan
+from bcgan_tf.defenses.gan import build_gan, draw_fakes, fit_gan
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
-from bcgan_tf.settings.kinds import Batch, CleanRatio, Epochs, LearningRate
+from bcgan_tf.settings.defenses import BCGANSettings
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.training.fit import fit
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BCGANTraining(GANSettings, Defense):
+class BCGANTraining(BCGANSettings, Defense):
     """Boundary conditional GAN (the paper's section 3.3).
 
     1. Train a BCGAN against the frozen classifier (eq. 8). 2. Refine a copy of the classifier on
     clean and generated samples, these labelled with the class ``c`` they were asked for.
 
-    The GAN's settings are those of :class:`bcgan_tf.defenses.gan_settings.GANSettings`; ``dtype``
-    is of both stages.
-
-    Args:
-        epochs: epochs of refinement.
-        batch_size: global number of *clean* images in a batch of the refinement.
-        learning_rate: of the refinement's Adam, decayed to 0 by a cosine.
-        clean_ratio: share of clean images in a batch, in (0, 1]; 1 is refinement without fakes.
+    ``dtype`` is of both stages.
 
     Example:
         >>> hardened = BCGANTraining(gan_epochs=5).harden(classifier, bcgan_tf.load("mnist"))
     """
 
-    name: ClassVar[str] = "bcgan"
     stage_titles: ClassVar[Mapping[str, str]] = {
         "gan": "Boundary GAN",
         "harden": "Refinement on boundary samples and clean data",
     }
-
-    epochs: Epochs = 3
-    batch_size: Batch = 128
-    learning_rate: LearningRate = 5e-4
-    clean_ratio: CleanRatio = 0.5
-
-    def conflicts(self) -> Iterator[str]:
-        """See :meth:`Checked.conflicts`."""
-        yield from super().conflicts()
-        yield from self.boundary_conflicts()
 
     def batch_sizes(self) -> tuple[int, ...]:
         """Of both stages; see :meth:`Defense.batch_sizes`."""

@@ -17,8 +17,7 @@ from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import clone_with_dtype
 from bcgan_tf.loading.classifier import input_shape, load_classifier
-from bcgan_tf.settings.fields import Checked
-from bcgan_tf.settings.kinds import Devices, Seed
+from bcgan_tf.settings.defenses import DefenseSettings
 
 # Keras callbacks for a stage of a defence, by the stage's name.
 StageCallbacks = Callable[[str], Sequence[keras.callbacks.Callback]]
@@ -81,25 +80,17 @@ def _refuse_float16(classifier: keras.Model) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Defense(Checked, abc.ABC):
+class Defense(DefenseSettings, abc.ABC):
     """A way to make a classifier more robust.
 
-    A new defence subclasses this and writes ``name``, ``stage_titles`` and ``run``, and
-    ``batch_sizes`` where it trains. ``stage_titles`` is what a report calls each stage of training
-    that ``run`` asks callbacks for.
-
-    Args:
-        seed: of everything the defence draws.
-        devices: GPUs (or logical CPUs) to train on; None: all GPUs.
+    A new defence has its settings, with its ``name``, in :mod:`bcgan_tf.settings.defenses`, and a
+    class that inherits from them and from this one. It writes ``run`` and ``stage_titles`` (what a
+    report calls each stage of training that ``run`` asks callbacks for), and ``batch_sizes`` where
+    it trains.
     """
 
-    name: ClassVar[str]
     stage_titles: ClassVar[Mapping[str, str]] = {}
     trains_classifier: ClassVar[bool] = True
-
-    seed: Seed = 0
-    devices: Devices | None = None
 
     def harden(
         self,
@@ -186,10 +177,6 @@ class Defense(Checked, abc.ABC):
         for size in self.batch_sizes():
             check_batch_size(size, strategy(self.devices))
             steps_per_epoch(data.train, size)
-
-    def ignored(self) -> tuple[str, ...]:
-        """Settings that the others leave without effect; ``"gan"`` stands for all of its own."""
-        return ()
 
     def batch_sizes(self) -> tuple[int, ...]:
         """The global batches of its trainings, which :meth:`check_data` looks at."""

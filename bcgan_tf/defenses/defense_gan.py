@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -17,72 +16,23 @@ from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction
 from bcgan_tf.models.wgan_gp import WGANGP
 from bcgan_tf.networks.wgan import wgan_critic, wgan_generator
-from bcgan_tf.settings.kinds import (
-    Batch,
-    BelowOne,
-    Dtype,
-    Epochs,
-    LatentDim,
-    LearningRate,
-    Repeats,
-    SearchLearningRate,
-    Steps,
-    Weight,
-    Width,
-)
+from bcgan_tf.settings.defenses import DefenseGANSettings
 from bcgan_tf.training.fit import fit
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DefenseGANTraining(Defense):
+class DefenseGANTraining(DefenseGANSettings, Defense):
     """Defense-GAN (Samangouei et al. 2018): project every image on the range of a WGAN-GP.
 
     The classifier itself is not trained further. What :meth:`harden` returns is a
     :class:`DefenseGANClassifier`: a Keras model like any other, but stochastic, ``steps *
     restarts`` times as slow as the generator's gradient, and saved with its generator.
 
-    Args:
-        steps: L, gradient steps of each search; the BCGAN paper has 12000, Defense-GAN's 200.
-        restarts: R, searches per image, of which the best counts.
-        search_learning_rate: of the search.
-        momentum: of the search.
-        decay: lower the search's learning rate tenfold for its last fifth.
-        bpda: whether the defended classifier has a gradient, see :class:`Reconstruction`.
-        gan_epochs: epochs of GAN training. The reference trains for 200,000 generator steps, 926
-            epochs of MNIST.
-        gan_batch_size: global number of real images in one update of the critic.
-        gan_learning_rate: of both Adams (0.5, 0.9).
-        critic_steps: updates of the critic per update of the generator.
-        penalty: weight of the gradient penalty.
-        latent_dim: size of ``z``.
-        generator_width: factor on the generator's channels.
-        critic_width: factor on the critic's channels.
-        dtype: a Keras dtype policy to train the GAN in, such as ``"mixed_bfloat16"``; the search
-            is in float32.
-
     Example:
         >>> defended = DefenseGANTraining(gan_epochs=30).harden(classifier, bcgan_tf.load("mnist"))
     """
 
-    name: ClassVar[str] = "defense-gan"
     stage_titles: ClassVar[Mapping[str, str]] = {"defense-gan": "GAN of the real images"}
     trains_classifier: ClassVar[bool] = False
-
-    steps: Steps = 200
-    restarts: Repeats = 10
-    search_learning_rate: SearchLearningRate = 10.0
-    momentum: BelowOne = 0.7
-    decay: bool = True
-    bpda: bool = True
-    gan_epochs: Epochs = 30
-    gan_batch_size: Batch = 50
-    gan_learning_rate: LearningRate = 1e-4
-    critic_steps: Repeats = 5
-    penalty: Weight = 10.0
-    latent_dim: LatentDim = 128
-    generator_width: Width = 1.0
-    critic_width: Width = 1.0
-    dtype: Dtype | None = None
 
     def batch_sizes(self) -> tuple[int, ...]:
         """Of a critic's update, and of all that one step reads; see :meth:`Defense.batch_sizes`."""

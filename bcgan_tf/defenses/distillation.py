@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -13,13 +12,12 @@ from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.keras_graph import clone_reinitialized
-from bcgan_tf.settings.kinds import Batch, Dtype, Epochs, LearningRate, Temperature
+from bcgan_tf.settings.defenses import DistillationSettings
 from bcgan_tf.training.distillation_trainer import DistillationTrainer
 from bcgan_tf.training.fit import fit
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillationTraining(Defense):
+class DistillationTraining(DistillationSettings, Defense):
     """A student learns a teacher's soft answers at a high temperature, and is used at 1.
 
     Three stages: an initialisation (the architecture anew, briefly trained as usual, because at
@@ -30,32 +28,15 @@ class DistillationTraining(Defense):
     times larger leave the cross entropy no gradient, and attacks on ``logits / T`` or on a margin
     break it. It adds no robustness.
 
-    Args:
-        temperature: T.
-        initial_epochs: of the initialisation.
-        epochs: of the teacher, and again of the student.
-        batch_size: global.
-        learning_rate: of SGD with Nesterov momentum 0.9.
-        dtype: a Keras dtype policy to train in, such as ``"mixed_bfloat16"``; None: the
-            classifier's own, which what is returned always has.
-
     Reference: Papernot et al. 2016, "Distillation as a Defense to Adversarial Perturbations
     against Deep Neural Networks"; the protocol is that of Carlini and Wagner 2017.
     """
 
-    name: ClassVar[str] = "distillation"
     stage_titles: ClassVar[Mapping[str, str]] = {
         "distillation-start": "Initial weights",
         "distillation-teacher": "Teacher",
         "distillation-student": "Student",
     }
-
-    temperature: Temperature = 100.0
-    initial_epochs: Epochs = 1
-    epochs: Epochs = 50
-    batch_size: Batch = 128
-    learning_rate: LearningRate = 1e-2
-    dtype: Dtype | None = None
 
     def batch_sizes(self) -> tuple[int, ...]:
         """Of all stages; see :meth:`Defense.batch_sizes`."""

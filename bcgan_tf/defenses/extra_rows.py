@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bcgan_tf.defenses.gan_settings import draw_fakes
+from bcgan_tf.defenses.gan import draw_fakes
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.training.augmentation import Augmentation
 from bcgan_tf.training.classifier_trainer import BatchBuilder

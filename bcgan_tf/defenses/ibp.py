@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import keras
 
@@ -13,17 +12,13 @@ from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.boundary_adversarial import GAN_STAGE_TITLES, FilteredBoundaryTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.networks.ibp_initialization import reset_for_ibp
-from bcgan_tf.settings.fields import OneOf
-from bcgan_tf.settings.kinds import BelowOne, Epochs, EpochShare, OptionalSteps
+from bcgan_tf.settings.defenses import BoundaryIBPSettings, IBPSettings
 from bcgan_tf.training.classifier_trainer import BatchBuilder
 from bcgan_tf.training.ibp_trainer import IBPTrainer
 from bcgan_tf.training.inner_maximization import InnerMaximization
 
-STARTS = ("ibp", "given")
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class IBPTraining(RobustTraining):
+class IBPTraining(IBPSettings, RobustTraining):
     """Training on interval bounds of the worst logits within eps.
 
     The loss is ``kappa CE(clean) + (1 - kappa) CE(worst logits)``; kappa falls from 1 while eps
@@ -31,17 +26,6 @@ class IBPTraining(RobustTraining):
     certified accuracy (:func:`bcgan_tf.certified_accuracy`), which no attack can take away; the
     log of every epoch has it beside the clean and the PGD accuracy, and the epoch in which it is
     highest is returned.
-
-    The settings of eps and of the training are those of
-    :class:`bcgan_tf.defenses.robust_training.RobustTraining`; eps rises over ``ramp_epochs`` that
-    begin after ``warmup_epochs``.
-
-    Args:
-        kappa: what the weight of the first term falls to, in [0, 1).
-        attack_steps: of PGD, on the images of the first term; 0: clean images.
-        warmup_epochs: of training on clean images first.
-        start: ``"ibp"``: initial weights with which bounds keep their width from layer to layer;
-            ``"given"``: the classifier's own.
 
     Raises:
         UserError: the classifier has a layer without interval bounds; the message names it.
@@ -52,26 +36,8 @@ class IBPTraining(RobustTraining):
     Convex Combinations" (MTL-IBP), for ``attack_steps``.
     """
 
-    name: ClassVar[str] = "ibp"
     stage_titles: ClassVar[Mapping[str, str]] = {"ibp": "Interval bound propagation"}
     monitor: ClassVar[str] = "val_certified_accuracy"
-
-    ramp_epochs: EpochShare = 12.0
-    epochs: Epochs = 30
-    kappa: BelowOne = 0.5
-    attack_steps: OptionalSteps = 0
-    warmup_epochs: EpochShare = 1.0
-    start: Annotated[str, OneOf(*STARTS)] = "ibp"
-
-    def conflicts(self) -> Iterator[str]:
-        """See :meth:`Checked.conflicts`."""
-        yield from super().conflicts()
-        if self.dtype not in (None, "float32"):
-            yield f"dtype is {self.dtype}; bounds are computed in float32: leave it out"
-
-    def ramp_end(self) -> float:
-        """See :meth:`RobustTraining.ramp_end`."""
-        return self.warmup_epochs + self.ramp_epochs
 
     def check(self, classifier: keras.Model, data: Dataset) -> None:
         """See :meth:`Defense.check`; refuses a classifier that cannot be bounded too."""
@@ -98,14 +64,12 @@ class IBPTraining(RobustTraining):
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundaryIBPTraining(IBPTraining, FilteredBoundaryTraining):
+class BoundaryIBPTraining(BoundaryIBPSettings, IBPTraining, FilteredBoundaryTraining):
     """BCGAN-IBP: boundary samples in the term of the worst logits, beside the real images.
 
     ``kappa CE(real) + (1 - kappa) (CE(worst logits of real) + lambda CE(worst logits of fake))``.
     """
 
-    name: ClassVar[str] = "bcgan-ibp"
     stage_titles: ClassVar[Mapping[str, str]] = {
         **GAN_STAGE_TITLES,
         "bcgan-ibp": "Interval bound propagation on real images and boundary samples",

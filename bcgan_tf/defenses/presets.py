@@ -16,11 +16,12 @@ from bcgan_tf.defenses.boundary_gan import BCGANTraining
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.defense_gan import DefenseGANTraining
 from bcgan_tf.defenses.distillation import DistillationTraining
-from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.defenses import GANSettings
 from bcgan_tf.settings.fields import Setting, parsed, settings_of
+from bcgan_tf.settings.kinds import RADIUS
 
 DEFENSES: dict[str, type[Defense]] = {
     defense.name: defense
@@ -38,7 +39,7 @@ DEFENSES: dict[str, type[Defense]] = {
     )
 }
 # Linf radius that adversarial training defends against, in [0, 1] pixel units.
-EPS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.15}
+EPS = RADIUS
 _WITH_EPS = tuple(name for name, kind in DEFENSES.items() if issubclass(kind, RobustTraining))
 _NOT_OPTIONS = ("seed", "devices")
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -16,17 +14,7 @@ from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classi
 from bcgan_tf.defenses.extra_rows import NO_EXTRA, ExtraExamples, batches
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings.fields import OneOf, Range
-from bcgan_tf.settings.kinds import (
-    Batch,
-    BelowOne,
-    Dtype,
-    Epochs,
-    EpochShare,
-    LearningRate,
-    SomeImages,
-    TrainingEps,
-)
+from bcgan_tf.settings.defenses import RobustSettings
 from bcgan_tf.training.augmentation import AUGMENTATIONS
 from bcgan_tf.training.checkpoints import BestWeights
 from bcgan_tf.training.classifier_trainer import BatchBuilder
@@ -35,61 +23,13 @@ from bcgan_tf.training.robust_trainer import RobustTrainer
 from bcgan_tf.training.schedules import ConstantThenLinear
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RobustTraining(Defense):
-    """Training for a Linf radius; the epoch that is best on the validation split is returned.
-
-    Args:
-        eps: Linf radius to defend against, in [0, 1] pixel units.
-        eps_ratio: the radius of training in units of eps, at least 1: a little more than is asked
-            for makes what is asked for safer.
-        ramp_epochs: epochs over which eps rises from 0.
-        epochs: of training.
-        batch_size: global number of real images in a batch.
-        learning_rate: Adam's for the first half of the steps; it then falls linearly to 0.
-        augment: what happens to each image of a batch before it is attacked: ``"none"``;
-            ``"shift"``: it is moved by up to 2 pixels of 28 or 32; ``"flip"``: half of
-            them are mirrored, which suits clothes, and is wrong for digits;
-            ``"crop-flip"``: it is moved by up to an eighth too, which is usual on CIFAR-10.
-        ema_decay: of the moving average of the weights that is validated and returned; 0: off.
-        validation_samples: images of the validation split that are attacked after each epoch.
-        dtype: a Keras dtype policy to train in, such as ``"mixed_bfloat16"``; None: the
-            classifier's own, which what is returned always has.
-    """
+class RobustTraining(RobustSettings, Defense):
+    """Training for a Linf radius; the epoch that is best on the validation split is returned."""
 
     # In the logs; higher is better.
     monitor: ClassVar[str] = "val_robust_accuracy"
     # Whether extra rows count in the first term of a loss of two.
     extra_in_clean_term: ClassVar[bool] = True
-
-    eps: TrainingEps = 0.3
-    eps_ratio: Annotated[float, Range(1, 1_000_000)] = 1.0
-    ramp_epochs: EpochShare = 4.0
-    epochs: Epochs = 16
-    batch_size: Batch = 128
-    learning_rate: LearningRate = 1e-3
-    augment: Annotated[str, OneOf(*AUGMENTATIONS)] = "none"
-    ema_decay: BelowOne = 0.0
-    validation_samples: SomeImages = 1000
-    dtype: Dtype | None = None
-
-    def conflicts(self) -> Iterator[str]:
-        """See :meth:`Checked.conflicts`."""
-        yield from super().conflicts()
-        if self.eps_ratio > 1 / self.eps:
-            yield (
-                f"eps_ratio is {self.eps_ratio:g}; choose at most {1 / self.eps:g}, where the "
-                "radius of training is all of [0, 1]"
-            )
-        if self.ramp_end() > self.epochs:
-            yield (
-                f"eps rises until epoch {self.ramp_end():g} of {self.epochs}; "
-                "choose a smaller ramp_epochs, or more epochs"
-            )
-
-    def ramp_end(self) -> float:
-        """Epochs until eps is at its full size."""
-        return self.ramp_epochs
 
     @abc.abstractmethod
     def make_trainer(

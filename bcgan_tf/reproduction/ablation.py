@@ -13,11 +13,9 @@ from typing import Any
 
 from bcgan_tf.certification.certified import certified_accuracy
 from bcgan_tf.defenses.boundary_adversarial import (
-    GENERATED,
     BoundaryTraining,
     FilteredBoundaryTraining,
 )
-from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import (
     PARTIAL_PREFIX,
@@ -42,6 +40,8 @@ from bcgan_tf.reproduction.protocol import protocol
 from bcgan_tf.reproduction.rows import lasting_settings, original_of
 from bcgan_tf.reproduction.workspace import Workspace, digest
 from bcgan_tf.runs.history import ELSEWHERE
+from bcgan_tf.settings.defenses import GENERATED
+from bcgan_tf.settings.kinds import RADIUS
 from bcgan_tf.settings.presets import recipe
 from bcgan_tf.workflows.harden import chosen_defense, harden
 
@@ -77,14 +77,14 @@ def ablation(
     """
     chosen = check_defenses(defenses)
     data = workspace.data
-    if data.name not in EPS:
+    if data.name not in RADIUS:
         raise UserError(f"the ablation needs a radius, and {data.name} has none of its own")
     document: dict[str, Any] = {
         "dataset": data.name,
         "preset": workspace.preset,
         "seed": workspace.seed,
         "settings": as_json(settings.to_dict()),
-        "eps": EPS[data.name],
+        "eps": RADIUS[data.name],
         "command": command,
         "runs": {},
     }
@@ -135,7 +135,7 @@ def _measured(
     sizes = protocol(
         workspace.data.name,
         workspace.preset,
-        {"standard_n": settings.n, "eps": EPS[workspace.data.name]},
+        {"standard_n": settings.n, "eps": RADIUS[workspace.data.name]},
     )
     # Measured with one seed: what differs between arms is the training.
     subject = Subject(workspace, sizes, f"ablation-{defense}-{arm}", file, original)

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 
 from bcgan_tf.defenses import DefenseGANTraining
-from bcgan_tf.defenses.presets import EPS
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest, replace_file
 from bcgan_tf.loading.classifier import load_classifier
@@ -18,6 +17,7 @@ from bcgan_tf.reproduction.picture_pages import figure2_page, figure4_page
 from bcgan_tf.reproduction.toy import ToySettings, toy
 from bcgan_tf.reproduction.workspace import Workspace, digest
 from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.settings.kinds import RADIUS
 from bcgan_tf.workflows.boundary import BoundarySettings, boundary
 
 # What Figure 4 shows unless rows are named, and how many stay readable side by side.
@@ -88,7 +88,7 @@ def figure4(
     drawn, left_out = _drawable(workspace, rows)
     name = workspace.data.name
     if settings is None:
-        settings = BoundarySettings(eps=EPS.get(name, 0.3), seed=workspace.seed)
+        settings = BoundarySettings(eps=RADIUS.get(name, 0.3), seed=workspace.seed)
     command = command or (
         f"bcgan-tf reproduce figure4 --dataset {name} --preset {workspace.preset} "
         f"--seed {workspace.seed}"

@@ -12,14 +12,22 @@ from typing import Annotated, Any
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import paper
 from bcgan_tf.settings.fields import Checked, Range, parsed, setting, settings_of
-from bcgan_tf.settings.kinds import RADIUS, Images, LearningRate, Repeats, SomeImages, Steps, TrainingEps
+from bcgan_tf.settings.kinds import (
+    RADIUS,
+    Images,
+    LearningRate,
+    Repeats,
+    SomeImages,
+    Steps,
+    TrainingEps,
+)
 
-# The names of bcgan_tf.reproduction.rows.ROWS, for those who do not load TensorFlow.
+# The paper's rows, and the stronger baseline that it lacks.
 ROWS = (*paper.ROWS, "trades")
 PRESETS = ("quick", "paper")
 DATASETS = (*paper.FGSM_EPS, "digits")
 # The paper has no digits: eps that leave a trained network something to lose.
-FGSM_EPS = {**paper.FGSM_EPS, "digits": (0.1, 0.2)}
+FGSM_EPS = {**paper.FGSM_EPS, "digits": (RADIUS["digits"], 2 * RADIUS["digits"])}
 _PGD_STEPS = {**paper.PGD_STEPS, "digits": 40}
 
 

@@ -11,19 +11,17 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.reproduction import paper
+from bcgan_tf.reproduction.protocol import FGSM_EPS, ROWS
 from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.settings.presets import Recipe, recipe
 from bcgan_tf.workflows.harden import defense_of, harden
 from bcgan_tf.workflows.train import train
 
 ORIGINAL = "original"
-# The paper's rows, and the stronger baseline that it lacks.
-ROWS = (*paper.ROWS, "trades")
 _FGSM_ROWS = ("fgsm-at-1", "fgsm-at-2")
 # Of the two ways to read the paper's eps the likelier one, in which its original network's figures
 # are those of a plain network (docs/audit.md).
 _LIKELIER_UNIT = "[-1, 1]"
-_DIGITS_FGSM_EPS = (0.05, 0.1)
 
 
 def defense_of_row(
@@ -94,11 +92,7 @@ def _named(row: str, dataset: str) -> tuple[str, dict[str, Any]]:
     if row not in _FGSM_ROWS:
         return row, {}
     which = _FGSM_ROWS.index(row)
-    if dataset in paper.FGSM_EPS:
-        eps = paper.FGSM_EPS[dataset][which] * paper.UNITS[_LIKELIER_UNIT]
-    else:
-        eps = _DIGITS_FGSM_EPS[which]
-    return "fgsm-at", {"eps": eps}
+    return "fgsm-at", {"eps": FGSM_EPS[dataset][which] * paper.UNITS[_LIKELIER_UNIT]}
 
 
 def _is_of_training(setting: str) -> bool:

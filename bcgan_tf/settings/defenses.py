@@ -86,7 +86,7 @@ class RobustSettings(DefenseSettings):
         "flip: half of the images mirrored (for clothes, not for digits); crop-flip: shifted by up "
         "to an eighth and mirrored (for CIFAR-10).",
     )
-    average_decay: BelowOne = setting(
+    ema_decay: BelowOne = setting(
         0.0,
         "Of the moving average of the weights, which is what is validated and returned; 0: off.",
     )
@@ -229,9 +229,7 @@ class ExtraExamplesSettings(RobustSettings):
         "Extra examples. boundary: samples of a BCGAN; plain: of the same GAN at beta 0; "
         "duplicates: the batch's real images again, attacked from other starts; none: none.",
     )
-    fake_ratio: Annotated[float, Range(0.001, 100)] = setting(
-        1.0, "Extra examples per real image."
-    )
+    fake_ratio: Annotated[float, Range(0.001, 100)] = setting(1.0, "Extra examples per real image.")
     fake_weight: PositiveWeight = setting(
         0.5, "Weight of the extra examples' mean loss beside that of the real images."
     )

@@ -14,8 +14,9 @@ from bcgan_tf.data import load
 from bcgan_tf.defenses import boundary_adversarial
 from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADESTraining
 from bcgan_tf.defenses.extra_rows import ExtraExamples, batches, generated_rows
-from bcgan_tf.defenses.gan_settings import GANSettings, build_gan
+from bcgan_tf.defenses.gan import build_gan
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.defenses import GANSettings
 from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.training.augmentation import shifted_images
 from bcgan_tf.training.fit import fit

@@ -17,10 +17,10 @@ from bcgan_tf.defenses.boundary_gan import BCGANTraining
 from bcgan_tf.defenses.defense import Defense, copy_classifier
 from bcgan_tf.defenses.defense_gan import DefenseGANTraining
 from bcgan_tf.defenses.distillation import DistillationTraining
-from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.ibp import IBPTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import mlp
+from bcgan_tf.settings.defenses import GANSettings
 
 
 @pytest.fixture(scope="module")

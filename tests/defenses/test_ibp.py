@@ -13,11 +13,11 @@ from bcgan_tf import distribute
 from bcgan_tf.attacks import PGD
 from bcgan_tf.certification.certified import certified, certified_accuracy, worst_margins
 from bcgan_tf.data import load
-from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import mlp, strided_cnn
 from bcgan_tf.networks.ibp_initialization import reset_for_ibp
+from bcgan_tf.settings.defenses import GANSettings
 from bcgan_tf.training.fit import fit
 from bcgan_tf.training.ibp_trainer import IBPTrainer
 from bcgan_tf.training.inner_maximization import InnerMaximization
