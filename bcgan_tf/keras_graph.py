@@ -1,13 +1,159 @@
-"""Copies of a network within a process, with what its preprocessing layers were set to."""
+"""Keras models as graphs: copies, the layers in front, the activation at the end.
+
+Keras' private attributes are read in this file alone.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from bcgan_tf.leading_layers import leading_layers
+PROBABILITY_ACTIVATIONS = ("softmax", "sigmoid", "hard_sigmoid")
+
+# Other names of the same functions: tf.nn.softmax and tf.nn.sigmoid as activations, and operations.
+_ALIASES = {"softmax_v2": "softmax", "Softmax": "softmax", "Sigmoid": "sigmoid"}
+_UNKNOWN = "return what goes into the final softmax, not its result, and give that model"
+
+
+def graph_of(model: keras.Model) -> Any:
+    """The functional model that computes a sequential one; any other model itself."""
+    if isinstance(model, keras.Sequential):
+        return model._functional  # pyright: ignore[reportAttributeAccessIssue]
+    return model
+
+
+def calls_of(model: keras.Model) -> list[Any] | None:
+    """The calls of a functional model in the order of computing; None for a subclassed model.
+
+    Each is Keras' node, with ``operation``, ``input_tensors``, ``outputs`` and ``is_input``. A
+    layer that is called twice has two; calls in other models are not among them.
+    """
+    by_depth = getattr(model, "_nodes_by_depth", None)
+    if by_depth is None:
+        return None
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def all_layers(model: keras.Model) -> list[Any]:
+    """The model, its layers, and all layers inside of these."""
+    return list(model._flatten_layers())
+
+
+def last_operation(model: keras.Model) -> Any:
+    """The layer or operation that gives the output; None where the graph is not known."""
+    if isinstance(model, keras.Sequential):
+        return model.layers[-1] if model.layers else None
+    try:
+        outputs = model.outputs
+    except AttributeError:
+        return None
+    return outputs[0]._keras_history.operation if outputs else None
+
+
+# ---- The layers in front
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeadingStep:
+    """One call at the beginning of a model.
+
+    Attributes:
+        operation: the layer, the model, or the operation of ``keras.ops``.
+        before: the KerasTensor that it reads.
+        after: the KerasTensor that it gives, of the same shape.
+    """
+
+    operation: Any
+    before: Any
+    after: Any
+
+    def model(self) -> keras.Model:
+        """The step alone; it shares the layer."""
+        return keras.Model(self.before, self.after)
+
+
+def leading_steps(model: keras.Model) -> list[LeadingStep]:
+    """The preprocessing: calls from the input on that have no weights and keep the shape.
+
+    The list ends before the first call that has weights, changes the shape, is not the only reader
+    of its input, or gives the output. Only calls of this model count; a layer may also be part of
+    other models.
+
+    Args:
+        model: functional or built sequential, of one input. Any other has no steps.
+    """
+    graph = graph_of(model)
+    nodes = calls_of(graph)
+    if nodes is None:
+        return []
+    readers: dict[int, list[Any]] = {}
+    for node in nodes:
+        for tensor in node.input_tensors:
+            readers.setdefault(id(tensor), []).append(node)
+    found: list[LeadingStep] = []
+    tensor = graph.inputs[0]
+    while len(following := readers.get(id(tensor), [])) == 1:
+        node = following[0]
+        alone = len(node.input_tensors) == 1 and len(node.outputs) == 1
+        if not alone or getattr(node.operation, "weights", None):
+            break
+        result = node.outputs[0]
+        if result is graph.outputs[0] or result.shape != graph.inputs[0].shape:
+            break
+        found.append(LeadingStep(node.operation, tensor, result))
+        tensor = result
+    return found
+
+
+def leading_layers(model: keras.Model) -> list[Any]:
+    """What :func:`leading_steps` calls."""
+    return [step.operation for step in leading_steps(model)]
+
+
+# ---- The activation at the end
+
+
+def final_activation(model: keras.Model) -> tuple[str | None, str]:
+    """What turns the last values into the output, and how to remove it.
+
+    Looks into nested models, at activations inside layers, at ``Activation`` and ``Softmax``
+    layers, and at operations such as ``keras.ops.softmax``. A subclassed model hides its own.
+
+    Args:
+        model: any Keras model.
+
+    Returns:
+        The function's name (``"softmax"``, ``"relu"``, ..., ``"linear"``), or None where it cannot
+        be seen; and Python that makes ``model`` return what goes into it.
+    """
+    return _final_activation(model, "model")
+
+
+def _final_activation(model: keras.Model, path: str) -> tuple[str | None, str]:
+    last = last_operation(model)
+    if last is None:
+        return None, _UNKNOWN
+    layer = f"{path}.get_layer({last.name!r})"
+    if isinstance(last, keras.Model):
+        return _final_activation(last, layer)
+    activation = getattr(last, "activation", None)
+    if activation is not None:
+        # Dense(..., activation=...) and Activation(...) alike.
+        name = getattr(activation, "__name__", type(activation).__name__)
+        return _ALIASES.get(name, name), f"{layer}.activation = keras.activations.linear"
+    name = _ALIASES.get(type(last).__name__)
+    if name is None:
+        return None, _UNKNOWN
+    if path != "model":
+        return name, f"rebuild the model inside, {path}, without its last step {last.name!r}"
+    step = layer if isinstance(last, keras.layers.Layer) else "model.operations[-1]"
+    return name, f"model = keras.Model(model.inputs[0], {step}.input)"
+
+
+# ---- Copies
 
 
 def clone_reinitialized(model: keras.Model) -> keras.Model:
@@ -54,7 +200,7 @@ def _filled(copy: keras.Model, model: keras.Model) -> keras.Model:
 
 
 def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras.Model:
-    final = model.outputs[0]._keras_history.operation
+    final = last_operation(model)
     first = leading_layers(model) if len(model.inputs) == 1 else []
 
     def rebuild(layer: Any) -> Any:

@@ -14,7 +14,7 @@ from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
-from bcgan_tf.leading_layers import LeadingStep, graph_of, leading_steps
+from bcgan_tf.keras_graph import LeadingStep, graph_of, leading_steps
 
 # What the slopes of preprocessing are looked at on: images, some pixels black, some white.
 _PROBES = 4

@@ -21,6 +21,7 @@ from bcgan_tf.certification.interval_bounds import (
 )
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
+from bcgan_tf.statistics import wilson_interval
 
 # What float32 may add to a pixel that was moved by eps.
 _PIXEL_ROUNDING = 2.0**-23
@@ -111,6 +112,46 @@ def certified_accuracy(
 ) -> float:
     """The share of images that :func:`certified` proves: no attack can push accuracy below it."""
     return float(np.mean(certified(model, images, labels, eps, batch_size=batch_size)))
+
+
+def proved(
+    model: keras.Model, images: Any, labels: Any, eps: float, *, batch_size: int = 250
+) -> np.ndarray:
+    """:func:`certified`, or False everywhere for a model with a layer that cannot be bounded."""
+    try:
+        require_bounds(model)
+    except UserError:
+        return np.zeros(len(labels), bool)
+    return certified(model, images, labels, eps, batch_size=batch_size)
+
+
+def certificate(
+    model: keras.Model, images: Any, labels: Any, eps: float, *, batch_size: int = 250
+) -> dict[str, Any] | None:
+    """The certified accuracy for a report; None where nothing is proved.
+
+    Most networks that were not trained for interval bounds have a certified accuracy of 0, and
+    some layers cannot be bounded at all. Neither says that a network is weak.
+
+    Args:
+        model: any Keras classifier, images to logits.
+        images: float32 ``[N, ...]`` in [0, 1].
+        labels: int ``[N]``, the true classes.
+        eps: Linf radius, in [0, 1] pixel units.
+        batch_size: bounds the memory; changes nothing else.
+
+    Returns:
+        ``accuracy``, ``interval95`` (Wilson), ``n`` and ``method``, JSON-able.
+    """
+    proof = proved(model, images, labels, eps, batch_size=batch_size)
+    if not proof.any():
+        return None
+    return {
+        "accuracy": float(proof.mean()),
+        "interval95": list(wilson_interval(int(proof.sum()), len(proof))),
+        "n": len(proof),
+        "method": "interval bounds",
+    }
 
 
 def is_certified(

@@ -21,6 +21,7 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.keras_graph import calls_of
 from bcgan_tf.networks.layers import ResumableDropout
 
 # The largest relative error of one operation in float32, and the largest number it may flush to 0.
@@ -174,22 +175,21 @@ def _steps(model: keras.Model) -> list[_Step]:
         _check_model(model)
         return [(layer, [place], place + 1) for place, layer in enumerate(model.layers)]
     # By its calls, not its layers: one may be called twice, or stand in other models too.
-    by_depth = getattr(model, "_nodes_by_depth", None)
-    if by_depth is None:
+    nodes = calls_of(model)
+    if nodes is None:
         raise _unbounded(model, "is no functional model, so its layers are not known")
     _check_model(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise _unbounded(model, "has not one input and one output")
     names = {id(model.inputs[0]): 0}
     steps: list[_Step] = []
-    for depth in sorted(by_depth, reverse=True):
-        for node in by_depth[depth]:
-            if node.is_input:
-                continue
-            if len(node.outputs) != 1:
-                raise _unbounded(node.operation, "has several outputs")
-            name = names.setdefault(id(node.outputs[0]), len(names))
-            steps.append((node.operation, [names[id(t)] for t in node.input_tensors], name))
+    for node in nodes:
+        if node.is_input:
+            continue
+        if len(node.outputs) != 1:
+            raise _unbounded(node.operation, "has several outputs")
+        name = names.setdefault(id(node.outputs[0]), len(names))
+        steps.append((node.operation, [names[id(t)] for t in node.input_tensors], name))
     # What is computed last is the output, as nothing is computed that does not lead to it.
     assert steps and names[id(model.outputs[0])] == steps[-1][2]
     return steps

@@ -15,7 +15,7 @@ from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.data.arrays import as_dataset
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.keras_graph import clone_with_dtype
+from bcgan_tf.keras_graph import all_layers, clone_with_dtype
 from bcgan_tf.loading.classifier import input_shape, load_classifier
 from bcgan_tf.settings.defenses import DefenseSettings
 
@@ -72,8 +72,7 @@ def _classes(layer: Any) -> Iterator[tuple[str, type]]:
 
 def _refuse_float16(classifier: keras.Model) -> None:
     # Its gradients vanish without a scale of the loss, which the trainers do not have.
-    layers: Any = classifier._flatten_layers()
-    if any(layer.compute_dtype == "float16" for layer in layers):
+    if any(layer.compute_dtype == "float16" for layer in all_layers(classifier)):
         raise UserError(
             "the classifier computes in float16, whose gradients vanish in training; choose "
             "dtype=mixed_bfloat16 or dtype=float32"

@@ -24,7 +24,7 @@ from bcgan_tf.attacks.preprocessing import (
 )
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite as attacks_of
-from bcgan_tf.certification.certificate import proved
+from bcgan_tf.certification.certified import proved
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError

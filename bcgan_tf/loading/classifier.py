@@ -18,8 +18,8 @@ import numpy as np
 
 from bcgan_tf.attacks.checks import look_like_probabilities
 from bcgan_tf.errors import UserError, first_line
+from bcgan_tf.keras_graph import PROBABILITY_ACTIVATIONS, final_activation
 from bcgan_tf.loading.keras_file import read_keras_file
-from bcgan_tf.output_activation import PROBABILITY_ACTIVATIONS, final_activation
 
 _PROBE_ROWS = 8
 # What 1/255, 1/127.5 or a standard deviation of 0 ... 255 pixels leave of [0, 1] is less than this.

@@ -12,16 +12,19 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks.logits import below_top
+from bcgan_tf.data.dataset import PIXEL_SCALE
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.loading.digest import model_digest
-from bcgan_tf.serving.signatures import EXTRA, probe_pixels, scale
 
+# A server ignores files that it does not know in this folder of a version.
+EXTRA = "assets.extra"
 CARD = "export.json"
 FILE = f"{EXTRA}/classifier.keras"
 CARD_KEY = "keras_file"
 _TOLERANCE = 1e-4
+_PROBE_ROWS = 16
 
 
 def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
@@ -92,6 +95,20 @@ def read(
             f"{file} does not answer what the SavedModel beside it answers; export it again"
         )
     return model
+
+
+def scale(pixels: Any) -> tf.Tensor:
+    """uint8 to float32 in [0, 1], to the bit as the training data was; floats stay."""
+    pixels = tf.convert_to_tensor(pixels)
+    return tf.cast(pixels, tf.float32) * PIXEL_SCALE if pixels.dtype == tf.uint8 else pixels
+
+
+def probe_pixels(shape: tuple[int, ...]) -> np.ndarray:
+    """Fixed random inputs to try a model on: uint8 images, or float32 vectors, ``[16, *shape]``."""
+    rng = np.random.default_rng(0)
+    if len(shape) == 3:
+        return rng.integers(0, 256, (_PROBE_ROWS, *shape), dtype=np.uint8)
+    return rng.normal(size=(_PROBE_ROWS, *shape)).astype("float32")
 
 
 def _on_card(folder: Path) -> dict[str, Any] | None:

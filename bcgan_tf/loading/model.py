@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -25,6 +20,7 @@ from bcgan_tf.files import file_digest
 from bcgan_tf.loading import exported
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.loading.digest import KERAS_SUFFIXES, model_digest
+from bcgan_tf.loading.python_code import import_attribute, source_file, split_spec
 from bcgan_tf.loading.saved_model import folder_digest, read_saved_model, version_folder
 
 _PROBE_ROWS = 8
@@ -92,8 +88,8 @@ def load_model(
         _check(text, model, shape, num_classes)
         twin = exported.read(version, model.function, image_shape=shape, num_classes=num_classes)
         return model if twin is None else twin
-    if (code := _as_code(text)) is not None:
-        found, digest = _imported(*code), source_digest(text)
+    if (code := split_spec(text)) is not None:
+        found, digest = import_attribute(*code), source_digest(text)
         if isinstance(found, keras.Model):
             try:
                 return load_classifier(found, image_shape=shape, num_classes=num_classes)
@@ -131,98 +127,10 @@ def source_digest(spec: str | os.PathLike[str]) -> str:
         return model_digest(path)
     if path.is_dir():
         return folder_digest(version_folder(path))
-    if (code := _as_code(text)) is not None:
-        file = _source_file(code[0])
+    if (code := split_spec(text)) is not None:
+        file = source_file(code[0])
         return file_digest(file) if file else hashlib.sha256(code[0].encode()).hexdigest()
     raise UserError(f"{text} does not exist")
-
-
-# ---- Python code
-
-
-def _as_code(text: str) -> tuple[str, str] | None:
-    """Module or file, and attribute; None for what cannot be one."""
-    source, colon, attribute = text.rpartition(":")
-    valid = all(part.isidentifier() for part in attribute.split("."))
-    return (source, attribute) if colon and source and valid else None
-
-
-def _source_file(source: str) -> Path | None:
-    """The file of a module, found without an import, which would run its package; None: built in.
-
-    Raises:
-        UserError: there is no such module or file.
-    """
-    if source.endswith(".py"):
-        if not Path(source).is_file():
-            raise UserError(f"{source} does not exist; give file.py:function or module:function")
-        return Path(source)
-    if source in sys.builtin_module_names:
-        return None
-    importlib.invalidate_caches()
-    found, folders = None, [os.fspath(Path.cwd()), *sys.path]
-    for part in source.split("."):
-        found = PathFinder.find_spec(part, folders)
-        if found is None:
-            raise _no_module(source, Path.cwd())
-        folders = list(found.submodule_search_locations or ())
-    return Path(found.origin) if found and found.origin else None
-
-
-def _no_module(source: str, folder: str | os.PathLike[str]) -> UserError:
-    return UserError(
-        f"there is no module {source!r}, neither installed nor in {folder}; give module:function "
-        "or file.py:function"
-    )
-
-
-def _imported(source: str, attribute: str) -> Any:
-    found: Any = _module(source)
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise UserError(f"{source} has no attribute {attribute!r}; check its name") from None
-    return found
-
-
-def _module(source: str) -> ModuleType:
-    file = Path(source) if source.endswith(".py") else None
-    if file is not None and not file.is_file():
-        raise UserError(f"{source} does not exist; give file.py:function or module:function")
-    # As Python itself does for a script; the module may import its neighbours later too.
-    folder = os.fspath(file.resolve().parent if file else Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        if file is None:
-            importlib.invalidate_caches()
-            return importlib.import_module(source)
-        name = f"_bcgan_tf_source_{hashlib.sha256(os.fspath(file.resolve()).encode()).hexdigest()}"
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        return module
-    except (Exception, SystemExit) as error:  # a user's own code runs here
-        if isinstance(error, ModuleNotFoundError) and error.name in (source, source.split(".")[0]):
-            raise _no_module(source, folder) from error
-        raise UserError(
-            f"{source} cannot be imported ({type(error).__name__}: {first_line(error)}); try "
-            f"python -c 'import {source}'"
-            if file is None
-            else f"{source} cannot be run ({type(error).__name__}: {first_line(error)})"
-        ) from error
-
-
-# ---- What it answers
 
 
 def _check(name: str, model: SourceModel, shape: tuple[int, ...], num_classes: int) -> None:

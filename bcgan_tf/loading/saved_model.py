@@ -12,11 +12,18 @@ from typing import Any
 import tensorflow as tf
 
 from bcgan_tf.errors import UserError, first_line
-from bcgan_tf.serving import export as serving
 
 _SAVED_MODEL = "saved_model.pb"
 _SIGNATURE = "serving_default"
 _LOGITS = "logits"
+
+
+def versions(directory: Path) -> list[int]:
+    """Every integer that is taken in ``saved_models/NAME``, whatever carries it as its name."""
+    if not directory.is_dir():
+        return []
+    names = (entry.name for entry in directory.iterdir())
+    return [int(name) for name in names if name.isascii() and name.isdigit()]
 
 
 def version_folder(folder: Path) -> Path:
@@ -27,7 +34,7 @@ def version_folder(folder: Path) -> Path:
     """
     if (folder / _SAVED_MODEL).is_file():
         return folder
-    for version in sorted(serving.versions(folder), reverse=True):
+    for version in sorted(versions(folder), reverse=True):
         if (folder / str(version) / _SAVED_MODEL).is_file():
             return folder / str(version)
     raise UserError(

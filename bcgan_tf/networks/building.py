@@ -29,6 +29,18 @@ class Seeds:
         return self._next
 
 
+def cut_off(images: Any, threshold: float, dtype: str | None) -> Any:
+    """Pixels cut off near black and white: ``clip((x - t) / (1 - 2 t), 0, 1)``, as two layers.
+
+    With a threshold ``t`` of 0 the images are returned, without a layer.
+    """
+    if not threshold:
+        return images
+    span = 1 - 2 * threshold
+    x = keras.layers.Rescaling(1 / span, -threshold / span, name="stretch", dtype=dtype)(images)
+    return keras.layers.ReLU(max_value=1.0, name="cut_off", dtype=dtype)(x)
+
+
 def logits_layer(x: Any, num_classes: int, seeds: Seeds) -> Any:
     """The float32 layer ``logits``."""
     return keras.layers.Dense(

@@ -9,12 +9,12 @@ import keras
 from bcgan_tf.networks.building import (
     Seeds,
     check_width,
+    cut_off,
     image_shape,
     logits_layer,
     relu_convolutions,
     relu_dense,
 )
-from bcgan_tf.networks.cut_off import cut_off
 from bcgan_tf.settings.fields import checked
 from bcgan_tf.settings.kinds import Classes, Threshold, Width
 

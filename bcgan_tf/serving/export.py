@@ -26,14 +26,10 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.files import DiskFull, check_name, disk_full, move_into_place, write_json
 from bcgan_tf.loading import exported
 from bcgan_tf.loading.classifier import input_shape, load_classifier
+from bcgan_tf.loading.exported import probe_pixels, scale
+from bcgan_tf.loading.saved_model import versions
 from bcgan_tf.runs.environment import environment
-from bcgan_tf.serving.signatures import (
-    MAX_MEGAPIXELS,
-    probe_pixels,
-    scale,
-    signatures_of,
-    write_warm_up,
-)
+from bcgan_tf.serving.signatures import MAX_MEGAPIXELS, signatures_of, write_warm_up
 
 CARD = exported.CARD
 _STAGING = ".export-"
@@ -270,14 +266,6 @@ def served_name(dataset: str, kind: str) -> str:
         UserError: ``kind`` is no name.
     """
     return f"{_UNFIT.sub('-', dataset)}-{check_name(kind, 'a defence')}"
-
-
-def versions(directory: Path) -> list[int]:
-    """Every integer that is taken in ``saved_models/NAME``, whatever carries it as its name."""
-    if not directory.is_dir():
-        return []
-    names = (entry.name for entry in directory.iterdir())
-    return [int(name) for name in names if name.isascii() and name.isdigit()]
 
 
 def _publish(staging: Path, directory: Path) -> Path:

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.data.dataset import PIXEL_SCALE
+from bcgan_tf.loading.exported import EXTRA, probe_pixels, scale
 
-# A server reads what it knows in this folder of a version, and leaves the rest alone.
-EXTRA = "assets.extra"
-_PROBE_ROWS = 16
 # Rounding leaves [0, 1] by far less than this, a wrong scale by far more.
 PIXEL_TOLERANCE = 1e-3
 MAX_MEGAPIXELS = 64.0
@@ -176,20 +173,6 @@ def _decoded(image_bytes: tf.Tensor, shape: tuple[int, ...], max_megapixels: flo
     return _refusing(
         images, name, large, f"more than {max_megapixels:g} megapixels; send a smaller image"
     )
-
-
-def scale(pixels: Any) -> tf.Tensor:
-    """uint8 to float32 in [0, 1], to the bit as the training data was; floats stay."""
-    pixels = tf.convert_to_tensor(pixels)
-    return tf.cast(pixels, tf.float32) * PIXEL_SCALE if pixels.dtype == tf.uint8 else pixels
-
-
-def probe_pixels(shape: tuple[int, ...]) -> np.ndarray:
-    """Fixed random inputs to try a model on: uint8 images, or float32 vectors, ``[16, *shape]``."""
-    rng = np.random.default_rng(0)
-    if len(shape) == 3:
-        return rng.integers(0, 256, (_PROBE_ROWS, *shape), dtype=np.uint8)
-    return rng.normal(size=(_PROBE_ROWS, *shape)).astype("float32")
 
 
 def write_warm_up(

@@ -19,7 +19,7 @@ import numpy as np
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.expectation import expectation
-from bcgan_tf.certification.certificate import certificate
+from bcgan_tf.certification.certified import certificate
 from bcgan_tf.data import Dataset
 from bcgan_tf.data.arrays import as_images
 from bcgan_tf.diagnosis.causes import measure_causes

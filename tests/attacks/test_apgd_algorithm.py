@@ -152,7 +152,7 @@ def test_a_checkpoint_halves_for_either_of_two_reasons():
         before=0.1 * ones,
         iterates=0.2 * ones,
         last_loss=tf.fill([5], 4.0),
-        found=0.3 * ones,
+        x_adv=0.3 * ones,
         best_loss=tf.constant(best_loss),
         best_gradient=7.0 * ones,
         step_size=tf.fill([5], 0.5),
