@@ -97,6 +97,17 @@ def test_chance_is_told_from_effect(
     assert f", {words} can explain (on the same images: {gained} gained, {lost} lost)" in sentence
 
 
+def test_results_without_a_run_are_compared(make: SimpleNamespace) -> None:
+    columns = [
+        comparison.Column(name, name, make.evaluated(robust=share), survivors(count), DIGEST)
+        for name, share, count in (("plain", 0.70, 350), ("hardened", 0.88, 440))
+    ]
+    lines = str(comparison.Comparison.of(columns)).splitlines()
+    assert lines[0].split() == ["plain", "hardened"]
+    assert lines[1].split() == ["verdict", "Robust", "Robust"]
+    assert lines[-1].endswith("(on the same images: 90 gained, 0 lost).")
+
+
 def test_without_the_arrays_the_intervals_are_compared(
     tmp_path: Path, make: SimpleNamespace
 ) -> None:

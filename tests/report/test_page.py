@@ -28,10 +28,11 @@ def run(tmp_path: Path, metrics: dict[str, Any]) -> RunDirectory:
         run.history.append("train", epoch, {"loss": 1 / epoch, "accuracy": 0.5})
         run.history.append("gan", epoch, {"kl": 1 / epoch})
     images = np.zeros((4, 8, 8, 1), np.float32)
-    figures.image_grid(images, run.figures / "boundary_samples.png")
-    figures.image_grid(images, run.figures / "boundary_plane.png")
+    grid = figures.image_grid(images, run.figures / "boundary_samples.png").read_bytes()
+    (run.figures / "boundary_plane.png").write_bytes(grid)
+    (run.figures / "gan").mkdir()
     for epoch in range(1, 10):
-        figures.image_grid(images, run.figures / "gan" / f"samples_epoch_{epoch:04d}.png")
+        (run.figures / "gan" / f"samples_epoch_{epoch:04d}.png").write_bytes(grid)
     run.finish_stage("train")
     run.close()
     return run
