@@ -9,7 +9,16 @@ from typing import Any
 
 import keras
 
+from bcgan_tf.attacks.attack import Attack
+from bcgan_tf.attacks.pgd import PGD
+from bcgan_tf.data.arrays import as_split
+from bcgan_tf.errors import UserError
+from bcgan_tf.loading.classifier import input_shape, load_classifier
 from bcgan_tf.runs.history import History
+from bcgan_tf.settings.fields import checked
+from bcgan_tf.settings.kinds import AttackEps, Epochs, Norm, Seed, SomeImages
+
+_PGD_STEPS = 20
 
 
 class HistoryWriter(keras.callbacks.Callback):
@@ -66,3 +75,68 @@ class EpochLines(keras.callbacks.Callback):
             file=sys.stderr,
             flush=True,
         )
+
+
+class RobustAccuracy(keras.callbacks.Callback):
+    """Measures the robust accuracy after epochs of a user's own `fit`.
+
+    Writes `val_robust_accuracy`, the share of all images that are right and stay so under attack,
+    into the epoch's logs. Callbacks after it in the list can monitor it with `mode="max"`, such as
+    `EarlyStopping` and `ModelCheckpoint`. It is a signal for training, from one attack on a few
+    images, and not a verdict: that is :func:`bcgan_tf.evaluate`'s.
+
+    Args:
+        x: images, or a `tf.data.Dataset`; see :func:`bcgan_tf.data.arrays.as_split`.
+        y: labels, beside images only.
+        eps: radius of PGD with 20 steps, in [0, 1] pixel units.
+        norm: `"linf"` or `"l2"`.
+        attack: another attack, in place of `eps` and `norm`.
+        n: images to attack, drawn once from `x`; all of them if there are fewer.
+        every: epochs between measurements; the logs of those between have no value.
+        seed: of the choice of images and of PGD's starts.
+
+    Raises:
+        UserError: neither or both of `eps` and `attack`, or a value is out of range. When training
+            begins: unfit images or labels, or a model that is no classifier of such to logits.
+
+    Example:
+        >>> watch = RobustAccuracy(x_val, y_val, eps=0.1)
+        >>> keep = keras.callbacks.ModelCheckpoint(
+        ...     "best.keras", monitor="val_robust_accuracy", mode="max", save_best_only=True
+        ... )
+        >>> model.fit(x, y, epochs=20, callbacks=[watch, keep])
+    """
+
+    @checked
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        eps: AttackEps | None = None,
+        norm: Norm = "linf",
+        attack: Attack | None = None,
+        n: SomeImages = 500,
+        every: Epochs = 1,
+        seed: Seed = 0,
+    ) -> None:
+        super().__init__()
+        if (eps is None) == (attack is None):
+            raise UserError("give either eps, for PGD, or an attack")
+        self.attack = attack or PGD(eps or 0.0, norm=norm, steps=_PGD_STEPS, seed=seed)
+        self._x, self._y, self._n, self._every, self._seed = x, y, n, every, seed
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Finds out before the first epoch whether the model can be attacked."""
+        model: Any = self.model
+        split = as_split(self._x, self._y, image_shape=input_shape(model))
+        part = split.take(self._n, seed=self._seed)
+        self._images, self._labels = part.scaled(), part.labels
+        load_classifier(model, image_shape=self._images.shape[1:])
+        self._prepared = self.attack.prepare(model)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Adds the value to the logs."""
+        if (epoch + 1) % self._every == 0 and logs is not None:
+            found = self._prepared(self._images, self._labels)
+            logs["val_robust_accuracy"] = found.robust_accuracy

@@ -9,9 +9,9 @@ from typing import Annotated
 import tensorflow as tf
 
 from bcgan_tf import randomness
-from bcgan_tf.attacks.primitives import not_inlined, require_gradient
+from bcgan_tf.attacks.primitives import not_inlined, per_example, require_gradient
 from bcgan_tf.settings.fields import Checked, OneOf
-from bcgan_tf.settings.kinds import StepRatio, Steps
+from bcgan_tf.settings.kinds import Norm, StepRatio, Steps
 
 # Logits to a per-example loss [B] that the attack raises.
 Objective = Callable[[tf.Tensor], tf.Tensor]
@@ -21,7 +21,7 @@ _NORMAL_START = 1e-3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InnerMaximization(Checked):
-    """Projected gradient ascent within the Linf ball, for training.
+    """Projected gradient ascent within a ball, for training.
 
     It differs from the attack :class:`bcgan_tf.attacks.PGD` in what training needs: every example
     takes every step (a broken one is to be made worse still), eps is a tensor, so that it can
@@ -32,6 +32,7 @@ class InnerMaximization(Checked):
         step_ratio: length of a step in units of eps; None: ``2.5 / steps``.
         start: ``"uniform"`` in the ball, ``"normal"`` (0.001 N(0, 1), as in TRADES), or
             ``"none"``, at the image.
+        norm: of the ball, ``"linf"`` or ``"l2"``.
 
     Raises:
         UserError: if a setting is out of range.
@@ -42,6 +43,7 @@ class InnerMaximization(Checked):
     steps: Steps = 7
     step_ratio: StepRatio | None = None
     start: Annotated[str, OneOf(*STARTS)] = "uniform"
+    norm: Norm = "linf"
 
     def __call__(
         self,
@@ -58,12 +60,12 @@ class InnerMaximization(Checked):
         Args:
             logits_fn: images to logits ``[B, K]``.
             images: float32 ``[B, ...]`` in [0, 1].
-            eps: float32 scalar, Linf radius.
+            eps: float32 scalar, the ball's radius.
             objective: raised by the attack; a function of the logits.
             seed: stateless, int32 ``[2]``; replicas share it and get their part of one draw.
             prepare: what stretches and cuts off pixels before ``logits_fn`` sees them, see
                 :func:`bcgan_tf.attacks.preprocessing.monotone_preprocessing`. The attack then moves
-                in the box that it makes of the ball, steps in units of half its width.
+                in the box that it makes of the Linf ball, steps in units of half its width.
 
         Returns:
             float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images, prepared where there is
@@ -81,13 +83,20 @@ class InnerMaximization(Checked):
             with tf.GradientTape() as tape:
                 tape.watch(candidates)
                 loss = tf.reduce_sum(objective(logits_fn(candidates)))
-            return tf.sign(require_gradient(tape.gradient(loss, candidates)))
+            gradient = require_gradient(tape.gradient(loss, candidates))
+            return tf.sign(gradient) if self.norm == "linf" else _unit(gradient)
+
+        def project(points: tf.Tensor) -> tf.Tensor:
+            if self.norm == "linf":
+                return tf.clip_by_value(points, low, high)
+            change = points - images
+            length = tf.minimum(_length(change), eps)
+            return tf.clip_by_value(images + length * _unit(change), 0.0, 1.0)
 
         def advance(step: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            moved = candidates + ratio * reach * direction(candidates)
-            return step + 1, tf.clip_by_value(moved, low, high)
+            return step + 1, project(candidates + ratio * reach * direction(candidates))
 
-        start = tf.clip_by_value(self._start(images, middle, reach, seed), low, high)
+        start = project(self._start(images, middle, reach, seed))
         _, found = tf.while_loop(
             lambda step, _: step < self.steps,
             advance,
@@ -99,8 +108,33 @@ class InnerMaximization(Checked):
     def _start(
         self, images: tf.Tensor, middle: tf.Tensor, reach: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
+        if self.start == "uniform" and self.norm == "l2":
+            # Of a ball of dimension d the share u**d lies within u radii.
+            shape = tf.shape(images)
+            share = randomness.global_noise(
+                randomness.fold_in(seed, 1), tf.stack([shape[0], 1]), uniform=True
+            )
+            size = tf.cast(tf.reduce_prod(shape[1:]), tf.float32)
+            radius = reach * tf.pow(tf.abs(share), 1 / size)
+            return images + per_example(radius, images) * _unit(
+                randomness.global_noise(seed, shape)
+            )
         if self.start == "uniform":
             return middle + reach * randomness.global_noise(seed, tf.shape(images), uniform=True)
         if self.start == "normal":
             return images + _NORMAL_START * randomness.global_noise(seed, tf.shape(images))
         return images
+
+
+def _length(values: tf.Tensor) -> tf.Tensor:
+    """L2 norm of each example, ``[B, 1, ...]``."""
+    axes = list(range(1, len(values.shape)))
+    return tf.sqrt(tf.reduce_sum(tf.square(values), axis=axes, keepdims=True))
+
+
+def _unit(values: tf.Tensor) -> tf.Tensor:
+    """Each example at length 1, or 0 where it is exactly 0; however short it was."""
+    axes = list(range(1, len(values.shape)))
+    largest = tf.reduce_max(tf.abs(values), axis=axes, keepdims=True)
+    values = tf.math.divide_no_nan(values, largest)
+    return tf.math.divide_no_nan(values, _length(values))

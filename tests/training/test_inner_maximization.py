@@ -31,6 +31,25 @@ def test_the_attack_reaches_the_corner_of_the_ball(start):
     assert (moved <= (0.2 if start == "uniform" else 0.01 if start == "normal" else 0)).all()
 
 
+@pytest.mark.parametrize("start", ["uniform", "normal", "none"])
+def test_in_l2_the_attack_reaches_the_point_that_the_gradient_names(start):
+    images = np.full((2, 3), 0.5, np.float32)
+    attack = InnerMaximization(steps=40, step_ratio=0.5, start=start, norm="l2")
+    found = attack(_linear, images, tf.constant(0.2), lambda z: z[:, 1], SEED).numpy() - 0.5
+    np.testing.assert_allclose(found, [[0.2 / 2**0.5, -0.2 / 2**0.5, 0]] * 2, atol=1e-3)
+    assert (np.linalg.norm(found, axis=1) <= 0.2 + 1e-6).all()
+
+
+def test_uniform_starts_fill_the_l2_ball():
+    images = np.full((500, 3), 0.5, np.float32)
+    attack = InnerMaximization(steps=1, norm="l2")
+    found = attack(_linear, images, tf.constant(0.2), lambda z: 0 * z[:, 0], SEED).numpy() - 0.5
+    length = np.linalg.norm(found, axis=1) / 0.2
+    assert length.max() <= 1 + 1e-5
+    # The mean of the radius within a ball of three dimensions is 3/4.
+    assert abs(length.mean() - 0.75) < 0.03 and np.abs(found.mean(axis=0)).max() < 0.02
+
+
 def test_one_step_of_the_whole_radius_without_a_start_is_fgsm():
     images = np.float32([[0.5, 0.5]])
     attack = InnerMaximization(steps=1, step_ratio=1.0, start="none")
