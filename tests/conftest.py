@@ -11,11 +11,15 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import pytest
 import tensorflow as tf
+from hypothesis import settings
 
 import bcgan_tf  # noqa: F401  (pins the Keras backend before any test imports keras)
 from bcgan_tf import distribute
 
 pytest.register_assert_rewrite("helpers")
+# The same few examples every time, and no file of those that failed.
+settings.register_profile("tests", derandomize=True, deadline=None, max_examples=25, database=None)
+settings.load_profile("tests")
 pytest_plugins = ["helpers.small_networks"]
 
 # Before TensorFlow touches a device: afterwards the configuration is fixed.

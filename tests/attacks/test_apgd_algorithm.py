@@ -184,24 +184,6 @@ def test_starts_lie_on_the_surface_of_the_ball(norm):
     assert abs(np.corrcoef(change[:, 0], again[:, 0])[0, 1]) < 0.1
 
 
-@norms
-@pytest.mark.parametrize(
-    "settings", [{}, {"loss": "dlr", "targeted": True, "target_classes": 2}], ids=["ce", "t"]
-)
-def test_the_batch_changes_nothing(settings, norm):
-    """Sizes in which examples leave at different times, and a part of the examples alone."""
-    attack = APGD({"linf": 0.02, "l2": 0.12}[norm], norm=norm, steps=20, **settings)
-    smooth = model, images, labels = _network(0.5)
-    whole = attack(*smooth)
-    assert 0 < whole.success_rate < 1
-    for size in (3, 22):
-        parts = dataclasses.replace(attack, batch_size=size)(*smooth)
-        np.testing.assert_array_equal(parts.success, whole.success)
-        np.testing.assert_allclose(parts.adversarials, whole.adversarials, rtol=0, atol=1e-4)
-    some = attack(model, images[7:15], labels[7:15], indices=np.arange(7, 15))
-    np.testing.assert_allclose(some.adversarials, whole.adversarials[7:15], rtol=0, atol=1e-4)
-
-
 def test_eps_zero_returns_the_inputs():
     model, images, labels = _network(0.5)
     for attack in (APGD(0.0), APGD(0.0, norm="l2", loss="dlr", targeted=True)):

@@ -11,15 +11,6 @@ import tensorflow as tf
 from bcgan_tf.attacks.batching import Batched
 
 
-@pytest.mark.parametrize("count", [1, 3, 8, 9, 31, 32, 33, 100])
-def test_every_row_is_done_once_and_in_order(count):
-    seen = []
-    rows = np.arange(count, dtype=np.float32)
-    found = Batched(lambda x: 2 * x, 32)(rows, report=seen.append)
-    np.testing.assert_array_equal(found, 2 * rows)
-    assert seen[-1] == count and seen == sorted(set(seen))
-
-
 def test_it_is_traced_once_and_meets_at_most_eight_shapes():
     traces, shapes = [], set()
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import CarliniWagnerL2, linearized_boundary
 from bcgan_tf.attacks.fab import FAB
-from helpers.toy_models import Linear, linear_model
+from helpers.toy_models import Linear, around, linear_model
 
 both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 both_aims = pytest.mark.parametrize("targeted", [True, False], ids=["targeted", "untargeted"])
@@ -43,13 +43,9 @@ def test_two_classes_leave_one_target():
 
 @both_norms
 def test_with_eps_it_succeeds_just_above_the_distance_and_fails_just_below(norm):
-    model, images, labels = linear_model(6)
-    exact = model.distances(images, labels, norm).min(axis=1)
-    middle = np.sort(exact)[12]
-    for eps in (middle * 1.003, middle * 0.997):
-        result = FAB(eps, norm=norm, steps=30)(model, images, labels)
-        np.testing.assert_array_equal(result.success, exact <= eps)
-        assert 12 <= result.success.sum() <= 13 and _length(result, norm).max() <= eps + 1e-6
+    result = FAB(0.05, norm=norm, steps=30)(*around(0.05, norm, 5, 0.997, 1.003))
+    assert result.clean_accuracy == 1 and _length(result, norm).max() <= 0.05 + 1e-6
+    np.testing.assert_array_equal(result.success, np.arange(24) < 12)
 
 
 @pytest.mark.parametrize(
@@ -93,21 +89,6 @@ def test_it_does_not_stop_on_the_boundary_itself(monkeypatch):
     assert final.linf[0] < found[1] == pytest.approx(0.09453, rel=0.01)
 
 
-@pytest.mark.parametrize(("masked", "targeted"), [(-np.inf, True), (-np.inf, False), (-1e9, False)])
-def test_masked_classes_are_neither_targets_nor_obstacles(masked, targeted):
-    inner, images, labels = linear_model(3)
-
-    def model(batch: tf.Tensor) -> tf.Tensor:
-        real = inner(batch)
-        gone = tf.fill(tf.shape(real), tf.constant(masked, tf.float32))
-        return tf.concat([gone[:, :2], real, gone], axis=1)
-
-    result = FAB(None, norm="l2", targeted=targeted, steps=20)(model, images, labels + 2)
-    exact = inner.distances(images, labels, "l2").min(axis=1)
-    assert result.success.all()
-    np.testing.assert_allclose(result.l2, exact, rtol=2e-3, atol=1e-5)
-
-
 @pytest.mark.parametrize(("norm", "scale"), [("l2", 1e-25), ("linf", 1e6)])
 def test_the_scale_of_the_logits_does_not_matter(norm, scale):
     model, images, labels = linear_model(6)
@@ -129,8 +110,8 @@ def test_a_model_without_a_static_number_of_classes():
 
 @both_norms
 def test_on_trained_digits_with_and_without_eps(norm, digits_cnn):
-    model, images, labels = digits_cnn.model, digits_cnn.images[:60], digits_cnn.labels[:60]
-    nearest = FAB(None, norm=norm, steps=30, target_classes=3)(model, images, labels)
+    model, images, labels = digits_cnn.model, digits_cnn.images[:30], digits_cnn.labels[:30]
+    nearest = FAB(None, norm=norm, steps=20, target_classes=3)(model, images, labels)
     assert nearest.success_rate == 1
     lengths = _length(nearest, norm)
     if norm == "l2":
@@ -139,7 +120,7 @@ def test_on_trained_digits_with_and_without_eps(norm, digits_cnn):
         right = nearest.clean_correct
         assert lengths[right].mean() <= 1.02 * theirs.l2[right].mean()
     eps = float(np.median(lengths))
-    bounded = FAB(eps, norm=norm, steps=30, target_classes=3)(model, images, labels)
+    bounded = FAB(eps, norm=norm, steps=20, target_classes=3)(model, images, labels)
     agree = bounded.success == (nearest.success & (lengths <= eps))
     assert agree.mean() >= 0.97
 

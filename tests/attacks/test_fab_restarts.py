@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks.fab import FAB
-from helpers.toy_models import ORDERS, Sharp, linear_model, sharp_network
-
-
-@pytest.fixture(scope="module")
-def sharp() -> tuple[Sharp, np.ndarray, np.ndarray]:
-    return sharp_network(6, 6, 1, count=19)
-
-
-@pytest.mark.parametrize(
-    "attack",
-    [
-        FAB(0.01, steps=8, target_classes=2, restarts=2),
-        FAB(0.05, norm="l2", steps=8, targeted=False, restarts=2),
-        FAB(None, steps=6, target_classes=2, restarts=2),
-    ],
-    ids=["targeted", "untargeted", "unbounded"],
-)
-def test_the_batch_size_changes_nothing(attack, sharp):
-    whole = attack(*sharp)
-    assert whole.success_rate > 0 and (attack.eps is None or whole.success_rate < 1)
-    for size in (1, 7):
-        parts = dataclasses.replace(attack, batch_size=size)(*sharp)
-        np.testing.assert_array_equal(parts.success, whole.success)
-        np.testing.assert_allclose(parts.adversarials, whole.adversarials, rtol=0, atol=1e-5)
+from helpers.toy_models import ORDERS, linear_model
 
 
 def test_without_eps_the_nearest_of_all_targets_and_restarts_is_kept():

@@ -61,13 +61,15 @@ def test_what_cuts_off_passes_the_gradient_and_the_rest_keeps_its_own(factor):
     np.testing.assert_allclose(tape.gradient(second, images), expected)
 
 
+def _broken_behind(model: keras.Model) -> bool:
+    images, labels = np.full((4, 8, 8, 1), 0.4, np.float32), np.zeros(4, np.int64)
+    attack = PGD(0.15, steps=5, random_start=False)
+    return bool(attack(through_preprocessing(model), images, labels).success.all())
+
+
 def test_it_finds_what_a_flat_gradient_hides():
     """All pixels at 0.4 are rounded to 0; with 0.15 more to 1; the gradient is zero."""
-    model = _linear_behind(Quantised())
-    images, labels = np.full((4, 8, 8, 1), 0.4, np.float32), np.zeros(4, np.int64)
-    attack = PGD(0.15, steps=20, random_start=False)
-    passed = attack(through_preprocessing(model), images, labels)
-    assert passed.success.all()
+    assert _broken_behind(_linear_behind(Quantised()))
 
 
 @pytest.mark.parametrize(
@@ -179,8 +181,8 @@ def test_a_sequential_model_is_looked_into_however_it_was_made(source, tmp_path)
     if "loaded" in source:
         model = _loaded(model, tmp_path)
     np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), model(IMAGES))
-    found = _breakers(model)
-    assert (found["APGD-CE"], found["APGD-CE+BPDA"]) == (0, 4)
+    assert may_hide_gradients(model)
+    assert _broken_behind(model)
 
 
 def test_operations_without_a_layer_are_seen():
@@ -202,7 +204,7 @@ def test_a_model_in_front_is_looked_through():
     first = keras.Model(pixels, Quantised()(keras.layers.Rescaling(1.0)(pixels)))
     model = _linear_behind(first)
     np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), model(IMAGES))
-    assert _breakers(model)["APGD-CE+BPDA"] == 4
+    assert may_hide_gradients(model) and _broken_behind(model)
     assert not may_hide_gradients(_linear_behind(keras.Model(pixels, keras.ops.flip(pixels, 1))))
 
 

@@ -195,7 +195,7 @@ def test_without_a_folder_the_same_comes_out(whole, classifier, digits):
     assert_same(whole[1], arrays(hardened), atol=1e-6)
 
 
-@pytest.mark.parametrize(("stage", "epoch"), [("gan", 1), ("gan", 2), ("bcgan-at", 1)])
+@pytest.mark.parametrize(("stage", "epoch"), [("gan", 2), ("bcgan-at", 1)])
 def test_a_killed_training_resumes_exactly(whole, classifier, digits, tmp_path, stage, epoch):
     defense = BoundaryPGDTraining(**REFRESHED)
     with pytest.raises(KeyboardInterrupt):
@@ -258,10 +258,3 @@ def test_two_replicas_train_like_one_with_fakes_and_shifts(classifier, digits, t
 def test_impossible_settings(build, message):
     with pytest.raises(UserError, match=message):
         build()
-
-
-def test_settings_are_json_for_the_models_card():
-    import json
-
-    config = json.loads(json.dumps(BoundaryTRADESTraining(gan=GANSettings(beta=0.7)).config()))
-    assert (config["defense"], config["gan"]["beta"], config["beta"]) == ("bcgan-trades", 0.7, 1.0)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -57,53 +54,6 @@ def gan(classifier, digits) -> BCGAN:
 
 def arrays(model):
     return [np.array(weight.numpy()) for weight in model.weights]
-
-
-def test_the_given_classifier_is_untouched_and_the_hardened_one_is_new(
-    classifier, digits, tmp_path
-):
-    before = arrays(classifier)
-    asked = []
-    defense = BCGANTraining(**TINY)
-    hardened = defense.harden(
-        classifier,
-        digits,
-        directory=tmp_path / "work",
-        callbacks=lambda stage: asked.append(stage) or [],
-    )
-    assert asked == ["gan", "harden"]
-    for one, other in zip(before, arrays(classifier), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert hardened is not classifier
-    assert hardened.trainable
-    assert all(
-        (one != other).any() for one, other in zip(before, arrays(hardened), strict=True)
-    )  # batch norm's statistics among them
-    for stage in ("gan", "harden"):
-        assert (tmp_path / "work" / stage / "epoch-0001").is_dir()
-
-    # Resumed, the finished stages are read, not trained again.
-    again = defense.harden(classifier, digits, directory=tmp_path / "work", resume=True)
-    for one, other in zip(arrays(hardened), arrays(again), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-    # What comes out is a file for Keras alone.
-    hardened.save(tmp_path / "hardened.keras")
-    images = digits.test.scaled(0, 4)
-    np.save(tmp_path / "images.npy", images)
-    np.save(tmp_path / "logits.npy", hardened(images, training=False))
-    script = (
-        "import sys; sys.modules['bcgan_tf'] = None\n"
-        "import keras, numpy as np\n"
-        "found = keras.models.load_model('hardened.keras')(np.load('images.npy'), training=False)\n"
-        "np.testing.assert_allclose(found, np.load('logits.npy'), atol=1e-5)\n"
-    )
-    subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        check=True,
-    )
 
 
 def built(gan, rows=24, seed=(1, 2), **options):
@@ -218,12 +168,3 @@ def test_another_number_of_classes(digits):
     three.add(keras.layers.Dense(3))
     with pytest.raises(UserError, match="3"):
         BCGANTraining(**TINY).harden(three, digits)
-
-
-def test_config_is_for_the_models_card():
-    import json
-
-    config = json.loads(json.dumps(BCGANTraining(beta=0.7).config()))
-    assert config["defense"] == "bcgan"
-    assert config["beta"] == 0.7
-    assert set(config) == {"defense"} | {f.name for f in dataclasses.fields(BCGANTraining)}

@@ -47,9 +47,10 @@ class Task:
 
 
 def _network(data: Dataset) -> keras.Model:
-    """On 28x28 pixels without pooling: a gradient costs a sixth, and hundreds of steps are made."""
-    build = small_cnn if data.image_shape[0] < 28 else strided_cnn
-    return build(data.image_shape, data.num_classes, seed=1)
+    """On 28x28 pixels without pooling, and narrow: hundreds of steps are made."""
+    if data.image_shape[0] < 28:
+        return small_cnn(data.image_shape, data.num_classes, seed=1)
+    return strided_cnn(data.image_shape, data.num_classes, width=0.5, seed=1)
 
 
 def _loss(temperature: float = 1.0) -> Callable[[Any, Any], Any]:
@@ -78,7 +79,7 @@ def _task(name: str, eps: float, train: int, epochs: int, n: int) -> Task:
 
 @pytest.fixture(scope="session")
 def digits() -> Task:
-    return _task("digits", 0.3, 1293, 8, 60)
+    return _task("digits", 0.3, 1293, 8, 40)
 
 
 @pytest.fixture(scope="session", params=REAL)
@@ -86,7 +87,7 @@ def real(request) -> Task:
     name = request.param
     if prepared_version(name) is None:
         pytest.skip(f"no prepared {name} (set TFDS_DATA_DIR)")
-    return _task(name, REAL[name], 6000, 3, 60)
+    return _task(name, REAL[name], 6000, 3, 40)
 
 
 def _times_100(task: Task) -> Any:
@@ -124,7 +125,7 @@ def _judge(
     attacks = [
         APGD(task.eps),
         APGD(task.eps, loss="dlr"),
-        Square(task.eps, queries=1000),
+        Square(task.eps, queries=500),
     ]
     evaluation = evaluate(model, (images, labels), attacks, eps=task.eps, samples=calls)
     diagnosis = diagnose(
@@ -150,11 +151,15 @@ PLANTED = {
 }
 
 
+# On real data each is shown on one of the two sets.
+OF_FASHION = ("logits rounded", "noise at every call", "input of 16 levels")
+
+
 def _check_planted(task: Task, name: str, **options: Any) -> None:
     build, flag = PLANTED[name]
     calls = None
     if name == "noise at every call":  # several calls an answer
-        task, calls = replace(task, n=30), 8
+        task, calls = replace(task, n=20), 8
     model = build(task)
     diagnosis, found = _judge(model, task, calls, **options)
     assert diagnosis[flag].raised, diagnosis[flag].text
@@ -175,17 +180,19 @@ def _check_planted(task: Task, name: str, **options: Any) -> None:
 @pytest.mark.skipif(all(map(prepared_version, REAL)), reason="done below, with real data")
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_masking_is_flagged_on_digits(digits, name):
-    _check_planted(digits, name, samples=40)
+    _check_planted(digits, name, samples=25)
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_masking_is_flagged_on_real_data(real, name):
-    _check_planted(real, name, samples=50)
+    if (real.data.name == "mnist") == (name in OF_FASHION):
+        pytest.skip("shown on the other set")
+    _check_planted(real, name, samples=25)
 
 
 def test_an_undefended_network_is_not_robust_and_not_masked(digits):
-    diagnosis, found = _judge(digits.network, digits, samples=40)
+    diagnosis, found = _judge(digits.network, digits, samples=25)
     assert found.kind == "not robust" and not diagnosis.deciding, found.text
 
 
@@ -208,7 +215,7 @@ def test_binarised_mnist_is_judged_without_gradients_alone(real, with_backward):
     if real.data.name != "mnist":
         pytest.skip("only MNIST is black and white")
     model = _Binarised(real.network, with_backward)
-    diagnosis, found = _judge(model, real, samples=50)
+    diagnosis, found = _judge(model, real, samples=25)
     assert diagnosis.health.missing and diagnosis.health.backward is with_backward
     assert found.kind == "black box only" and not found.robust, found.text
     assert "only black-box and BPDA attacks count" in found.text
@@ -235,9 +242,13 @@ def _adversarially_trained(task: Task, eps: float, epochs: int) -> keras.Model:
 def test_an_adversarially_trained_network_is_robust(digits):
     eps = 0.1
     network = _adversarially_trained(digits, eps, epochs=12)
-    task = Task(digits.data, eps, 0, 0, 80, network)
+    task = Task(digits.data, eps, 0, 0, 60, network)
     images, labels = task.images(), task.labels()
-    attacks = [APGD(eps), APGD(eps, loss="dlr", targeted=True), Square(eps, queries=1000)]
+    attacks = [
+        APGD(eps),
+        APGD(eps, loss="dlr", targeted=True, target_classes=3),
+        Square(eps, queries=500),
+    ]
     evaluation = evaluate(network, (images, labels), attacks, eps=eps)
     diagnosis = diagnose(
         network,
@@ -246,7 +257,7 @@ def test_an_adversarially_trained_network_is_robust(digits):
         eps=eps,
         evaluation=evaluation,
         surrogate=digits.network,
-        samples=40,
+        samples=25,
     )
     evidence = [flag.text for flag in diagnosis.raised if flag.grade == "evidence"]
     found = verdict(evaluation, diagnosis, labels)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.attacks import suite
+from bcgan_tf.attacks import FGSM, suite
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.fingerprints import fingerprint
 from bcgan_tf.evaluation.runner import evaluate
@@ -44,9 +44,9 @@ def test_the_same_network_built_again_is_the_same(tmp_path):
 def test_what_computes_something_else_is_another(changed, tmp_path):
     assert fingerprint(network(**changed)) != fingerprint(network())
     data = (IMAGES, network()(IMAGES).numpy().argmax(1))
-    evaluate(network(), data, suite="standard", eps=0.1, state=tmp_path)
+    evaluate(network(), data, [FGSM(0.1)], state=tmp_path)
     with pytest.raises(UserError, match="other settings: model"):
-        evaluate(network(**changed), data, suite="standard", eps=0.1, state=tmp_path)
+        evaluate(network(**changed), data, [FGSM(0.1)], state=tmp_path)
 
 
 def test_attacks_on_survivors_are_not_taken_for_attacks_on_all(tmp_path):

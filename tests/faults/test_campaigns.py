@@ -36,9 +36,9 @@ def here(campaign: ModuleType, faults: list[core.Fault]) -> list[str]:
 @pytest.mark.parametrize(
     ("campaign", "count", "seed"),
     [
-        pytest.param(invocations, 30, 0, id="invocations"),
-        pytest.param(malice, 10, 3, id="malice"),  # none of gigabytes
-        pytest.param(folders, 6, 2, id="folders"),
+        pytest.param(invocations, 15, 0, id="invocations"),
+        pytest.param(malice, 6, 3, id="malice"),  # none of gigabytes
+        pytest.param(folders, 3, 2, id="folders"),
     ],
 )
 def test_nothing_is_lost(campaign: ModuleType, count: int, seed: int, tmp_path: Path) -> None:
@@ -49,12 +49,12 @@ def test_nothing_is_lost(campaign: ModuleType, count: int, seed: int, tmp_path: 
 def test_damaged_files_of_a_training(tmp_path: Path) -> None:
     part = ["a finished training"]
     files.prepare(tmp_path, part)
-    assert here(files, files.faults(tmp_path, 8, 0, part)) == []
+    assert here(files, files.faults(tmp_path, 5, 0, part)) == []
 
 
 def test_requests_to_an_export(tmp_path: Path) -> None:
     """In a process of its own, which the request may kill, and which lacks the package."""
-    found = core.outcomes(requests, tmp_path, 30, 0)
+    found = core.outcomes(requests, tmp_path, 15, 0)
     assert bad((what, outcome) for _, what, outcome in found) == []
 
 

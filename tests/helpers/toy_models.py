@@ -77,3 +77,36 @@ def linear_model(classes: int) -> tuple[Linear, np.ndarray, np.ndarray]:
     images = rng.uniform(0.4, 0.6, (24, 5, 4, 1)).astype(np.float32)
     model = Linear(weights.astype(np.float32))
     return model, images, model(tf.constant(images)).numpy().argmax(-1)
+
+
+def images_at(
+    distance: float, norm: str, classes: int, count: int = 12
+) -> tuple[Linear, np.ndarray, np.ndarray]:
+    """A linear model of 4x3x1 images around gray, all ``distance`` from the nearest other class.
+
+    The box does not bind: no pixel is nearer to black or white than 0.2.
+    """
+    rng = np.random.default_rng(classes)
+    weights = rng.normal(size=(12, classes))
+    model = Linear(weights.astype(np.float32), (-0.5 * weights.sum(0)).astype(np.float32))
+    images, labels = [], []
+    while len(images) < count:
+        direction = rng.normal(size=12)
+        logits = direction @ weights
+        label = int(logits.argmax())
+        normals = weights[:, [label]] - np.delete(weights, label, axis=1)
+        gaps = direction @ normals / np.linalg.norm(normals, 1 if norm == "linf" else 2, axis=0)
+        image = 0.5 + direction * distance / gaps.min()
+        if image.min() > 0.2 and image.max() < 0.8:
+            images.append(image)
+            labels.append(label)
+    return model, np.float32(images).reshape(count, 4, 3, 1), np.array(labels)
+
+
+def around(
+    distance: float, norm: str, classes: int, below: float, above: float
+) -> tuple[Linear, np.ndarray, np.ndarray]:
+    """24 such images: 12 at ``below * distance``, then 12 at ``above * distance``."""
+    model, near, near_labels = images_at(below * distance, norm, classes)
+    _, far, far_labels = images_at(above * distance, norm, classes)
+    return model, np.concatenate([near, far]), np.concatenate([near_labels, far_labels])

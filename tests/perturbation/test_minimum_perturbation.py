@@ -151,7 +151,8 @@ def digits():
     data = load("digits")
     model = small_cnn(data.image_shape, data.num_classes, seed=1)
     model.compile(
-        keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        keras.optimizers.Adam(3e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     train = data.train
     model.fit(train.scaled(), train.labels, batch_size=64, epochs=6, verbose=0, shuffle=False)
