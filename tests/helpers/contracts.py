@@ -1,9 +1,10 @@
-"""What every attack, defence and model must hold, whatever it is."""
+"""What every attack, defense and classifier must hold, whatever it is."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,19 +180,32 @@ def _layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [inner for layer in model.layers for inner in getattr(layer, "layers", None) or [layer]]
 
 
-def assert_model_contract(model: keras.Model, folder: Path) -> None:
-    """A classifier of images: finite float32 logits, and a file that gives them again."""
-    shape = model.input_shape[1:]
-    images = np.random.default_rng(0).uniform(size=(3, *shape)).astype(np.float32)
-    logits = np.asarray(model(images, training=False))
-    assert logits.shape == (3, model.output_shape[-1]) and logits.dtype == np.float32
-    assert np.isfinite(logits).all()
-    # Neither the batch nor a second call changes an answer.
-    np.testing.assert_array_equal(np.asarray(model(images, training=False)), logits)
-    alone = np.asarray(model(images[1:2], training=False))
-    np.testing.assert_allclose(alone, logits[1:2], atol=1e-5)
-    assert keras.saving.serialize_keras_object(model)
+def assert_model_contract(build: Callable[..., keras.Model], folder: Path) -> None:
+    """A classifier's builder: ``build(seed=..., dtype=...)``, its answers, and its file."""
+    model, again, other = build(seed=7), build(seed=7), build(seed=8)
+    assert [layer.name for layer in model.layers] == [layer.name for layer in again.layers]
+    for one, same in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    assert any((one != another).any() for one, another in pairs)
+    # Built-in layers alone, so that Keras reads the file by itself.
+    assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
+    assert model.layers[-1].activation is keras.activations.linear
+
+    images = np.random.default_rng(0).random((3, *model.input_shape[1:]), "float32")
+
+    def answers(model: keras.Model, images: np.ndarray = images) -> np.ndarray:
+        logits = np.asarray(model(images, training=False))
+        assert logits.dtype == np.float32 and np.isfinite(logits).all()
+        assert logits.shape == (len(images), model.output_shape[-1])
+        return logits
+
+    logits = answers(model)
+    np.testing.assert_array_equal(answers(model), logits)
+    np.testing.assert_allclose(answers(model, images[1:2]), logits[1:2], atol=1e-5)
+    assert 0 < np.abs(answers(build(seed=7, dtype="mixed_bfloat16")) - logits).max() < 0.1
+
     model.save(folder / "model.keras")
     loaded = keras.models.load_model(folder / "model.keras")
-    np.testing.assert_array_equal(np.asarray(loaded(images, training=False)), logits)
+    np.testing.assert_array_equal(answers(loaded), logits)
     assert [weight.path for weight in loaded.weights] == [weight.path for weight in model.weights]
