@@ -1,8 +1,10 @@
-# make demo     install, then harden a digits classifier end to end into runs/demo
-# make test     install with the development tools, then all tests
-# make faults   injects the faults of docs/reliability.md: about 40 minutes on 2 cores
-# make lint     ruff (rules and format) and pyright
-# make install  only the virtual environment, for `.venv/bin/bcgan-tf`
+# make demo        install, then harden a digits classifier end to end into runs/demo
+# make test        install with the development tools, then all tests
+# make test-quick  those of them that are not marked slow: the inner loop, under 2 minutes
+# make crosscheck  install other libraries beside them, and compare the attacks with theirs
+# make faults      injects the faults of docs/reliability.md: about 40 minutes on 2 cores
+# make lint        ruff (rules and format) and pyright
+# make install     only the virtual environment, for `.venv/bin/bcgan-tf`
 #
 # PYTHON=... chooses the interpreter, VENV=... the virtual environment, ARGS=... goes to pytest,
 # JOBS=... processes run the tests (0: one, as ARGS=--pdb needs it).
@@ -21,14 +23,20 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c '$(USABLE)' >/dev/null 2>&
 
 METADATA := pyproject.toml setup.cfg setup.py constraints.txt
 
-.PHONY: demo test faults lint format install install-dev clean
+.PHONY: demo test test-quick crosscheck faults lint format install install-dev clean
 
 demo: install
 	rm -rf runs/demo
 	$(BIN)/bcgan-tf run --dataset digits --preset quick --run-dir runs/demo --saved-models runs/demo/saved_models
 
 test: install-dev
-	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-quick: install-dev
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m 'not slow and not real_data' $(ARGS)
+
+crosscheck: $(VENV)/.installed-crosscheck
+	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/crosscheck $(ARGS)
 
 faults: install-dev
 	$(BIN)/python -m benchmarks.faults $(ARGS)
@@ -52,6 +60,12 @@ $(VENV)/.installed: $(METADATA) | $(BIN)/python
 $(VENV)/.installed-dev: $(METADATA) | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	touch $(VENV)/.installed $@
+
+# torchattacks asks for an old requests and nothing of it; the rest of its needs is there.
+$(VENV)/.installed-crosscheck: $(METADATA) $(VENV)/.installed-dev
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,crosscheck]'
+	$(PIP) install --quiet --no-deps -c constraints.txt torchattacks
+	touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
 $(BIN)/python:
 	@python='$(PYTHON)'; test -n "$$python" || { echo "no Python 3.11 to 3.13 with venv found; install one or set PYTHON=" >&2; exit 1; }; \
