@@ -63,7 +63,9 @@ def test_what_holds_and_what_does_not():
     assert picture_pages.figure2_findings(good[1:2], expected) == []  # nothing to compare
 
 
-def test_figure2_is_resumed_after_a_kill_and_not_repeated(tmp_path, monkeypatch):
+def test_figure2_is_resumed_after_a_kill_and_its_page_has_the_numbers_of_the_run(
+    tmp_path, monkeypatch
+):
     trained: list[float] = []
     real = toys.train_gan
 
@@ -79,9 +81,14 @@ def test_figure2_is_resumed_after_a_kill_and_not_repeated(tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         pictures.figure2(results, cache, 3, **TINY)
     assert not (results / "figure2.md").exists()
-    page = pictures.figure2(results, cache, 3, **TINY)
+    page = pictures.figure2(results, cache, 3, command="this command", **TINY)
     assert trained == [0.0, -1.0, 5.0]
     text = page.read_text()
+    (metrics,) = [toys.RunDirectory.open(path).metrics() for path in cache.iterdir()]
+    for found in metrics["toy"]:
+        assert f"| beta {found['beta']:g} | {found['mean_distance']:.3f} |" in text
+    for words in ("    this command", "![Figure 2](figure2.png)", "Seed 3", "TensorFlow", "cores"):
+        assert words in text, words
 
     def never(*_):
         raise AssertionError("trained again")
@@ -90,24 +97,13 @@ def test_figure2_is_resumed_after_a_kill_and_not_repeated(tmp_path, monkeypatch)
     monkeypatch.setattr(toys, "train_classifier", never)
     page.unlink()
     (results / "figure2.png").unlink()
-    assert pictures.figure2(results, cache, 3, **TINY).read_text() == text
+    again = pictures.figure2(results, cache, 3, command="this command", **TINY)
+    assert again.read_text() == text
     assert (results / "figure2.png").read_bytes() == next(
         cache.glob("gaussians-toy-*/figures/toy.png")
     ).read_bytes()
     with pytest.raises(AssertionError, match="trained again"):  # other settings, another run
         pictures.figure2(results, cache, 4, **TINY)
-
-
-def test_the_page_of_figure2_has_the_numbers_of_the_run(tmp_path):
-    page = pictures.figure2(
-        tmp_path / "results", tmp_path / "cache", command="this command", **TINY
-    )
-    (metrics,) = [toys.RunDirectory.open(p).metrics() for p in (tmp_path / "cache").iterdir()]
-    text = page.read_text()
-    for found in metrics["toy"]:
-        assert f"| beta {found['beta']:g} | {found['mean_distance']:.3f} |" in text
-    for words in ("    this command", "![Figure 2](figure2.png)", "Seed 0", "TensorFlow", "cores"):
-        assert words in text, words
 
 
 # ---- Figure 4
