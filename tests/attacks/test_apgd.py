@@ -13,7 +13,7 @@ from bcgan_tf.attacks import PGD
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.objectives import ranked_wrong_class
 from bcgan_tf.errors import UserError
-from helpers.toy_models import around, images_at
+from helpers.linear_task import around, images_at
 
 norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 

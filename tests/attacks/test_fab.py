@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import CarliniWagnerL2, linearized_boundary
 from bcgan_tf.attacks.fab import FAB
-from helpers.toy_models import Linear, around, linear_model
+from helpers.linear_task import Linear, around, linear_model
 
 both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 both_aims = pytest.mark.parametrize("targeted", [True, False], ids=["targeted", "untargeted"])

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.fab import FAB
 from bcgan_tf.errors import UserError
-from helpers.toy_models import Linear, linear_model, sharp_network
+from helpers.linear_task import Linear, linear_model
+from helpers.toy_models import sharp_network
 
 both_aims = pytest.mark.parametrize("targeted", [True, False], ids=["targeted", "untargeted"])
 each_kind = pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks.fab import FAB
-from helpers.toy_models import ORDERS, linear_model
+from helpers.linear_task import ORDERS, linear_model
 
 
 def test_without_eps_the_nearest_of_all_targets_and_restarts_is_kept():

@@ -7,25 +7,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks import FGSM, PGD, CarliniWagnerL2
-from helpers.toy_models import Linear
-
-
-def _two_classes(norm: str, distance: float) -> tuple[Linear, np.ndarray, np.ndarray]:
-    """A 2-class linear model, and mid-grey 4x3x1 images all ``distance`` away from its boundary."""
-    rng = np.random.default_rng(1)
-    weights = rng.normal(size=(12, 2)).astype(np.float32)
-    normal = (weights[:, 1] - weights[:, 0]).astype(np.float64)
-    model = Linear(weights, np.float32([0.0, -normal.sum() / 2]))
-    images = rng.uniform(0.45, 0.55, (10, 12))
-    labels = np.arange(10) % 2
-    gap = images @ normal - normal.sum() / 2
-    wanted = np.where(labels == 1, 1, -1) * distance
-    wanted *= np.linalg.norm(normal, 1 if norm == "linf" else 2)
-    images += ((wanted - gap) / (normal @ normal))[:, None] * normal
-    images = images.reshape(10, 4, 3, 1).astype(np.float32)
-    nearest = model.distances(images, labels, norm).min(1)
-    np.testing.assert_allclose(nearest, distance, rtol=1e-4)
-    return model, images, labels
+from helpers.linear_task import Linear, around, images_at
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -39,16 +21,13 @@ def _two_classes(norm: str, distance: float) -> tuple[Linear, np.ndarray, np.nda
     ids=["fgsm", "pgd", "pgd-no-start"],
 )
 def test_a_fixed_eps_attack_succeeds_just_above_the_distance_and_fails_just_below(build, norm):
-    model, images, labels = _two_classes(norm, 0.08)
-    above = build(0.08 * 1.002, norm)(model, images, labels)
-    below = build(0.08 * 0.998, norm)(model, images, labels)
-    assert above.clean_accuracy == below.clean_accuracy == 1
-    assert above.robust_accuracy == 0 and above.success_rate == 1
-    assert below.robust_accuracy == 1 and below.success_rate == 0
+    result = build(0.08, norm)(*around(0.08, norm, 2, 0.998, 1.002))
+    assert result.clean_accuracy == 1
+    np.testing.assert_array_equal(result.success, np.arange(24) < 12)
 
 
 def test_carlini_wagner_finds_the_distance_of_two_classes():
-    model, images, labels = _two_classes("l2", 0.3)
+    model, images, labels = images_at(0.3, "l2", 2)
     result = CarliniWagnerL2(steps=300)(model, images, labels)
     assert result.success.all()
     assert (result.l2 >= 0.3 * (1 - 1e-4)).all()  # nothing nearer exists
@@ -69,7 +48,7 @@ def test_carlini_wagner_finds_the_nearest_of_five_classes():
 
 
 def test_carlini_wagner_reaches_the_confidence_asked_for():
-    model, images, labels = _two_classes("l2", 0.1)
+    model, images, labels = images_at(0.1, "l2", 2, 10)
     result = CarliniWagnerL2(steps=200, confidence=1.5)(model, images, labels)
     logits = model(tf.constant(result.adversarials)).numpy()
     gap = logits[np.arange(10), 1 - labels] - logits[np.arange(10), labels]
@@ -143,7 +122,7 @@ def test_restarts_are_worst_case_and_nested():
 @pytest.mark.parametrize("masked", [-np.inf, -1e9])
 def test_masked_classes_are_neither_targets_nor_obstacles(masked, scale):
     """Two real classes and two masked out: the answers of the two-class model hold."""
-    inner, images, labels = _two_classes("l2", 0.1)
+    inner, images, labels = images_at(0.1, "l2", 2, 10)
 
     def model(images: tf.Tensor) -> tf.Tensor:
         real = scale * inner(images)
@@ -162,7 +141,7 @@ def test_masked_classes_are_neither_targets_nor_obstacles(masked, scale):
 
 def test_carlini_wagner_handles_logits_that_are_large_and_all_negative():
     """A mask of -10,000 on the true class, as in the reference, would be the largest logit here."""
-    inner, images, labels = _two_classes("l2", 0.1)
+    inner, images, labels = images_at(0.1, "l2", 2, 10)
     attack = CarliniWagnerL2(steps=300, initial_const=1e-9)
     found = attack(lambda batch: 1e6 * (inner(batch) - 9.0), images, labels)
     assert found.success.all()
@@ -171,7 +150,7 @@ def test_carlini_wagner_handles_logits_that_are_large_and_all_negative():
 
 def test_l2_steps_do_not_shrink_with_a_small_gradient():
     """cleverhans treats a gradient of 1e-9 as one of length 1e-6: a thousandth of the step."""
-    model, images, labels = _two_classes("l2", 0.1)
+    model, images, labels = images_at(0.1, "l2", 2, 10)
 
     def confident(images: tf.Tensor) -> tf.Tensor:
         logits = model(images)

@@ -11,7 +11,7 @@ from bcgan_tf.attacks.checks import look_like_probabilities
 from bcgan_tf.attacks.expectation import differing_answers
 from bcgan_tf.attacks.logits import check_digits, logits_differ, masked_classes
 from bcgan_tf.errors import UserError
-from helpers.toy_models import Linear
+from helpers.linear_task import Linear
 
 MASKS = [-1e4, -1e9, np.finfo(np.float32).min, -np.inf]
 

@@ -13,7 +13,8 @@ from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.square_l2 import bump
 from bcgan_tf.attacks.square_windows import Plan
 from bcgan_tf.errors import UserError
-from helpers.toy_models import Sharp, around, sharp_network
+from helpers.linear_task import around
+from helpers.toy_models import Sharp, sharp_network
 
 norms = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.25)])
 

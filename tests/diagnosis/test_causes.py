@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from bcgan_tf.diagnosis.causes import Causes, measure_causes
 from bcgan_tf.errors import UserError
+from helpers.linear_task import Linear
 
 PIXELS, COUNT = 64, 40
 _RNG = np.random.default_rng(1)
@@ -18,10 +18,7 @@ IMAGES = _RNG.uniform(0.2, 0.8, (COUNT, PIXELS)).astype(np.float32)
 # Four labels are wrong: the clean accuracy is 90 %.
 LABELS = ((IMAGES - 0.5) @ WEIGHTS).argmax(-1)
 LABELS[:4] = (LABELS[:4] + 1) % 3
-
-
-def _linear(images: tf.Tensor) -> tf.Tensor:
-    return (images - 0.5) @ WEIGHTS
+_linear = Linear(WEIGHTS, -0.5 * WEIGHTS.sum(0))
 
 
 def _measure(model, fixed_const: float = 1e-15, **options) -> Causes:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bcgan_tf.diagnosis.loss_curves import loss_curves
 from bcgan_tf.errors import UserError
+from helpers.linear_task import Linear
 
 PIXELS, COUNT, EPS = 16, 12, 0.1
 _RNG = np.random.default_rng(3)
@@ -17,10 +18,7 @@ WEIGHTS = _RNG.normal(size=(PIXELS, 2)).astype(np.float32)
 # Far enough from 0 and 1 that no step is clipped.
 IMAGES = _RNG.uniform(0.3, 0.7, (COUNT, PIXELS)).astype(np.float32)
 LABELS = ((IMAGES - 0.5) @ WEIGHTS).argmax(-1)
-
-
-def linear(images: tf.Tensor) -> tf.Tensor:
-    return (images - 0.5) @ WEIGHTS
+linear = Linear(WEIGHTS, -0.5 * WEIGHTS.sum(0))
 
 
 def curves(model=linear, labels=LABELS, **options):
