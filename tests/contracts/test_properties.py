@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from bcgan_tf.attacks import PGD, AttackResult
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.box_projection import box_projection
-from bcgan_tf.certification.interval_bounds import Box, RoundedBox, output_box
+from bcgan_tf.certification.interval_bounds import IntervalBound, RoundedIntervalBound, output_box
 from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.settings.fields import Checked, OneOf, Range, Setting, setting, settings_of
@@ -54,15 +54,15 @@ def test_a_projection_bridges_the_gap_within_the_box_and_no_further_than_others(
     st.floats(0, 1, width=32),
     NORMS,
 )
-def test_what_is_confined_lies_in_the_ball_and_the_box_and_stays(images, candidates, eps, norm):
+def test_what_is_projected_lies_in_the_ball_and_the_box_and_stays(images, candidates, eps, norm):
     attack = PGD(eps, norm=norm)
     for found in (
-        attack.project(tf.constant(images), tf.constant(candidates)).numpy(),
-        attack.confine(images, candidates),
+        attack.clip_to_ball(tf.constant(images), tf.constant(candidates)).numpy(),
+        attack.project(images, candidates),
     ):
         assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
         assert (_length(found - images, norm) <= eps + 1e-6).all()
-        np.testing.assert_allclose(attack.confine(images, found), found, atol=1e-6)
+        np.testing.assert_allclose(attack.project(images, found), found, atol=1e-6)
 
 
 @functools.cache
@@ -90,8 +90,10 @@ def test_bounds_contain_samples_and_wider_boxes_have_wider_bounds(centre, radius
     points = np.random.default_rng(seed).uniform(lower, upper, (50, 4, 4, 1)).astype(np.float32)
     points[:2] = lower[0], upper[0]
     logits = _network()(np.clip(points, lower, upper), training=False).numpy()
-    wider = output_box(_network(), RoundedBox(tf.constant(lower - 0.1), tf.constant(upper + 0.1)))
-    for kind, slack in ((RoundedBox, 0.0), (Box, 1e-4)):
+    wider = output_box(
+        _network(), RoundedIntervalBound(tf.constant(lower - 0.1), tf.constant(upper + 0.1))
+    )
+    for kind, slack in ((RoundedIntervalBound, 0.0), (IntervalBound, 1e-4)):
         box = output_box(_network(), kind(tf.constant(lower), tf.constant(upper)))
         low, high = box.lower.numpy(), box.upper.numpy()
         assert (logits >= low - slack).all() and (logits <= high + slack).all()
