@@ -24,7 +24,7 @@ GAN = {
 SHORT = {"epochs": 1, "batch_size": 32}
 MIXED = {**SHORT, "dtype": "mixed_bfloat16"}
 ROBUST = {"eps": 0.1, "ramp_epochs": 0.0, "validation_samples": 16}
-BOUNDARY = {**ROBUST, "gan": GANSettings(**GAN)}
+BOUNDARY = {**ROBUST, "gan": GANSettings(**GAN, dtype="mixed_bfloat16")}
 SETTINGS = {
     "bcgan": {**GAN, **MIXED},
     "fgsm-at": {**ROBUST, **MIXED},
@@ -33,7 +33,13 @@ SETTINGS = {
     "bcgan-at": {**BOUNDARY, **MIXED, "steps": 2, "oracle_epochs": 1},
     "bcgan-trades": {**BOUNDARY, **MIXED, "steps": 2},
     "ibp": {**ROBUST, **SHORT, "warmup_epochs": 0.0},
-    "bcgan-ibp": {**BOUNDARY, **SHORT, "warmup_epochs": 0.0, "oracle_epochs": 1},
+    "bcgan-ibp": {
+        **ROBUST,
+        **SHORT,
+        "gan": GANSettings(**GAN),
+        "warmup_epochs": 0.0,
+        "oracle_epochs": 1,
+    },
     "distillation": {**MIXED, "initial_epochs": 1},
     "defense-gan": {
         "steps": 3,

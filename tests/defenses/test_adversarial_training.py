@@ -11,7 +11,7 @@ from bcgan_tf.data import load
 from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining, TRADESTraining
 from bcgan_tf.defenses.distillation import DistillationTraining
 from bcgan_tf.errors import UserError
-from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.networks.strided_cnn import strided_cnn
 
 EPS = 0.15
 
@@ -23,7 +23,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def fresh(digits):
-    return small_cnn(digits.image_shape, digits.num_classes, seed=0)
+    return strided_cnn(digits.image_shape, digits.num_classes, seed=0)
 
 
 def test_pgd_training_gives_robustness_that_plain_training_has_not(digits, fresh, tmp_path):

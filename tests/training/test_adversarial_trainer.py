@@ -182,7 +182,6 @@ def test_the_attack_of_trades_raises_the_divergence(networks, some):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"trades_beta": 2.0, "attack": InnerMaximization(steps=2, start="normal")},
         {"ema_decay": 0.9, "clean_weight": 0.5},
     ],
