@@ -8,8 +8,8 @@ import keras
 import pytest
 
 from bcgan_tf.data import load
-from bcgan_tf.defenses.gan_settings import GANSettings
 from bcgan_tf.defenses.presets import DEFENSES
+from bcgan_tf.settings.defenses import GANSettings
 from helpers.contracts import assert_defense_contract
 
 GAN = {

@@ -17,7 +17,6 @@ from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import mlp, strided_cnn
 from bcgan_tf.networks.ibp_initialization import reset_for_ibp
-from bcgan_tf.settings.defenses import GANSettings
 from bcgan_tf.training.fit import fit
 from bcgan_tf.training.ibp_trainer import IBPTrainer
 from bcgan_tf.training.inner_maximization import InnerMaximization
