@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 
 from . import merge, options, output, session, suite_options
 from .command import Command
@@ -67,7 +67,7 @@ def command(
     batch_size = settings.pop("batch_size")
     others = {name: settings.pop(name) for name in ("surrogate", "control")}
     settings["shard"] = settings["shard"] or (1, 1)
-    chosen = AssessmentSettings(suite=suite, eps=eps, seed=seed, **settings)
+    chosen = EvaluationConfig(suite=suite, eps=eps, seed=seed, **settings)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import progress
     from bcgan_tf.workflows import run as pipeline
@@ -81,7 +81,7 @@ def command(
     }
     others = session.load_sources({k: Path(v) for k, v in others.items() if v}, data)
     with session.open_run("attack", config, run_dir=run_dir, resume=resume) as run:
-        metrics = pipeline.assess_models(
+        metrics = pipeline.evaluate_models(
             run, data, loaded, chosen, batch_size=batch_size, progress=progress.told, **others
         )
         output.finish(run, metrics, as_json)

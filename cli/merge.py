@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 
 from . import options, output, session, suite_options
 from .command import REPEAT, Command, from_run
@@ -62,12 +62,12 @@ def command(
     from bcgan_tf import progress
     from bcgan_tf.workflows import merge as shard_merging
     from bcgan_tf.workflows import run as pipeline
-    from bcgan_tf.workflows.attack import keep
+    from bcgan_tf.workflows.attack import save_evaluation
 
     config = shard_merging.common_config(runs)
     chosen = {"diagnose": diagnose, "minimum_perturbation": minimum_perturbation}
     config |= {key: value for key, value in chosen.items() if value is not None}
-    settings = AssessmentSettings.from_dict(config)
+    settings = EvaluationConfig.from_dict(config)
     config["models"] = _models(config, models)
     config |= session.described_others(surrogate=surrogate, control=control)
     config["runs_merged"] = list(runs)
@@ -79,12 +79,12 @@ def command(
     with session.open_run("merge", config, run_dir=run_dir, resume=resume) as run:
         for label, evaluation in evaluations.items():
             if not run.stage_done(f"evaluate-{label}"):
-                keep(run, label, evaluation)
+                save_evaluation(run, label, evaluation)
         if settings.diagnose or settings.minimum_perturbation:
             session.make_repeatable(settings.seed, config.get("deterministic", False))
             data = session.load_data(config["dataset"], data_dir, settings.seed)
             loaded = _loaded(config, data)
-            metrics = pipeline.assess_models(
+            metrics = pipeline.evaluate_models(
                 run, data, batch_size=batch_size, progress=progress.told, settings=settings,
                 **loaded,
             )  # fmt: skip

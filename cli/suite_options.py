@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings.attack import DEFAULT_EPS, AssessmentSettings, parse_shard
+from bcgan_tf.settings.attack import DEFAULT_EPS, EvaluationConfig, parse_shard
 from bcgan_tf.settings.fields import Setting, settings_of
 from bcgan_tf.settings.kinds import SUITES, Batch
 
@@ -36,7 +36,7 @@ class _Shard(click.ParamType):
 
 def suite_options() -> Decorator:
     """``--suite`` and what a suite of attacks can be told."""
-    known = settings_of(AssessmentSettings)
+    known = settings_of(EvaluationConfig)
     defaults = ", ".join(f"{name} {_fraction(eps)}" for name, eps in DEFAULT_EPS.items())
     return stack(
         [

@@ -20,8 +20,8 @@ from bcgan_tf.report.table import eps_text
 from bcgan_tf.reproduction.protocol import Protocol
 from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.settings.attack import AssessmentSettings
-from bcgan_tf.workflows.attack import assess_models
+from bcgan_tf.settings.attack import EvaluationConfig
+from bcgan_tf.workflows.attack import evaluate_models
 
 SUMMARY = "summary"
 # Settings of a training's run that its row's place in a table says already.
@@ -198,7 +198,7 @@ def standard(subject: Subject, *, skip_certified: bool = False) -> dict[str, Any
     not attacked: the same worst case, sooner.
     """
     workspace, protocol = subject.workspace, subject.protocol
-    settings = AssessmentSettings(
+    settings = EvaluationConfig(
         eps=protocol.eps,
         n=protocol.standard_n,
         seed=workspace.seed,
@@ -208,7 +208,7 @@ def standard(subject: Subject, *, skip_certified: bool = False) -> dict[str, Any
     with subject.open("standard", {**settings.to_dict(), **others}) as run:
 
         def measure() -> dict[str, Any]:
-            metrics = assess_models(
+            metrics = evaluate_models(
                 run,
                 workspace.data,
                 {subject.row: subject.model},

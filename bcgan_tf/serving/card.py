@@ -11,7 +11,7 @@ from typing import Any
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import COPY_PREFIX, path_within
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 
 Card = dict[str, Any]
 _STAGES = {"original": "train", "hardened": "harden"}
@@ -128,7 +128,7 @@ def _repeating(run: RunDirectory) -> str:
     """The command line that repeats an evaluation, of merged shards that of the whole at once."""
     if run.command != "merge":
         return run.command_line
-    settings = AssessmentSettings.from_dict(run.config)
+    settings = EvaluationConfig.from_dict(run.config)
     words = ["bcgan-tf", "attack", *run.config["models"].values()]
     words += ["--dataset", run.config["dataset"], "--eps", repr(settings.eps)]
     for field in dataclasses.fields(settings):

@@ -1,4 +1,4 @@
-"""What an assessment is to measure. Loads no TensorFlow, so that the command line can ask it."""
+"""What an evaluation is to measure. Loads no TensorFlow, so that the command line can ask it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_EPS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits":
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class ThreatModel:
     """One threat model that the settings stand for.
 
     Attributes:
@@ -37,7 +37,7 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AssessmentSettings(Checked):
+class EvaluationConfig(Checked):
     """A suite, a threat model, and what else is to be measured.
 
     Args:
@@ -73,7 +73,7 @@ class AssessmentSettings(Checked):
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
-        if self.norm == "linf" and max(reading.eps for reading in self.readings("")) > 1:
+        if self.norm == "linf" and max(one.eps for one in self.threat_models("")) > 1:
             yield (
                 f"eps is {self.eps:g}, more than the whole range of the pixels; for 0 ... 255 "
                 "write a fraction such as 8/255"
@@ -93,16 +93,16 @@ class AssessmentSettings(Checked):
         """Whether all images are evaluated at once, not one shard of them."""
         return self.shard[1] == 1
 
-    def readings(self, name: str) -> tuple[Reading, ...]:
+    def threat_models(self, name: str) -> tuple[ThreatModel, ...]:
         """The threat models of the model ``name``: one, or for the paper's suite two."""
         of_one = f"eps {self.eps:.4g} read as of [0, 1] pixels"
         of_two = f"eps {self.eps:.4g} read as of [-1, 1] pixels, {self.eps / 2:.4g} of [0, 1]"
         if self.suite == "paper":
-            first = Reading(name, name, self.eps, of_one)
-            return first, Reading(name, f"{name}~11", self.eps / 2, of_two)
+            first = ThreatModel(name, name, self.eps, of_one)
+            return first, ThreatModel(name, f"{name}~11", self.eps / 2, of_two)
         if self.eps_unit == "11":
-            return (Reading(name, name, self.eps / 2, of_two),)
-        return (Reading(name, name, self.eps, ""),)
+            return (ThreatModel(name, name, self.eps / 2, of_two),)
+        return (ThreatModel(name, name, self.eps, ""),)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, for JSON; ``shard`` as ``"i/n"``, None for no shard."""
@@ -110,7 +110,7 @@ class AssessmentSettings(Checked):
         return dataclasses.asdict(self) | {"shard": shard}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AssessmentSettings:
+    def from_dict(cls, values: dict[str, Any]) -> EvaluationConfig:
         """What :meth:`to_dict` wrote; other keys are left aside."""
         names = {field.name for field in dataclasses.fields(cls)}
         found: dict[str, Any] = {key: value for key, value in values.items() if key in names}

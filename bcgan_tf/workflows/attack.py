@@ -36,7 +36,7 @@ from bcgan_tf.progress import ShowProgress
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.settings.attack import AssessmentSettings, Reading
+from bcgan_tf.settings.attack import EvaluationConfig, ThreatModel
 
 _EXAMPLES = 8
 _IDENTIFIED = {
@@ -48,18 +48,18 @@ _IDENTIFIED = {
 _MEASURED = ("certify", "diagnose", "losses", "causes", "minimum")
 
 
-def assess_models(
+def evaluate_models(
     run: RunDirectory,
     data: Dataset,
     models: Mapping[str, Any],
-    settings: AssessmentSettings,
+    settings: EvaluationConfig,
     *,
     surrogate: Any = None,
     control: Any = None,
     batch_size: int = 250,
     progress: ShowProgress | None = None,
 ) -> dict[str, Any]:
-    """Assesses several models on the same test images, and writes ``metrics.json``.
+    """Evaluates several models on the same test images, and writes ``metrics.json``.
 
     What is finished is not done again, so that a killed run goes on where it was.
 
@@ -88,20 +88,20 @@ def assess_models(
             if other is not None:
                 keep_identity(run, name, other, images, labels)
     for name, model in models.items():
-        for reading in settings.readings(name):
-            _Assessment(run, reading, model, settings, batch_size, progress).run_stages(
+        for threat in settings.threat_models(name):
+            _ModelEvaluation(run, threat, model, settings, batch_size, progress).run_stages(
                 images, labels, data.class_names, surrogate=surrogate, control=control
             )
     return write_metrics(run, data.name, list(models), settings)
 
 
 def write_metrics(
-    run: RunDirectory, dataset: str, names: Sequence[str], settings: AssessmentSettings
+    run: RunDirectory, dataset: str, names: Sequence[str], settings: EvaluationConfig
 ) -> dict[str, Any]:
     """Puts ``metrics.json`` together from what the stages left, and returns its content."""
     metrics: dict[str, Any] = {"dataset": dataset, "models": {}}
     for name in names:
-        entries = [entry(run, reading, settings) for reading in settings.readings(name)]
+        entries = [entry(run, threat, settings) for threat in settings.threat_models(name)]
         first = entries[0]
         metrics["models"][name] = {
             "clean_accuracy": first["clean_accuracy"],
@@ -115,16 +115,16 @@ def write_metrics(
     return metrics
 
 
-def entry(run: RunDirectory, reading: Reading, settings: AssessmentSettings) -> dict[str, Any]:
+def entry(run: RunDirectory, threat: ThreatModel, settings: EvaluationConfig) -> dict[str, Any]:
     """One entry of ``evaluations``: ``Evaluation.to_dict()``, and what else was measured."""
-    found = archive.load(evaluation_file(run, reading.label)).to_dict()
-    if reading.text:
-        found["reading"] = reading.text
+    found = archive.load(evaluation_file(run, threat.label)).to_dict()
+    if threat.text:
+        found["reading"] = threat.text
     if not settings.whole:
         found["shard"] = settings.to_dict()["shard"]
     for stage in _MEASURED:
-        if run.stage_done(f"{stage}-{reading.label}"):
-            found |= run.stage_payload(f"{stage}-{reading.label}")
+        if run.stage_done(f"{stage}-{threat.label}"):
+            found |= run.stage_payload(f"{stage}-{threat.label}")
     return found
 
 
@@ -133,7 +133,7 @@ def evaluation_file(run: RunDirectory, label: str) -> Path:
     return run.path / f"evaluation-{label}.npz"
 
 
-def keep(run: RunDirectory, label: str, evaluation: Evaluation) -> None:
+def save_evaluation(run: RunDirectory, label: str, evaluation: Evaluation) -> None:
     """Saves a finished evaluation and marks its stage."""
     file = archive.save(evaluation, evaluation_file(run, label))
     run.finish_stage(
@@ -168,13 +168,13 @@ def _refuse_another(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Assessment:
+class _ModelEvaluation:
     """One model under one threat model."""
 
     run: RunDirectory
-    reading: Reading
+    threat_model: ThreatModel
     model: Any
-    settings: AssessmentSettings
+    settings: EvaluationConfig
     batch_size: int
     progress: ShowProgress | None
 
@@ -184,7 +184,7 @@ class _Assessment:
 
     @property
     def threat(self) -> dict[str, Any]:
-        return {"eps": self.reading.eps, "norm": self.settings.norm}
+        return {"eps": self.threat_model.eps, "norm": self.settings.norm}
 
     def run_stages(
         self,
@@ -204,12 +204,12 @@ class _Assessment:
         if self.settings.diagnose:
             self._diagnose(evaluation, images, labels, surrogate, control)
         if self.settings.minimum_perturbation:
-            file = self.run.path / f"perturbation-{self.reading.label}.npz"
+            file = self.run.path / f"perturbation-{self.threat_model.label}.npz"
             self._stage("minimum", lambda: self._minimum(evaluation, images, labels, file), file)
 
     def _evaluation(self, images: np.ndarray, labels: np.ndarray) -> Evaluation:
         """Read back from its file even when it was made now: a resumed run sees the same."""
-        label = self.reading.label
+        label = self.threat_model.label
         done = self.run.stage_done(f"evaluate-{label}")
         if not done:
             with self._reporting("") as report:
@@ -225,7 +225,7 @@ class _Assessment:
                     **self.threat,
                     **self.shared,
                 )
-            keep(self.run, label, evaluation)
+            save_evaluation(self.run, label, evaluation)
         found = archive.load(evaluation_file(self.run, label))
         if done:
             now = fingerprints.identity_of(self.model, images, labels)
@@ -234,7 +234,7 @@ class _Assessment:
 
     def _certificate(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         found = certificate(
-            self.model, images, labels, self.reading.eps, batch_size=self.batch_size
+            self.model, images, labels, self.threat_model.eps, batch_size=self.batch_size
         )
         return {"certified": found} if found else {}
 
@@ -306,7 +306,7 @@ class _Assessment:
         broken = evaluation.clean_correct & ~evaluation.worst_case
         rows = np.flatnonzero(broken)[:_EXAMPLES]
         file = self.run.figures / evaluation_figures.figure_name(
-            "examples", self.reading.name, evaluation.to_dict()
+            "examples", self.threat_model.name, evaluation.to_dict()
         )
         if file.exists() or not rows.size:
             return
@@ -324,7 +324,7 @@ class _Assessment:
             labels=[class_names[int(label)] for label in evaluation.labels[rows]],
             predictions=[class_names[int(guess)] for guess in predicted],
             attacks=breakers,
-            title=self.reading.text,
+            title=self.threat_model.text,
         )
 
     def _averaged(self, evaluation: Evaluation) -> Any:
@@ -337,7 +337,7 @@ class _Assessment:
         self, stage: str, compute: Callable[[], dict[str, Any]], *files: Path
     ) -> dict[str, Any]:
         """What a finished stage left; ``files`` are those that ``compute`` writes."""
-        name = f"{stage}-{self.reading.label}"
+        name = f"{stage}-{self.threat_model.label}"
         if not self.run.stage_done(name):
             self.run.finish_stage(name, compute(), files=files)
         return self.run.stage_payload(name)
@@ -345,7 +345,9 @@ class _Assessment:
     def _reporting(self, what: str) -> contextlib.AbstractContextManager[Any]:
         if self.progress is None:
             return contextlib.nullcontext()
-        return self.progress(f"{self.reading.label}, {what}" if what else self.reading.label)
+        return self.progress(
+            f"{self.threat_model.label}, {what}" if what else self.threat_model.label
+        )
 
 
 def _save_perturbation(found: MinimumPerturbation, path: Path) -> None:

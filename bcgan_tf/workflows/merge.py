@@ -1,4 +1,4 @@
-"""The shards of an assessment, each a run of its own, as one run."""
+"""The shards of an evaluation, each a run of its own, as one run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.files import check_name
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.workflows.attack import evaluation_file
 
-# What may differ between the shards of one assessment, and between where they were made.
+# What may differ between the shards of one evaluation, and between where they were made.
 _OTHERS = ("surrogate", "control")
 _FREE = ("shard", "models", *_OTHERS, "deterministic")
 
@@ -45,7 +45,7 @@ def common_config(paths: Sequence[str | Path]) -> dict[str, Any]:
 
 def _check_settings(run: RunDirectory) -> None:
     try:
-        AssessmentSettings.from_dict(run.config)
+        EvaluationConfig.from_dict(run.config)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{run.path}: the shards' settings cannot be read ({error}); attack them again"
@@ -67,7 +67,7 @@ def _check_models(run: RunDirectory) -> None:
 
 
 def merged(
-    shards: Sequence[str | Path], names: Sequence[str], settings: AssessmentSettings
+    shards: Sequence[str | Path], names: Sequence[str], settings: EvaluationConfig
 ) -> dict[str, Evaluation]:
     """Joins the evaluations of each model.
 
@@ -77,14 +77,14 @@ def merged(
         settings: of the whole.
 
     Returns:
-        By the label of the model and the threat model (:class:`Reading`).
+        By the label of the model and the threat model (:class:`ThreatModel`).
 
     Raises:
         UserError: a shard is missing, unfinished, given twice, or of another evaluation.
     """
     sources = [RunDirectory.open(path) for path in shards]
     found = {}
-    for label in [reading.label for name in names for reading in settings.readings(name)]:
+    for label in [threat.label for name in names for threat in settings.threat_models(name)]:
         for source in sources:
             if not source.stage_done(f"evaluate-{label}"):
                 raise UserError(

@@ -17,19 +17,19 @@ from bcgan_tf.report import page
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.serving import card as model_card
 from bcgan_tf.serving import export as serving
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.presets import Recipe
-from bcgan_tf.workflows.attack import assess_models, write_metrics
+from bcgan_tf.workflows.attack import evaluate_models, write_metrics
 from bcgan_tf.workflows.harden import HARDENED, chosen_defense, harden
 from bcgan_tf.workflows.train import CLASSIFIER, check_training, train
 
 __all__ = [
     "CLASSIFIER",
     "HARDENED",
-    "assess_models",
     "check_training",
     "chosen_defense",
     "deterministic_for_serving",
+    "evaluate_models",
     "export",
     "harden",
     "report",
@@ -129,11 +129,11 @@ def run(
         run, data, classifier, recipe, defense=defense, options=options, seed=seed, devices=devices
     )
     hardened = load_classifier(path)
-    metrics = assess_models(
+    metrics = evaluate_models(
         run,
         data,
         {"original": classifier, "hardened": hardened},
-        AssessmentSettings(eps=eps, suite=recipe.suite, n=recipe.n, seed=seed),
+        EvaluationConfig(eps=eps, suite=recipe.suite, n=recipe.n, seed=seed),
         progress=progress.told,
     )
     card = model_card.of_training(run, "hardened")

@@ -42,7 +42,7 @@ def heavy_work() -> Iterator[None]:
     patches = (
         (pipeline, "train", lambda run, *_args, **_options: _saved(run, "classifier.keras")),
         (pipeline, "harden", lambda run, *_args, **_options: _saved(run, "hardened.keras")),
-        (pipeline, "assess_models", lambda run, data, models, *_a, **_o: _measured(run, models)),
+        (pipeline, "evaluate_models", lambda run, data, models, *_a, **_o: _measured(run, models)),
         (pipeline, "run", lambda run, *_args, **_options: _measured(run, ["original", "hardened"])),
         (pipeline, "report", lambda run: run.path / "report.html"),
         (clean, "clean_accuracy", lambda *_args, **_options: _CLEAN),

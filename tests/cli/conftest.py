@@ -111,11 +111,11 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         run.finish_stage("harden", files=[path])
         return path
 
-    def assess_models(
+    def evaluate_models(
         run: Any, data: Any, models: Any, settings: Any, **options: Any
     ) -> dict[str, Any]:
         options.pop("progress")
-        note("assess", run, data=data.name, models=list(models), settings=settings, **options)
+        note("evaluate", run, data=data.name, models=list(models), settings=settings, **options)
         metrics = {"dataset": data.name, "models": {name: MODEL for name in models}}
         run.write_metrics(metrics)
         return metrics
@@ -126,7 +126,7 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         run.write_metrics(METRICS)
         return METRICS
 
-    for function in (train, harden, assess_models):
+    for function in (train, harden, evaluate_models):
         monkeypatch.setattr(pipeline, function.__name__, function)
 
     def report(run: Any) -> Path:

@@ -15,7 +15,7 @@ from bcgan_tf.attacks.suites import SUITES as REAL_SUITES
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.serving import export as serving
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.kinds import SUITES
 
 Calls = list[SimpleNamespace]
@@ -28,9 +28,9 @@ BASE = ["attack", "classifier.keras", "--dataset", "digits"]
 @pytest.mark.parametrize(
     ("flags", "settings"),
     [
-        ([], AssessmentSettings(eps=0.1)),  # the data set's own eps
-        (["--eps", "8/255"], AssessmentSettings(eps=8 / 255)),
-        (["--eps", "0.2", "--eps-unit", "11"], AssessmentSettings(eps=0.2, eps_unit="11")),
+        ([], EvaluationConfig(eps=0.1)),  # the data set's own eps
+        (["--eps", "8/255"], EvaluationConfig(eps=8 / 255)),
+        (["--eps", "0.2", "--eps-unit", "11"], EvaluationConfig(eps=0.2, eps_unit="11")),
         (
             [
                 "--suite",
@@ -48,26 +48,26 @@ BASE = ["attack", "classifier.keras", "--dataset", "digits"]
                 "--seed",
                 "5",
             ],
-            AssessmentSettings(
+            EvaluationConfig(
                 eps=1.5, suite="plus", norm="l2", n=0, samples=3, shard=(2, 8), seed=5
             ),
         ),
         (
             ["--eps", "0", "--no-diagnose", "--minimum-perturbation"],
-            AssessmentSettings(eps=0.0, diagnose=False, minimum_perturbation=True),
+            EvaluationConfig(eps=0.0, diagnose=False, minimum_perturbation=True),
         ),
-        (["--suite", "paper", "--eps", "1"], AssessmentSettings(eps=1.0, suite="paper")),
+        (["--suite", "paper", "--eps", "1"], EvaluationConfig(eps=1.0, suite="paper")),
     ],
 )
 def test_options_are_settings(
-    cli, pipeline_calls: Calls, model_file: Path, flags: list[str], settings: AssessmentSettings
+    cli, pipeline_calls: Calls, model_file: Path, flags: list[str], settings: EvaluationConfig
 ) -> None:
     result = cli(*BASE, "--run-dir", "a", "--batch-size", "7", *flags)
     assert result.exit_code == 0, result.stderr
     (call,) = pipeline_calls
-    assert call.name == "assess" and call.models == ["original"]
+    assert call.name == "evaluate" and call.models == ["original"]
     assert call.settings == settings and call.batch_size == 7
-    assert AssessmentSettings.from_dict(call.config) == settings
+    assert EvaluationConfig.from_dict(call.config) == settings
     again = cli("attack", "--run-dir", "a", "--resume")
     assert again.exit_code == 0, again.stderr
     assert pipeline_calls[-1].settings == settings and pipeline_calls[-1].config == call.config

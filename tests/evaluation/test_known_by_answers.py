@@ -18,7 +18,7 @@ from bcgan_tf.evaluation.runner import evaluate
 from bcgan_tf.files import as_json
 from bcgan_tf.loading.model import load_model
 from bcgan_tf.workflows.attack import keep_identity
-from helpers.assessments import SETTINGS, assess, open_run
+from helpers.evaluations import SETTINGS, attack_toy, open_run
 from helpers.linear_task import IMAGES, LABELS, WEIGHTS
 
 OTHER = WEIGHTS + np.float32(0.01)
@@ -132,10 +132,10 @@ def test_a_file_that_a_function_reads_and_others_are_known_too(tmp_path):
     first, again, other = loaded(WEIGHTS), loaded(WEIGHTS), loaded(OTHER)
     assert first.fingerprint == other.fingerprint
     few = dataclasses.replace(SETTINGS, n=4, suite="paper")
-    assess(tmp_path / "run", few, model=first)
-    assess(tmp_path / "run", few, model=again)
+    attack_toy(tmp_path / "run", few, model=first)
+    attack_toy(tmp_path / "run", few, model=again)
     with pytest.raises(UserError, match="m: the answers of the model are others than those of"):
-        assess(tmp_path / "run", few, model=other)
+        attack_toy(tmp_path / "run", few, model=other)
     # What the diagnosis compares it with, likewise.
     with open_run(tmp_path / "others") as run:
         keep_identity(run, "surrogate", first, IMAGES, LABELS)

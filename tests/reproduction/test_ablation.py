@@ -317,7 +317,7 @@ def test_images_that_bounds_prove_are_not_attacked(workspace, monkeypatch, share
 
     monkeypatch.setattr(module, "_trained", lambda *arguments: (file, file))
     monkeypatch.setattr(module, "_certified", lambda subject: {"accuracy": share})
-    monkeypatch.setattr(module.measures, "assess_models", assess)
+    monkeypatch.setattr(module.measures, "evaluate_models", assess)
     file = workspace.cache / "classifier.keras"
     workspace.cache.mkdir()
     strided_cnn(workspace.data.image_shape, 10, width=0.25, seed=0).save(file)

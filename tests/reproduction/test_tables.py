@@ -29,7 +29,7 @@ def assessed(monkeypatch) -> list[Any]:
     """The calls of the suite, which is not run: its answer is made up, and the same each time."""
     calls: list[Any] = []
 
-    def assess_models(run, data, models, settings, *, surrogate, control, progress):
+    def evaluate_models(run, data, models, settings, *, surrogate, control, progress):
         del run, data, progress
         calls.append(SimpleNamespace(row=next(iter(models)), control=control, surrogate=surrogate))
         judged = {"kind": "not robust", "text": "not robust: 0.0 % (0.0 to 27.8)"}
@@ -45,7 +45,7 @@ def assessed(monkeypatch) -> list[Any]:
         }
         return {"models": {name: {"evaluations": [entry]} for name in models}}
 
-    monkeypatch.setattr(measures, "assess_models", assess_models)
+    monkeypatch.setattr(measures, "evaluate_models", evaluate_models)
     return calls
 
 

@@ -20,7 +20,7 @@ from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.serving import card as model_card
 from bcgan_tf.serving.export import export, verify
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 from helpers.exports import NAMES
 
 
@@ -210,7 +210,7 @@ def test_the_worst_case_stands_before_single_attacks(tmp_path: Path) -> None:
 
 
 def test_merged_shards_are_repeated_by_one_command(tmp_path: Path) -> None:
-    settings = AssessmentSettings(eps=8 / 255, n=0, norm="l2", diagnose=False)
+    settings = EvaluationConfig(eps=8 / 255, n=0, norm="l2", diagnose=False)
     config = {
         "dataset": "cifar10",
         **settings.to_dict(),

@@ -18,7 +18,7 @@ from bcgan_tf.networks.classifiers import CLASSIFIERS, deep_cnn, strided_cnn
 from bcgan_tf.networks.wgan import wgan_critic
 from bcgan_tf.reproduction.ablation_settings import AblationSettings
 from bcgan_tf.reproduction.protocol import Protocol
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.fields import Checked, OneOf, Range, Setting, parsed, settings_of
 from bcgan_tf.settings.figures import BoundarySettings, ToySettings
 from bcgan_tf.settings.presets import NETWORKS, Recipe, recipe
@@ -128,7 +128,7 @@ def test_texts_stand_for_values() -> None:
 
 def _all_settings() -> Iterator[tuple[type, Setting]]:
     attacks = (APGD, FAB, FGSM, PGD, CarliniWagnerL2, Square)
-    others = (Recipe, AssessmentSettings, ToySettings, BoundarySettings, Protocol, AblationSettings)
+    others = (Recipe, EvaluationConfig, ToySettings, BoundarySettings, Protocol, AblationSettings)
     for kind in (*DEFENSES.values(), *attacks, *others):
         for setting in settings_of(kind).values():
             yield kind, setting

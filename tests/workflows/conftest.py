@@ -17,7 +17,7 @@ from bcgan_tf.evaluation import chunks, runner
 from bcgan_tf.evaluation.gradient_health import GradientHealth
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.workflows import attack as assessment
-from helpers.assessments import assess
+from helpers.evaluations import attack_toy
 
 
 def _shorten(monkeypatch: pytest.MonkeyPatch, classes: int = 4) -> None:
@@ -80,4 +80,4 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     folder = tmp_path_factory.mktemp("unbroken")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _shorten(monkeypatch)
-        return folder, assess(folder)
+        return folder, attack_toy(folder)

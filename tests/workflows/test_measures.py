@@ -1,4 +1,4 @@
-"""What an assessment measures and writes."""
+"""What an evaluation measures and writes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bcgan_tf.report import evaluation_figures
 from bcgan_tf.report.evaluation_figures import example_images
 from bcgan_tf.statistics import wilson_interval
 from bcgan_tf.workflows import attack as assessment
-from helpers.assessments import (
+from helpers.evaluations import (
     EPS,
     LABELS,
     SETTINGS,
     WEIGHTS,
     arrays,
-    assess,
+    attack_toy,
     dataset,
     linear,
 )
@@ -33,7 +33,7 @@ def test_what_a_run_holds(quick, diagnosed, tmp_path: Path, monkeypatch) -> None
     monkeypatch.setattr(assessment, "loss_curves", loss_curves)
     monkeypatch.setattr(evaluation_figures, "example_images", example_images)
     settings = dataclasses.replace(SETTINGS, diagnose=True)
-    metrics = assess(tmp_path, settings, control=linear, surrogate=linear, batch_size=7)
+    metrics = attack_toy(tmp_path, settings, control=linear, surrogate=linear, batch_size=7)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     model = metrics["models"]["m"]
     assert model["clean_accuracy"] == 55 / 60 and model["n"] == 60
@@ -59,7 +59,7 @@ def test_a_masked_model_has_its_causes_measured(quick, diagnosed, tmp_path: Path
         return 3000.0 * linear(images)
 
     masked.masked = True  # pyright: ignore[reportFunctionMemberAccess]
-    metrics = assess(tmp_path, dataclasses.replace(SETTINGS, diagnose=True), model=masked)
+    metrics = attack_toy(tmp_path, dataclasses.replace(SETTINGS, diagnose=True), model=masked)
     (found,) = metrics["models"]["m"]["evaluations"]
     assert found["verdict"]["kind"] == "gradient masking"
     causes = {row["cause"]: row for row in found["causes"]["rows"]}
@@ -67,26 +67,26 @@ def test_a_masked_model_has_its_causes_measured(quick, diagnosed, tmp_path: Path
 
 
 def test_the_paper_is_read_in_both_units(quick, tmp_path: Path) -> None:
-    metrics = assess(tmp_path, dataclasses.replace(SETTINGS, suite="paper", eps=0.06))
+    metrics = attack_toy(tmp_path, dataclasses.replace(SETTINGS, suite="paper", eps=0.06))
     wide, narrow = metrics["models"]["m"]["evaluations"]
     assert (wide["eps"], narrow["eps"]) == (0.06, 0.03)
     assert wide["reading"] == "eps 0.06 read as of [0, 1] pixels"
     assert narrow["reading"] == "eps 0.06 read as of [-1, 1] pixels, 0.03 of [0, 1]"
     assert narrow["robust_accuracy"] > wide["robust_accuracy"]
-    half = assess(tmp_path / "half", dataclasses.replace(SETTINGS, eps=0.06, eps_unit="11"))
+    half = attack_toy(tmp_path / "half", dataclasses.replace(SETTINGS, eps=0.06, eps_unit="11"))
     (told,) = half["models"]["m"]["evaluations"]
     assert told["eps"] == 0.03 and told["reading"] == narrow["reading"]
 
 
 def test_the_images_are_drawn_with_seed_0(quick, tmp_path: Path) -> None:
-    assess(tmp_path, dataclasses.replace(SETTINGS, n=20))
+    attack_toy(tmp_path, dataclasses.replace(SETTINGS, n=20))
     found = arrays(tmp_path)
     np.testing.assert_array_equal(found["labels"], dataset().test.take(20, seed=0).labels)
 
 
 def test_the_smallest_perturbations(quick, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, minimum_perturbation=True, n=30)
-    metrics = assess(tmp_path, settings)
+    metrics = attack_toy(tmp_path, settings)
     (found,) = metrics["models"]["m"]["evaluations"]
     with np.load(tmp_path / "perturbation-m.npz") as saved:
         assert (saved["best"] <= saved["multi"]).all() and (saved["multi"] <= saved["fgsm"]).all()
@@ -109,7 +109,7 @@ def _exact() -> keras.Model:
 
 def test_what_is_proved_is_reported(quick, tmp_path: Path) -> None:
     """Of a linear model each distance to another class is known, and the bounds are exact."""
-    metrics = assess(tmp_path, model=_exact())
+    metrics = attack_toy(tmp_path, model=_exact())
     (found,) = metrics["models"]["m"]["evaluations"]
     images = dataset().test.scaled().reshape(60, 16)
     gaps = (images - 0.5) @ WEIGHTS
@@ -125,9 +125,9 @@ def test_what_is_proved_is_reported(quick, tmp_path: Path) -> None:
 
 def test_what_is_proved_need_not_be_attacked(quick, tmp_path: Path) -> None:
     """Every image by itself ends as it would have, and the attacks see the others alone."""
-    whole = assess(tmp_path / "whole", model=_exact())["models"]["m"]["evaluations"][0]
+    whole = attack_toy(tmp_path / "whole", model=_exact())["models"]["m"]["evaluations"][0]
     settings = dataclasses.replace(SETTINGS, skip_certified=True)
-    (found,) = assess(tmp_path / "m", settings, model=_exact())["models"]["m"]["evaluations"]
+    (found,) = attack_toy(tmp_path / "m", settings, model=_exact())["models"]["m"]["evaluations"]
     proved = certified(_exact(), dataset().test.scaled(), LABELS, EPS)
     ours, theirs = arrays(tmp_path / "m"), arrays(tmp_path / "whole")
     np.testing.assert_array_equal(ours["certified"], proved)
@@ -143,13 +143,13 @@ def test_what_cannot_be_proved_is_left_out(quick, tmp_path: Path) -> None:
     image = keras.Input((4, 4, 1))
     layers = [keras.layers.LayerNormalization(), keras.layers.Flatten(), keras.layers.Dense(4)]
     unknown = keras.Sequential([image, *layers])
-    (found,) = assess(tmp_path, model=unknown)["models"]["m"]["evaluations"]
+    (found,) = attack_toy(tmp_path, model=unknown)["models"]["m"]["evaluations"]
     assert "certified" not in found
     settings = dataclasses.replace(SETTINGS, skip_certified=True)
-    (asked,) = assess(tmp_path / "s", settings, model=unknown)["models"]["m"]["evaluations"]
+    (asked,) = attack_toy(tmp_path / "s", settings, model=unknown)["models"]["m"]["evaluations"]
     assert asked["robust_accuracy"] == found["robust_accuracy"] and asked["not_attacked"] == 0
-    (of_a_function,) = assess(tmp_path / "f")["models"]["m"]["evaluations"]
+    (of_a_function,) = attack_toy(tmp_path / "f")["models"]["m"]["evaluations"]
     assert "certified" not in of_a_function
     settings = dataclasses.replace(SETTINGS, norm="l2", eps=0.05)
-    (l2,) = assess(tmp_path / "l2", settings, model=_exact())["models"]["m"]["evaluations"]
+    (l2,) = attack_toy(tmp_path / "l2", settings, model=_exact())["models"]["m"]["evaluations"]
     assert "certified" not in l2

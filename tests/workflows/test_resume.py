@@ -1,4 +1,4 @@
-"""Assessments killed and resumed, on a full disk and damaged, in shards and merged."""
+"""Evaluations killed and resumed, on a full disk and damaged, in shards and merged."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 from bcgan_tf import files
 from bcgan_tf.errors import UserError
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.workflows import attack as assessment
-from bcgan_tf.workflows.attack import assess_models, keep
+from bcgan_tf.workflows.attack import evaluate_models, save_evaluation
 from bcgan_tf.workflows.merge import common_config, merged
-from helpers.assessments import (
+from helpers.evaluations import (
     LABELS,
     PIXELS,
     SETTINGS,
     Killed,
     arrays,
-    assess,
+    attack_toy,
     dataset,
     killing,
     linear,
@@ -34,76 +34,76 @@ from helpers.assessments import (
 
 def test_killed_anywhere_it_ends_the_same(quick, diagnosed, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, diagnose=True)
-    expected = assess(tmp_path / "whole", settings)
+    expected = attack_toy(tmp_path / "whole", settings)
     kills = 0
     for after in (2, 5, 8):
         with contextlib.suppress(Killed):
-            assess(tmp_path / "killed", settings, progress=killing(after))
+            attack_toy(tmp_path / "killed", settings, progress=killing(after))
             break
         kills += 1
     assert kills >= 3
-    found = assess(tmp_path / "killed", settings)
+    found = attack_toy(tmp_path / "killed", settings)
     assert without_seconds(found) == without_seconds(expected)
     same(arrays(tmp_path / "killed"), arrays(tmp_path / "whole"))
 
 
 def test_what_is_finished_is_not_done_again(quick, diagnosed, tmp_path: Path, monkeypatch) -> None:
     settings = dataclasses.replace(SETTINGS, diagnose=True)
-    expected = assess(tmp_path, settings)
+    expected = attack_toy(tmp_path, settings)
     for name in ("evaluate", "diagnose", "loss_curves"):
         monkeypatch.setattr(assessment, name, None)
-    assert assess(tmp_path, settings) == expected
+    assert attack_toy(tmp_path, settings) == expected
 
 
 def test_another_model_or_other_images_do_not_go_on_with_it(quick, tmp_path: Path) -> None:
     """They may have changed under the name that the run knows them by."""
-    assess(tmp_path)
+    attack_toy(tmp_path)
     before = arrays(tmp_path)
     with pytest.raises(UserError, match="m: the answers of the model are others than those of"):
-        assess(tmp_path, model=lambda images: linear(images) * 2)
+        attack_toy(tmp_path, model=lambda images: linear(images) * 2)
     with pytest.raises(UserError, match="test images or labels are others than those of"):
-        assess(tmp_path, data=dataset(PIXELS[::-1], LABELS[::-1]))
+        attack_toy(tmp_path, data=dataset(PIXELS[::-1], LABELS[::-1]))
     same(arrays(tmp_path), before)
-    assess(tmp_path)
+    attack_toy(tmp_path)
 
 
 def test_a_state_of_other_settings_is_refused(quick, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        assess(tmp_path, progress=killing(6))
+        attack_toy(tmp_path, progress=killing(6))
     pieces = sorted((tmp_path / "state-m").glob("*.npz"))
     assert pieces
     other = dataclasses.replace(SETTINGS, eps=0.05)
     with pytest.raises(UserError, match=r"started with other settings: eps \(0.03 there, 0.05 now"):
-        assess(tmp_path, other)
+        attack_toy(tmp_path, other)
     with pytest.raises(UserError, match=r"holds an evaluation with other settings: model"):
-        assess(tmp_path, model=lambda images: linear(images) * 2)
+        attack_toy(tmp_path, model=lambda images: linear(images) * 2)
     assert sorted((tmp_path / "state-m").glob("*.npz")) == pieces
 
 
 def test_shards_merged_are_one_run(quick, diagnosed, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, diagnose=True, n=40)
-    expected = assess(tmp_path / "whole", settings)
+    expected = attack_toy(tmp_path / "whole", settings)
     folders = []
     for number in (3, 1, 2):
         folder = tmp_path / f"shard{number}"
-        shard = assess(folder, dataclasses.replace(settings, shard=(number, 3)))
+        shard = attack_toy(folder, dataclasses.replace(settings, shard=(number, 3)))
         (told,) = shard["models"]["m"]["evaluations"]
         assert told["shard"] == f"{number}/3" and "verdict" not in told
         assert told["n"] in (13, 14)
         folders.append(folder)
     assert len(diagnosed) == 1  # a shard has not all that a diagnosis needs
     config = common_config(folders)
-    assert AssessmentSettings.from_dict(config) == settings
+    assert EvaluationConfig.from_dict(config) == settings
     with RunDirectory.create(tmp_path / "merged", "merge", config) as run:
-        keep(run, "m", merged(folders, ["m"], settings)["m"])
-        metrics = assess_models(run, dataset(), {"m": linear}, settings)
+        save_evaluation(run, "m", merged(folders, ["m"], settings)["m"])
+        metrics = evaluate_models(run, dataset(), {"m": linear}, settings)
     same(arrays(tmp_path / "merged"), arrays(tmp_path / "whole"))
     assert without_seconds(metrics) == without_seconds(expected)
 
 
-def test_only_shards_of_one_assessment_are_merged(quick, tmp_path: Path) -> None:
+def test_only_shards_of_one_evaluation_are_merged(quick, tmp_path: Path) -> None:
     def shard(name: str, **changes: Any) -> Path:
-        assess(tmp_path / name, dataclasses.replace(SETTINGS, **changes))
+        attack_toy(tmp_path / name, dataclasses.replace(SETTINGS, **changes))
         return tmp_path / name
 
     one, two = shard("one", shard=(1, 2)), shard("two", shard=(2, 2))
@@ -122,7 +122,7 @@ def test_only_shards_of_one_assessment_are_merged(quick, tmp_path: Path) -> None
     with pytest.raises(UserError, match="30 of 60 images; some are missing"):
         merge(two)
     with pytest.raises(Killed):
-        assess(
+        attack_toy(
             tmp_path / "late",
             dataclasses.replace(SETTINGS, shard=(2, 2)),
             progress=killing(3),
@@ -136,10 +136,10 @@ def test_only_shards_of_one_assessment_are_merged(quick, tmp_path: Path) -> None
 
 def test_a_truncated_piece_is_named_and_done_again(quick, unbroken, tmp_path: Path, capsys) -> None:
     with pytest.raises(Killed):
-        assess(tmp_path, progress=killing(6))
+        attack_toy(tmp_path, progress=killing(6))
     piece = min((tmp_path / "state-m").glob("*.npz"))
     piece.write_bytes(piece.read_bytes()[:100])
-    assess(tmp_path)
+    attack_toy(tmp_path)
     assert f"{piece} is damaged; that part of the evaluation is done again" in (
         capsys.readouterr().err
     )
@@ -148,16 +148,16 @@ def test_a_truncated_piece_is_named_and_done_again(quick, unbroken, tmp_path: Pa
 
 def test_truncated_settings_of_a_state(quick, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        assess(tmp_path, progress=killing(6))
+        attack_toy(tmp_path, progress=killing(6))
     file = tmp_path / "state-m" / "settings.json"
     whole = file.read_bytes()
     file.write_bytes(whole[:30])
-    assess(tmp_path)  # by its copy
+    attack_toy(tmp_path)  # by its copy
     (file.parent / ".copy-settings.json").unlink()
     (tmp_path / "evaluation-m.npz").unlink()
     file.write_bytes(whole[:30])
     with pytest.raises(UserError, match=r"settings\.json is cut short"):
-        assess(tmp_path)
+        attack_toy(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +177,13 @@ def test_a_full_disk_loses_nothing(
 
     monkeypatch.setattr(files, "_to_disk", full)
     with pytest.raises(files.DiskFull, match=r"No space left on device.*make room") as caught:
-        assess(tmp_path)
+        attack_toy(tmp_path)
     assert "\n" not in str(caught.value) and full_at in str(caught.value)
     assert not list(tmp_path.rglob(".partial*"))
     done = {piece: piece.read_bytes() for piece in tmp_path.rglob("00*.npz")}
     assert len(done) == pieces
     monkeypatch.setattr(files, "_to_disk", real)
-    metrics = assess(tmp_path)
+    metrics = attack_toy(tmp_path)
     assert all(piece.read_bytes() == content for piece, content in done.items())
     assert without_seconds(metrics) == without_seconds(unbroken[1])
     same(arrays(tmp_path), arrays(unbroken[0]))

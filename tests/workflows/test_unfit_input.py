@@ -13,12 +13,12 @@ import pytest
 
 from bcgan_tf.data import Dataset, Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings.attack import AssessmentSettings, Reading, parse_shard
-from helpers.assessments import (
+from bcgan_tf.settings.attack import EvaluationConfig, ThreatModel, parse_shard
+from helpers.evaluations import (
     LABELS,
     PIXELS,
     SETTINGS,
-    assess,
+    attack_toy,
     dataset,
 )
 
@@ -49,7 +49,7 @@ def _set(value: float) -> Callable[[np.ndarray], None]:
 )
 def test_unfit_data_is_one_line(quick, tmp_path: Path, data: Dataset, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        assess(tmp_path, dataclasses.replace(SETTINGS, n=0), data=data)
+        attack_toy(tmp_path, dataclasses.replace(SETTINGS, n=0), data=data)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "metrics.json").exists()
 
@@ -58,14 +58,14 @@ def test_images_of_another_shape(quick, tmp_path: Path) -> None:
     from bcgan_tf.networks.classifiers import mlp
 
     with pytest.raises(UserError, match=r"takes images of shape \(2,\)"):
-        assess(tmp_path, model=mlp(2, 4))
+        attack_toy(tmp_path, model=mlp(2, 4))
 
 
 def test_one_class_is_not_called_robust(quick, diagnosed, tmp_path: Path) -> None:
     """A constant answer would get all of them."""
     rows = LABELS == 1
     settings = dataclasses.replace(SETTINGS, diagnose=True, minimum_perturbation=True)
-    metrics = assess(tmp_path, settings, data=dataset(PIXELS[rows], LABELS[rows]))
+    metrics = attack_toy(tmp_path, settings, data=dataset(PIXELS[rows], LABELS[rows]))
     (found,) = metrics["models"]["m"]["evaluations"]
     assert found["verdict"]["kind"] == "not robust"
     assert "no more than a constant answer gets (100.0 %)" in found["verdict"]["text"]
@@ -73,13 +73,13 @@ def test_one_class_is_not_called_robust(quick, diagnosed, tmp_path: Path) -> Non
 
 
 def test_eps_zero_leaves_the_clean_accuracy(quick, tmp_path: Path) -> None:
-    metrics = assess(tmp_path, dataclasses.replace(SETTINGS, eps=0.0))
+    metrics = attack_toy(tmp_path, dataclasses.replace(SETTINGS, eps=0.0))
     (found,) = metrics["models"]["m"]["evaluations"]
     assert found["robust_accuracy"] == found["clean_accuracy"] == 55 / 60
 
 
 def test_eps_one_leaves_nothing(quick, tmp_path: Path) -> None:
-    metrics = assess(tmp_path, dataclasses.replace(SETTINGS, eps=1.0))
+    metrics = attack_toy(tmp_path, dataclasses.replace(SETTINGS, eps=1.0))
     (found,) = metrics["models"]["m"]["evaluations"]
     assert found["robust_accuracy"] == 0.0
 
@@ -106,14 +106,14 @@ def test_settings_out_of_range(changes: dict[str, Any], words: str) -> None:
 
 def test_more_shards_than_images(quick, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="60 images cannot be cut into 90 shards"):
-        assess(tmp_path, dataclasses.replace(SETTINGS, shard=(2, 90)))
+        attack_toy(tmp_path, dataclasses.replace(SETTINGS, shard=(2, 90)))
 
 
 def test_settings_survive_json() -> None:
     for shard in ((1, 1), (2, 8)):
         settings = dataclasses.replace(SETTINGS, shard=shard, suite="plus")
-        assert AssessmentSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+        assert EvaluationConfig.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
     assert parse_shard("2/8") == (2, 8)
-    assert dataclasses.replace(SETTINGS, eps=2.0, eps_unit="11", norm="l2").readings("m") == (
-        Reading("m", "m", 1.0, "eps 2 read as of [-1, 1] pixels, 1 of [0, 1]"),
+    assert dataclasses.replace(SETTINGS, eps=2.0, eps_unit="11", norm="l2").threat_models("m") == (
+        ThreatModel("m", "m", 1.0, "eps 2 read as of [-1, 1] pixels, 1 of [0, 1]"),
     )

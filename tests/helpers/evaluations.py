@@ -1,4 +1,4 @@
-"""A linear classifier of noise, short attacks on it, and assessments that are killed."""
+"""A linear classifier of noise, short attacks on it, and evaluations that are killed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from bcgan_tf.data import Dataset, Split
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.settings.attack import AssessmentSettings
-from bcgan_tf.workflows.attack import assess_models
+from bcgan_tf.settings.attack import EvaluationConfig
+from bcgan_tf.workflows.attack import evaluate_models
 
 RNG = np.random.default_rng(4)
 PIXELS = RNG.integers(40, 216, (60, 4, 4, 1), dtype=np.uint8)
@@ -34,19 +34,21 @@ def dataset(images: np.ndarray = PIXELS, labels: np.ndarray = LABELS) -> Dataset
     return Dataset("toy", part, part, part, tuple("abcd"))
 
 
-SETTINGS = AssessmentSettings(eps=EPS, n=0, diagnose=False)
+SETTINGS = EvaluationConfig(eps=EPS, n=0, diagnose=False)
 
 
-def open_run(folder: Path, settings: AssessmentSettings = SETTINGS) -> RunDirectory:
+def open_run(folder: Path, settings: EvaluationConfig = SETTINGS) -> RunDirectory:
     models = {"models": {"m": "m"}, "models_sha256": {"m": "0"}}
     config = {"dataset": "toy", **settings.to_dict(), **models}
     return RunDirectory.create(folder, "attack", config, resume=True)
 
 
-def assess(folder: Path, settings: AssessmentSettings = SETTINGS, **options: Any) -> dict[str, Any]:
+def attack_toy(
+    folder: Path, settings: EvaluationConfig = SETTINGS, **options: Any
+) -> dict[str, Any]:
     model, data = options.pop("model", linear), options.pop("data", dataset())
     with open_run(folder, settings) as run:
-        return assess_models(run, data, {"m": model}, settings, **options)
+        return evaluate_models(run, data, {"m": model}, settings, **options)
 
 
 def arrays(folder: Path, label: str = "m") -> dict[str, np.ndarray]:
