@@ -40,8 +40,8 @@ def _set(value: float) -> Callable[[np.ndarray], None]:
     ("data", "words"),
     [
         (vectors(_set(np.nan)), "contain NaN"),
-        (vectors(_set(1.5)), r"lie in \[.*, 1.5\]; attacks need \[0, 1\]"),
-        (vectors(_set(-0.1)), r"lie in \[-0.1"),
+        (vectors(_set(1.5)), r"floats in \[.*, 1.5\], not in \[0, 1\]"),
+        (vectors(_set(-0.1)), r"floats in \[-0.1"),
         (dataset(PIXELS, LABELS + 4), "is no class of this model, which has 4"),
         (dataset(PIXELS, LABELS - 4), "is negative"),
         (dataset(PIXELS[:0], LABELS[:0]), "at least one example"),
