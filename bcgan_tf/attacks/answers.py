@@ -1,8 +1,8 @@
-"""Whether a model's answers can be attacked: one function of each image, the same at every call.
+"""Checks that a model computes its logits from each image alone, and the same way at every call.
 
-Attacks trace a model into a graph and run that on batches of their own choice. A draw that is made
-outside the graph is then frozen, and an answer that depends on the rest of the batch is another
-one in each attack: what is attacked is not what is judged.
+Attacks trace a model into a graph and choose the batches that they run it on. A random number that
+is drawn outside the graph is drawn once, at tracing. Logits that depend on the rest of the batch
+differ between an attack and the run that judges it. Such a model cannot be attacked.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from bcgan_tf.errors import UserError
 
 PROBES = 8
 _PASSES = 12
-# A call may take a search; then fewer have to do.
+# Limits for slow models, such as one that searches: seconds for all passes, and the fewest passes.
 _SECONDS, _LEAST = 10.0, 4
-# Graph and eager call, and batches of other sizes, may round otherwise, a half-precision network
-# by this share; what is looked for is larger.
+# Relative rounding difference to allow between graph and eager calls, and between batch sizes: that
+# of half precision. The faults that are searched for change logits by more.
 _COARSE = 0.1
-# Of a model that draws: by how much the share of calls with so many rows beyond all others must
-# exceed that of as many usual calls, and how often in a row. Rare draws lie beyond in both.
+# A random model is at fault if, in each of _TRIALS comparisons, the share of calls with at least
+# _ROWS of their rows outside the usual range is larger by _MORE than among repeated usual calls.
 _MORE, _ROWS, _TRIALS = 1 / 3, 0.5, 3
 
-# Models, and functions made of them, that were found fit: it lies in their code.
+# Models that passed the check, and functions made of them. The result depends on code only.
 _FIT: weakref.WeakSet[Any] = weakref.WeakSet()
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 def check_answers(model: Any, images: np.ndarray, predict: Batched | None = None) -> None:
-    """Refuses a model whose answers are not one function of each image; a model is tried once.
+    """Refuses a model whose logits depend on more than the image; checks each model once.
 
     Args:
         model: a Keras model or a callable, images to logits ``[B, K]``. A Keras model is called
-            with ``training=False``. Weights that its calls change get their values back.
-        images: float32 ``[N, ...]`` in [0, 1], some of which are shown to it.
+            with ``training=False``. Weights that its calls change are set back.
+        images: float32 ``[N, ...]`` in [0, 1]; up to eight of them are used.
         predict: the model as a graph, where there is one already.
 
     Raises:
@@ -75,12 +75,12 @@ def check_answers(model: Any, images: np.ndarray, predict: Batched | None = None
 
 
 def probes_of(images: np.ndarray) -> np.ndarray:
-    """Up to eight images from all over a set, which may be sorted by class."""
+    """Up to eight images, evenly spaced over the set, because sets may be sorted by class."""
     return images[np.unique(np.linspace(0, len(images) - 1, PROBES).astype(int))]
 
 
 def derived(function: Made, model: Any) -> Made:
-    """The function, which adds TensorFlow's operations to a model and is as fit as that is."""
+    """``function``, marked as checked if ``model`` is: it adds only TensorFlow operations to it."""
     if _is_fit(model):
         _remember(function)
     return function
@@ -89,7 +89,7 @@ def derived(function: Made, model: Any) -> Made:
 def passes_of(
     call: Callable[[int], np.ndarray], most: int = _PASSES, seconds: float = _SECONDS
 ) -> list[np.ndarray]:
-    """The answers ``call(0)``, ``call(1)``, ...: ``most``, or fewer where they take long."""
+    """``[call(0), call(1), ...]``: ``most`` calls, or at least four where they take long."""
     found, until = [], time.monotonic() + seconds
     while len(found) < most and (len(found) < _LEAST or time.monotonic() < until):
         found.append(call(len(found)))
@@ -97,9 +97,9 @@ def passes_of(
 
 
 _DRAWS = "it draws outside TensorFlow's graph (Python's random, NumPy, a counter)"
-_TRACED = "it answers otherwise when it is traced than when it is called"
-_PYTHON = "it calls Python by tf.py_function, through which only one gradient a call can be taken"
-_BATCH = "its answer to an image depends on the other images of the batch"
+_TRACED = "its logits differ between a traced and an eager call"
+_PYTHON = "it calls tf.py_function, which allows only one gradient per call"
+_BATCH = "its logits for an image depend on the other images of the batch"
 
 
 def _faults(model: Any, predict: Batched, probes: np.ndarray) -> list[str]:
@@ -109,7 +109,7 @@ def _faults(model: Any, predict: Batched, probes: np.ndarray) -> list[str]:
     usual = usually()
     operations = _operations(predict.traced(probes).graph)
     draws = any(logits_differ(usual[0], other).any() for other in usual[1:])
-    # A draw that is rare need not be among them.
+    # The usual calls may miss a rare draw, so random operations count too.
     draws = draws or any("Random" in name or name == "PyFunc" for name in operations)
     faults = [_PYTHON] if "EagerPyFunc" in operations else []
 
@@ -143,14 +143,14 @@ def _faults(model: Any, predict: Batched, probes: np.ndarray) -> list[str]:
 
 
 def _operations(graph: tf.Graph) -> set[str]:
-    """The kinds of all operations in it, those of its functions too."""
+    """The types of all operations in the graph and in its functions."""
     content = graph.as_graph_def()
     inner = (node for function in content.library.function for node in function.node_def)
     return {node.op for node in (*content.node, *inner)}
 
 
 def _called(model: Any, probes: np.ndarray) -> np.ndarray:
-    """The answers of the model called as Python, and so every tf.function in it."""
+    """The logits of an eager call, with every tf.function in the model run eagerly too."""
     forward = checks.as_logits_fn(model)
     usual = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
@@ -158,7 +158,7 @@ def _called(model: Any, probes: np.ndarray) -> np.ndarray:
         return np.asarray(forward(tf.constant(probes)))
     except UserError:
         raise
-    except Exception:  # a user's own code, which may be good for graphs alone: another trace
+    except Exception:  # the user's code may only work in a graph: trace it a second time
         return Batched(forward, PROBES).once(probes)
     finally:
         tf.config.run_functions_eagerly(usual)
@@ -170,9 +170,9 @@ def _beyond(
     draws: bool,
     usually: Callable[[], list[np.ndarray]],
 ) -> bool:
-    """Whether other answers lie outside what the usual ones span.
+    """Whether other answers lie outside the range of the usual ones.
 
-    Those of a model that draws are asked for several times, and compared with usual ones of now.
+    For a random model the comparison is repeated, each time with new usual answers as a control.
     """
     if not draws:
         return any(rows.any() for rows in _outside(usual, others(), draws))
@@ -194,9 +194,9 @@ def _share(outside: Sequence[np.ndarray]) -> float:
 def _outside(
     usual: Sequence[np.ndarray], others: Sequence[np.ndarray], draws: bool
 ) -> list[np.ndarray]:
-    """Which rows of each of the others lie outside, bool.
+    """bool rows for each of the others: outside the range of the usual answers.
 
-    Where the model draws, the range of its usual answers is widened by its own width.
+    For a random model the range is extended on both sides by its own width.
     """
     low, high = np.min(usual, axis=0), np.max(usual, axis=0)
     with np.errstate(invalid="ignore"):
@@ -213,11 +213,11 @@ def _outside(
 def _advice(faults: Sequence[str]) -> str:
     advice = []
     if _BATCH in faults or any("weights" in fault for fault in faults):
-        advice.append("call it with training=False, or let it use statistics that are fixed")
+        advice.append("call it with training=False, or use fixed statistics")
     if _DRAWS in faults or _TRACED in faults:
         advice.append(
-            "draw by tf.random or keras.random, or call it by tf.numpy_function, which is called "
-            "anew each time and has no gradient"
+            "draw with tf.random or keras.random, or wrap the drawing code in tf.numpy_function, "
+            "which runs at every call and has no gradient"
         )
     if _PYTHON in faults:
         advice.append("write it with TensorFlow's operations, or with tf.numpy_function")
@@ -227,7 +227,7 @@ def _advice(faults: Sequence[str]) -> str:
 def _is_fit(model: Any) -> bool:
     try:
         return model in _FIT
-    except TypeError:  # neither hashable nor weakly referenced: tried each time
+    except TypeError:  # not hashable or not weakly referencable: checked at every call
         return False
 
 

@@ -44,14 +44,14 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 class APGD(BoundedAttack):
     """Projected gradient ascent with momentum that halves its own step size, per example.
 
-    Step ``k`` goes ``eta`` along the sign of the gradient (L2: the normalised gradient), is
+    Step ``k`` goes ``eta`` along the sign of the gradient (L2: the normalized gradient), is
     projected, and mixed with the movement before: ``x + 0.75 (z - x) + 0.25 (x - x_before)``,
     projected again. ``eta`` starts at ``2 * eps``. At each checkpoint it is halved where at most
     75 % of the steps since the last one raised the loss, or where it was not halved at the last
     one and the best loss has not risen since; the example then goes on from its best point.
-    Whatever happens to an example depends on that example alone.
+    No example depends on the others of its batch.
 
-    An example stops at its first iterate that is misclassified, as anything; the batch
+    An example stops at its first misclassified iterate, whatever the predicted class; the batch
     shrinks by eighths (:func:`bcgan_tf.attacks.masked_loop.masked_while_loop`). The start is a
     random point on the surface of the ball.
 
@@ -97,7 +97,7 @@ class APGD(BoundedAttack):
     def name(self) -> str:
         if not self.targeted:
             return f"APGD-{self.loss.upper()}{self.suffix()}"
-        # The targeted attack of AutoAttack, which everyone calls so, is the one on the DLR.
+        # AutoAttack's APGD-T is the targeted attack on the DLR loss.
         return f"APGD-{'T' if self.loss == 'dlr' else 'CE-T'}{self.suffix()}"
 
     @property
@@ -170,7 +170,7 @@ class APGD(BoundedAttack):
             halved=tf.ones_like(labels, tf.bool),
             finished=tf.logical_not(reachable),
         )
-        # One step more than are counted: the last point is judged too.
+        # One more iteration, because the last point is judged too.
         return masked_while_loop(advance, state, self.steps + 1)
 
     def _moved(self, state: _State, gradient: tf.Tensor, weight: tf.Tensor) -> _State:
@@ -180,8 +180,8 @@ class APGD(BoundedAttack):
         ahead = self.clip_to_ball(state.images, ahead)
         momentum = (1.0 - weight) * (state.iterates - state.before)
         moved = state.iterates + weight * (ahead - state.iterates) + momentum
-        # A gradient that broke down is no sign of robustness: NaN makes the caller say so. It is
-        # looked for here, because clipping hides it.
+        # A NaN gradient is no sign of robustness. The result becomes NaN, so that the caller raises
+        # an error. It is checked here because clipping hides NaN.
         sums = tf.reduce_sum(direction, axis=list(range(1, len(direction.shape))))
         unsound = tf.math.is_nan(sums) & tf.logical_not(state.finished)
         return state._replace(
@@ -212,8 +212,8 @@ class _State(NamedTuple):
 
 
 def _recorded(state: _State, gradient: tf.Tensor, values: tf.Tensor, is_wrong: tf.Tensor) -> _State:
-    """Keeps the best point, and any that is misclassified; finished examples stay as they are."""
-    # A point where the logits are NaN is kept as well: run again on it, the model is refused.
+    """Keeps the best point and any misclassified one; does not change finished examples."""
+    # A point with NaN logits is kept too: the run that judges it then raises an error.
     stop = is_wrong | tf.math.is_nan(values)
     better = tf.logical_not(state.finished) & (stop | (values > state.best_loss))
     wide = per_example(better, gradient)
@@ -230,7 +230,7 @@ def _recorded(state: _State, gradient: tf.Tensor, values: tf.Tensor, is_wrong: t
 def _reconsidered(
     state: _State, gradient: tf.Tensor, length: tf.Tensor
 ) -> tuple[_State, tf.Tensor]:
-    """A checkpoint: halves step sizes, and goes back to the best point where it did."""
+    """A checkpoint: halves step sizes, and goes back to the best point where they were halved."""
     few_increases = state.increases <= _ENOUGH_INCREASES * length
     stalled = tf.logical_not(state.halved) & (state.best_loss <= state.checked_loss)
     halve = few_increases | stalled

@@ -1,4 +1,4 @@
-"""The one call that every attack shares: checks, survivors, re-run."""
+"""The base class of attacks: checks, rounds on the survivors, a last run that judges success."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bcgan_tf.settings.kinds import Batch
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AttackResult:
-    """What one attack did to ``N`` examples.
+    """The result of one attack on ``N`` examples.
 
     Attributes:
         attack: name of the attack.
@@ -67,8 +67,8 @@ class AttackResult:
     def robust_accuracy(self) -> float:
         """Share of *all* examples that are classified right and survive the attack.
 
-        Where the caller left examples out, because another attack broke them, this bounds the
-        attack's own figure from above; the worst case over the attacks is what counts.
+        Where the caller left examples out, because another attack broke them, the attack alone
+        would reach at most this accuracy; the worst case over all attacks is what counts.
         """
         return float(self.robust.mean())
 
@@ -154,7 +154,7 @@ class Attack(Checked, abc.ABC):
         indices: tf.Tensor,
         round_index: tf.Tensor,
     ) -> tf.Tensor:
-        """Attacks one batch. Traced once into a graph, so it is made of tensor operations only.
+        """Attacks one batch. It is traced once into a graph, so use tensor operations only.
 
         Args:
             logits_fn: images to float32 logits ``[B, K]``.
@@ -168,7 +168,7 @@ class Attack(Checked, abc.ABC):
         """
 
     def project(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Candidates moved back into the allowed set: here [0, 1] alone."""
+        """Candidates projected onto the allowed set, here [0, 1]; NumPy, after the attack."""
         del images
         return np.clip(candidates, 0.0, 1.0)
 
@@ -195,8 +195,8 @@ class Attack(Checked, abc.ABC):
             progress: called with (examples done, examples to do, "") after every batch.
 
         Returns:
-            The result; whether an example is broken is what the model says, run again on the
-            final float32 array.
+            The result. An example is broken if the model, run again on the final float32 array,
+            misclassifies it.
 
         Raises:
             UserError: if the images, labels or outputs are unfit (probabilities included), the
@@ -301,8 +301,7 @@ class PreparedAttack:
     def _of_classes(self, masked: np.ndarray) -> Batched:
         """The attack on the model without its masked classes, bool ``[K]``.
 
-        They are no targets, and no scale is taken over them: the attack is that of a model that
-        does not have them.
+        Masked classes are no targets and do not count in scales, as if the model lacked them.
         """
         key = masked.tobytes()
         if key not in self._runs:

@@ -1,4 +1,4 @@
-"""Running a graph over many examples: traced once, in a few shapes, within bounded memory."""
+"""Running a graph over many examples in batches: one trace, at most eight batch sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 _SHAPES = 8
-# On a processor two batches at once: the small operations of small networks leave half of it idle.
+# Without an accelerator two batches run at once: small operations use only part of a processor.
 _THREADS = 2
 _WORTH_A_THREAD = 64
 
@@ -19,10 +19,10 @@ _WORTH_A_THREAD = 64
 class Batched:
     """A function of tensors, applied to arrays of any length.
 
-    It is traced once, with a free batch dimension. Batches come in at most eight sizes, multiples
-    of an eighth of the largest, filled up with rows of their own: graphics processors tune their
-    kernels anew for each size, and the survivors of attacks are a new number each time. Without
-    such a processor two halves of the batch run at once.
+    It is traced once, with a free batch dimension. Batches have at most eight sizes, multiples of
+    an eighth of the largest; repeated rows fill them up. GPUs tune kernels for every new size, and
+    the number of survivors changes with every attack. Without a GPU or TPU two halves of the batch
+    run at once.
 
     Args:
         function: of tensors ``[B, ...]`` (and scalar constants after them) to a tensor ``[B, ...]``
@@ -47,8 +47,8 @@ class Batched:
         Args:
             arrays: of one length.
             constants: scalars passed after them, in every batch alike.
-            total: how many rows there are at most, over several calls; the sizes of batches
-                follow from it. None: those of ``arrays``.
+            total: the largest number of rows over several calls, which fixes the batch sizes.
+                None: the rows of ``arrays``.
             report: called with the number of rows done, after every batch.
         """
         count = len(arrays[0])
@@ -84,15 +84,15 @@ class Batched:
         return np.concatenate(pieces)
 
     def once(self, rows: np.ndarray) -> np.ndarray:
-        """The function's rows for these, in one batch just as they are."""
+        """The function of these rows, in one batch without padding."""
         return self.traced(rows)(tf.constant(rows)).numpy()
 
     def traced(self, rows: np.ndarray) -> Any:
-        """The graph of a function of one tensor, for rows like these."""
+        """The concrete graph of a function of one tensor, for rows of this shape and dtype."""
         return self._traced([tf.constant(rows)], 1)
 
     def _traced(self, inputs: list[tf.Tensor], free: int) -> Callable[..., Any]:
-        """The graph for inputs like these, the first ``free`` of any number of rows."""
+        """The concrete graph; the first ``free`` inputs have a free batch dimension."""
         compiled = self._compiled
         if compiled is None:
             specs = [

@@ -1,4 +1,4 @@
-"""What attacks within an Linf or L2 ball share."""
+"""The base of attacks within an Linf or L2 ball."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class BoundedAttack(Attack):
             yield f"eps is {self.eps:g}, but pixels lie in [0, 1]; for 0 ... 255 write eps / 255"
 
     def suffix(self) -> str:
-        """What the name adds for a norm other than the usual one."""
+        """``"-L2"`` for the L2 norm, nothing for Linf."""
         return "" if self.norm == "linf" else "-L2"
 
     def ascend(self, gradient: tf.Tensor, step: float) -> tf.Tensor:
-        """The step of length ``step`` that raises the linearised loss most.
+        """The step of length ``step`` that raises the linearized loss most.
 
-        cleverhans' ``optimize_linear`` treats an L2 gradient shorter than 1e-6 as if it had that
-        length, so on a confident model the step shrinks to nothing. Scaled to a largest entry of
-        1 first, only an exactly zero gradient gives no step.
+        cleverhans' ``optimize_linear`` divides an L2 gradient by at least 1e-6, so steps on a
+        confident model become too short. The gradient is therefore scaled to a largest entry of 1
+        first; only an exactly zero gradient gives no step.
         """
         if self.norm == "l2":
             axes = list(range(1, len(gradient.shape)))
@@ -87,11 +87,11 @@ class BoundedAttack(Attack):
         return noise.astype(np.float32)
 
     def project(self, images: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Clips to [0, 1], and takes back what float32 rounding put outside the ball."""
+        """Clips to [0, 1] and to the ball, which float32 rounding may have left."""
         candidates = super().project(images, candidates)
         change = candidates.astype(np.float64) - images
         if self.norm == "linf":
-            # eps as float32 sees it: what the attack added comes back unchanged to the last bit.
+            # eps rounded to float32, as the attack used it: its changes stay equal to the last bit.
             change = np.clip(change, -np.float32(self.eps), np.float32(self.eps))
         else:
             axes = tuple(range(1, change.ndim))

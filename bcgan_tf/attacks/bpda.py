@@ -13,9 +13,9 @@ def bpda(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function with the values of ``forward`` and the gradient of ``backward``.
 
-    For defences whose own gradient is zero, missing or useless: rounding, JPEG, a search by
-    Defense-GAN. What it returns can stand in front of a network in any attack:
-    ``lambda x: network(bpda(quantise)(x))``. A callable model with an attribute ``backward`` is
+    For defences whose own gradient is zero, missing or useless: rounding, JPEG, Defense-GAN's
+    search. Put the result in front of a network to attack it:
+    ``lambda x: network(bpda(quantize)(x))``. A callable model with an attribute ``backward`` is
     taken by every attack as ``bpda(model, model.backward)``.
 
     Args:
@@ -24,8 +24,8 @@ def bpda(
             ``forward`` must keep the shape of its input.
 
     Example:
-        >>> quantise = bpda(lambda x: tf.round(15 * x) / 15)
-        >>> PGD(0.3)(lambda x: classifier(quantise(x)), images, labels)
+        >>> quantize = bpda(lambda x: tf.round(15 * x) / 15)
+        >>> PGD(0.3)(lambda x: classifier(quantize(x)), images, labels)
 
     Reference: Athalye, Carlini, Wagner 2018, "Obfuscated Gradients Give a False Sense of
     Security", section 4.1.
@@ -40,6 +40,6 @@ def bpda(
 
 @tf.custom_gradient
 def _exchanged(differentiated: tf.Tensor, value: tf.Tensor) -> Any:
-    # Not a + stop_gradient(b - a), whose value is b but for rounding: rounding is what a quantised
-    # model turns into another class. The two may differ in precision.
+    # Not a + stop_gradient(b - a): its value differs from b by rounding, which a quantized model
+    # may turn into another class. The two tensors may have different dtypes.
     return tf.identity(value), lambda upstream: (tf.cast(upstream, differentiated.dtype), None)

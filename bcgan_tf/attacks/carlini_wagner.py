@@ -21,7 +21,7 @@ from bcgan_tf.attacks.primitives import (
 )
 from bcgan_tf.settings.kinds import LearningRate, PositiveWeight, Repeats, Steps, Weight
 
-# Pixels of exactly 0 or 1 lie at infinity in tanh space; the reference draws them in by this.
+# Pixels of exactly 0 or 1 lie at infinity in tanh space; the reference shrinks them by this.
 _TANH_SHRINK = 0.999999
 _PROGRESS = 0.9999
 _LARGEST_CONST = 1e10
@@ -34,7 +34,7 @@ class _State(NamedTuple):
     label: tf.Tensor
     finished: tf.Tensor
     search: tf.Tensor  # binary-search steps done
-    step: tf.Tensor  # optimiser steps taken within this search step
+    step: tf.Tensor  # optimizer steps taken within this search step
     const: tf.Tensor
     lower: tf.Tensor
     upper: tf.Tensor
@@ -54,21 +54,21 @@ class _State(NamedTuple):
 class CarliniWagnerL2(Attack):
     """Smallest L2 change that makes the model wrong, without a bound.
 
-    Minimises ``||x' - x||^2 + c * max(z_y - max_{i != y} z_i + confidence, 0)`` over ``w`` with
+    Minimizes ``||x' - x||^2 + c * max(z_y - max_{i != y} z_i + confidence, 0)`` over ``w`` with
     ``x' = (tanh(w) + 1) / 2`` by Adam, and searches the smallest ``c`` that succeeds: ten times
     larger until one does, then bisection. The true labels are attacked *away from*.
 
     It departs from the reference in one point: each example has its own ``c``, Adam state, step
-    count and early abort, and goes on to its next search step as soon as it is done, while the
-    reference stops a whole batch when the *sum* of its losses stalls. So the result does not
-    depend on the batch, and no example waits for another.
+    count and early abort, and starts its next search step as soon as one ends. The reference stops
+    a whole batch when the *sum* of its losses stalls. Here the result does not depend on the
+    batch, and no example waits for another.
 
     A pixel of exactly 0 or 1 starts far out in tanh space and needs ``steps * learning_rate`` of
     about 5 to move freely; with 1 or less the attack finds nothing on such images. On an MNIST
     CNN 200 steps of 0.05 came within 0.5 % of the distance of 1,000 steps of 0.01.
 
     Args:
-        steps: optimiser steps in each search step.
+        steps: optimizer steps in each search step.
         binary_search_steps: number of constants tried; with 10 or more, the last repeats the
             smallest that succeeded, as in the reference.
         learning_rate: Adam's, in tanh space.
@@ -169,7 +169,7 @@ class CarliniWagnerL2(Attack):
         loss: tf.Tensor,
         is_wrong: tf.Tensor,
     ) -> _State:
-        """Keeps the nearest misclassified candidate; finished examples stay as they are."""
+        """Keeps the nearest misclassified candidate; finished examples do not change."""
         active = tf.logical_not(state.finished)
         better = active & is_wrong & (distance < state.best_l2)
         return state._replace(
@@ -185,7 +185,7 @@ class CarliniWagnerL2(Attack):
         if not self.abort_early:
             return state, tf.zeros_like(state.finished)
         due = tf.equal(tf.math.floormod(state.step, math.ceil(self.steps / 10)), 0)
-        # Written so that a loss that is NaN counts as stalled.
+        # In this form a NaN loss counts as stalled.
         progressed = state.lowest_loss < _PROGRESS * state.checked_loss
         stalled = due & tf.logical_not(progressed)
         return state._replace(
@@ -211,7 +211,7 @@ class CarliniWagnerL2(Attack):
             const = tf.where(bounded & (search == self.binary_search_steps - 1), upper, const)
         keep = per_example(tf.cast(going_on, tf.float32), state.shift)
         finished = search >= self.binary_search_steps
-        # A gradient that broke down is no sign of robustness: NaN makes the caller say so.
+        # A NaN gradient is no sign of robustness: the result becomes NaN, and the caller raises.
         unjudged = finished & tf.logical_not(state.finite | tf.math.is_finite(state.best_l2))
         return state._replace(
             finished=finished,

@@ -1,4 +1,4 @@
-"""What an attack demands of the model, the images and the labels before it starts."""
+"""Checks of the model and its outputs before an attack starts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def as_logits_fn(model: Any) -> LogitsFn:
                 f"the model returned a tensor of shape {tuple(logits.shape)}; attacks need logits "
                 "[B, K], one row per image"
             )
-        # What tf.py_function and map_fn return has no known rank, which loops need.
+        # tf.py_function and map_fn return an unknown rank, but loops need a known one.
         return tf.ensure_shape(logits, [None, None])
 
     return logits_fn
@@ -75,9 +75,9 @@ def check_model_input(model: Any, images: np.ndarray) -> None:
 
 
 def look_like_probabilities(outputs: np.ndarray, tolerance: float = _PROBABILITY_TOLERANCE) -> bool:
-    """Whether every row is non-negative and sums to 1 within ``tolerance``, masked classes apart.
+    """Whether every row is non-negative and sums to 1 within ``tolerance``, without masked classes.
 
-    A class whose outputs are all below -100, or minus infinity, is one that is masked out.
+    A class whose outputs are all below -100 is masked out.
     """
     outputs = outputs[:, ~(outputs < _NO_PROBABILITY).all(axis=0)]
     if not outputs.size:

@@ -20,15 +20,15 @@ PASSES = 5
 def expectation(logits_fn: Any, samples: int = SAMPLES) -> LogitsFn:
     """The mean logits of ``samples`` calls, as a model that attacks take.
 
-    One call of a stochastic model gives a gradient that points somewhere else at the next call,
-    and a success that the next draw undoes. The mean is what an attacker optimises and what
-    decides whether an example is broken.
+    The gradient of a single call of a stochastic model points elsewhere at the next call, and a
+    success may not last. Attacks therefore optimize the mean logits, and the mean logits decide
+    whether an example is broken.
 
     Args:
         logits_fn: a Keras model or a callable, images to logits ``[B, K]``. Its randomness must
             be TensorFlow's; one that draws by NumPy is refused by every attack.
-        samples: calls that are averaged, one after the other: time grows with it, memory for the
-            gradient too.
+        samples: calls that are averaged, one after the other; time and memory of the gradient are
+            proportional to it.
 
     Reference: Athalye, Engstrom, Ilyas, Kwok 2018, "Synthesizing Robust Adversarial Examples";
     20 samples as in AutoAttack's version for randomised defences.

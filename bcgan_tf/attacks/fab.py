@@ -30,7 +30,7 @@ from bcgan_tf.settings.kinds import AttackEps, Repeats, Share, Steps
 # Radius of the random starts of an attack that has no eps of its own.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0}
 _FINAL_STEPS = 3
-# How far beyond the boundary that it expects the final search goes, as a share of the rest.
+# Overshoot of the final search beyond the expected boundary, as a share of the remaining way.
 _BEYOND = 0.1
 
 
@@ -38,16 +38,16 @@ _BEYOND = 0.1
 class FAB(BoundedAttack):
     """Searches the misclassified point that is nearest to the image.
 
-    Each step linearises the decision boundary where it stands, projects both its point and the
-    image onto that hyperplane within [0, 1], exactly, and goes a little beyond (``eta``) a mean of
-    the two that leans towards the image by at most ``alpha_max``. At a misclassified point it goes
-    back towards the image (``beta``) and on from there. The nearest misclassified point met is
-    kept, and brought nearer still by three steps of a search on its line to the image.
+    Each step linearizes the decision boundary at the iterate. It projects the iterate and the image
+    exactly onto that hyperplane within [0, 1], overshoots both projections (``eta``) and takes
+    their weighted mean, in which the image has a weight of at most ``alpha_max``. From a
+    misclassified point it goes back towards the image (``beta``). The nearest misclassified point
+    is kept, and three steps of a line search towards the image bring it nearer.
 
-    Untargeted, the boundary is that to the class whose linearised one is nearest, which takes the
-    gradients of all classes. Targeted (FAB-T), it is that to one wrong class after the other, by
-    their logits on the clean image, likeliest first; where a model has fewer wrong classes, the
-    rounds that lack a target do nothing. A point counts whatever class it is taken for.
+    Untargeted, the boundary is the one to the class with the nearest linearized boundary, which
+    takes the gradients of all classes. Targeted (FAB-T), each round takes the boundary to one wrong
+    class, by descending logit on the clean image; where a model has fewer wrong classes, the rounds
+    that lack a target do nothing. A point counts whatever wrong class is predicted.
 
     With an ``eps``, a point counts within ``eps`` only, each round attacks what those before it
     left, and an example is done when one is found: its distance is then not the least. With
@@ -65,7 +65,7 @@ class FAB(BoundedAttack):
         alpha_max: largest weight of the image's projection, in [0, 1].
         eta: overshoot of both projections, at least 1.
         beta: share of the way that is kept in going back, in (0, 1).
-        norm: ``"linf"`` or ``"l2"``: of the distance that is minimised, and of ``eps``.
+        norm: ``"linf"`` or ``"l2"``: of the distance that is minimized, and of ``eps``.
         batch_size: most examples attacked at once.
         seed: of the random starts.
 
@@ -156,14 +156,14 @@ class FAB(BoundedAttack):
             targets, reachable = ranked_wrong_class(logits_fn(images), labels, rank)
 
         @not_inlined
-        def linearise(points: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> Hyperplanes:
+        def linearize(points: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> Hyperplanes:
             if self.targeted:
                 return towards_target(logits_fn, points, labels, targets)
             return towards_nearest(logits_fn, points, labels, norm=self.norm)
 
         def advance(step: tf.Tensor, state: _State) -> _State:
             del step
-            normals, gaps = linearise(state.iterates, state.labels, state.targets)
+            normals, gaps = linearize(state.iterates, state.labels, state.targets)
             moved = self._moved(state, normals, gaps)
             state = self._recorded(state, moved, logits_fn(moved))
             return _without_unsound(state, normals)
@@ -230,8 +230,8 @@ class FAB(BoundedAttack):
     def _recorded(self, state: _State, moved: tf.Tensor, logits: tf.Tensor) -> _State:
         """Keeps a misclassified point that is nearer, and goes back from every such point.
 
-        It goes back from the boundary itself, too: there the steps have no length left, and by
-        rounding no point would ever count as misclassified.
+        It also goes back from points within rounding of the boundary: steps there have no length,
+        so no point would count as misclassified.
         """
         away = moved - state.images
         length = self._length(away)
@@ -272,9 +272,10 @@ def _pixels(batch: tf.Tensor) -> list[int]:
 
 
 def _without_unsound(state: _State, normals: tf.Tensor) -> _State:
-    """Gives examples up whose gradient is not finite.
+    """Finishes examples whose gradient is not finite.
 
-    That is no sign of robustness: where nothing was found, NaN makes the caller say so.
+    Where no misclassified point was found, ``x_adv`` becomes NaN, so that the caller raises an
+    error: a broken gradient is no sign of robustness.
     """
     sums = tf.reduce_sum(normals, axis=_pixels(normals))
     unsound = tf.logical_not(state.finished | tf.math.is_finite(sums))
@@ -290,8 +291,8 @@ def _nearer(
 ) -> tf.Tensor:
     """Brings misclassified points nearer to the boundary, on their lines to the images.
 
-    Each step interpolates the margin between the nearest point known to be wrong and the farthest
-    known to be right, and stops a little beyond its zero: on the boundary nothing is misclassified.
+    Each step interpolates the margin between the nearest wrong and the farthest right point, and
+    goes a little beyond its zero, because points on the boundary are not misclassified.
     """
     right, wrong = tf.zeros_like(labels, tf.float32), tf.ones_like(labels, tf.float32)
     below, above = (margins(logits_fn(points), labels) for points in (images, x_adv))

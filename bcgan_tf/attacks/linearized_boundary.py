@@ -14,14 +14,14 @@ from bcgan_tf.attacks.primitives import per_example, require_gradient
 # Normals, shaped as the points [B, ...], and gaps [B]: normal . (x - point) = gap.
 Hyperplanes = tuple[tf.Tensor, tf.Tensor]
 
-# Up to so many classes their gradients are taken at once; the graph and its memory grow with them.
+# Up to this many classes, the gradients of all are taken at once, in a graph that grows with them.
 _UNROLLED = 32
 
 
 def towards_target(
     logits_fn: LogitsFn, points: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor
 ) -> Hyperplanes:
-    """The linearised boundary between each label and its target.
+    """The linearized boundary between each label and its target.
 
     Args:
         logits_fn: images to logits ``[B, K]``.
@@ -39,11 +39,11 @@ def towards_target(
 def towards_nearest(
     logits_fn: LogitsFn, points: tf.Tensor, labels: tf.Tensor, *, norm: str
 ) -> Hyperplanes:
-    """The linearised boundary between each label and the class whose one is nearest.
+    """The linearized boundary between each label and the class with the nearest boundary.
 
     ``|z_y - z_k| / ||grad(z_y - z_k)||`` is least for that class, in the norm dual to ``norm``:
-    the gradients of all classes are taken. A class that is masked out, or whose margin is
-    constant, is the nearest only where there is no other.
+    the gradients of all classes are taken. A masked class, or one with a constant margin, is
+    chosen only if there is no other.
 
     Args:
         logits_fn: images to logits ``[B, K]``.
@@ -66,7 +66,7 @@ def towards_nearest(
     true = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
     known = cast(int | None, logits.shape[1])
     if known is not None and known <= _UNROLLED:
-        # Unrolled it takes 0.7 to 0.85 of the time of a loop, and of a vectorised Jacobian.
+        # Unrolled it takes 0.7 to 0.85 of the time of a loop, and of a vectorized Jacobian.
         gradients = tf.stack([gradient(of) for of in range(known)], axis=1)
         normals = gradients - tf.gather(gradients, labels, axis=1, batch_dims=1)[:, None]
         gaps = true - logits
@@ -74,7 +74,7 @@ def towards_nearest(
         normal, gap = (tf.gather(rows, nearest, axis=1, batch_dims=1) for rows in (normals, gaps))
         return normal, gap
 
-    # One class after the other, of which the nearest is kept: memory for one gradient.
+    # One class after the other; only the gradient of the nearest is kept in memory.
     of_true = gradient(labels)
 
     def try_class(of: tf.Tensor, distance: tf.Tensor, normal: tf.Tensor, gap: tf.Tensor) -> Any:
@@ -97,9 +97,9 @@ def towards_nearest(
 
 
 def _distances(normals: tf.Tensor, gaps: tf.Tensor, norm: str) -> tf.Tensor:
-    """How far each linearised boundary is, ``[B, C]``; infinite without a normal.
+    """Distance of each linearized boundary, ``[B, C]``; infinite where the normal is zero.
 
-    The true class has none, so it is never the nearest either.
+    The true class has a zero normal, so it is never the nearest.
     """
     flat = tf.reshape(normals, tf.concat([tf.shape(gaps), [-1]], 0))
     dual = tf.norm(flat, 1 if norm == "linf" else 2, axis=2)

@@ -1,7 +1,7 @@
-"""What logits say whatever is added to all of them, and whichever classes are masked out.
+"""Comparing logits: up to a common offset, and without masked classes.
 
-Only differences of logits decide anything. A class is masked out by minus infinity, or by a large
-negative number in its place; it is then no class, and no scale is to be taken over it.
+Only differences of logits change a prediction. A model masks a class out by a logit of minus
+infinity or a large negative number; scales are then taken over the other classes only.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import tensorflow as tf
 
 from bcgan_tf.errors import UserError
 
-# What counts as rounding, relative to a logit's distance below the largest.
+# Rounding allowed, relative to a logit's distance below the largest.
 _ROUNDING = 1e-4
-# Spacings of float32 at the largest logit, which carries the common offset.
+# Rounding allowed in float32 spacings at the largest logit, whose size includes the common offset.
 _SPACINGS = 4
-# A masked class lies below the largest logit of every image by this at least, and by so many times
-# the median gap between the two largest: no real class, at whatever scale, lies there.
+# A masked class lies at least this far below the largest logit of every image, absolutely and in
+# median gaps between the two largest logits. Real classes lie nearer at any scale.
 _MASKED, _MASKED_GAPS = 1e3, 100.0
-# The largest spacing of float32, as a share of the median gap, at which the logits can be judged.
+# Largest float32 spacing, as a share of the median gap, at which logits can be evaluated.
 _COARSE = 0.02
 
 
@@ -30,10 +30,10 @@ def logits_differ(
 ) -> np.ndarray:
     """Which rows of two sets of logits differ by more than float32 rounding.
 
-    What is compared is how far each logit lies below the largest of its row. It may differ by
-    ``rounding`` times that distance, or times the median gap of the two largest logits where that
-    is more, and by a few spacings of float32. So neither a common offset of a row nor a masked
-    class, however far down, widens what real classes may differ by.
+    Compares each logit's distance below the largest of its row. The distances may differ by
+    ``rounding`` times the larger of that distance and the median gap between the two largest
+    logits, plus four float32 spacings. The tolerance of real classes so depends neither on a
+    common offset of the row nor on masked classes.
 
     Args:
         first: ``[N, K]``, at least one row.
@@ -57,15 +57,16 @@ def logits_differ(
 
 
 def below_top(logits: np.ndarray) -> np.ndarray:
-    """How far each logit ``[N, K]`` lies below the largest of its row, in float64: at most 0."""
+    """Each logit minus the largest of its row, float64 ``[N, K]``, at most 0."""
     logits = np.asarray(logits, np.float64)
     return logits - logits.max(axis=1, keepdims=True)
 
 
 def masked_classes(logits: np.ndarray) -> np.ndarray:
-    """Which classes the model never means: bool ``[K]``, from its logits ``[N, K]``.
+    """Which classes the model masks out: bool ``[K]``, from its logits ``[N, K]``.
 
-    In every row they are minus infinity, or as far below the largest logit as no real class is.
+    In every row their logit is minus infinity or at least 1,000, and 100 median gaps, below the
+    largest.
     """
     with np.errstate(invalid="ignore"):
         below = logits.max(axis=1, keepdims=True).astype(np.float64) - logits
@@ -83,7 +84,7 @@ def without_classes(
 
 
 def check_digits(logits: np.ndarray) -> None:
-    """Checks that float32 has digits left for what the logits differ by, beside their offset.
+    """Checks that a common offset of the logits leaves float32 enough digits for differences.
 
     Args:
         logits: float32 ``[N, K]``.

@@ -1,4 +1,4 @@
-"""A loop over attack steps, in one graph, whose batch shrinks as examples are broken."""
+"""A loop over attack steps in one graph; finished examples leave the batch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import tensorflow as tf
 
 
 class LoopState(Protocol):
-    """What a loop keeps of the ``M`` examples still worked on.
+    """The state of the ``M`` examples in the batch: a NamedTuple with these two fields and others.
 
-    A NamedTuple, all of whose fields are ``[M, ...]``, the two below among them.
+    All fields are ``[M, ...]``.
     """
 
     @property
@@ -31,14 +31,14 @@ _S = TypeVar("_S", bound=LoopState)
 def masked_while_loop(
     advance: Callable[[tf.Tensor, _S], _S], state: _S, iterations: int
 ) -> tf.Tensor:
-    """Advances all examples until each is finished, and leaves the finished ones out.
+    """Advances all examples until each is finished or the iterations are used up.
 
-    The batch shrinks by eighths, the last one filled up by repeating rows, so that no more than
-    eight shapes occur: kernels are tuned anew for each.
+    Finished examples leave the batch. It shrinks to a multiple of an eighth of its first size, and
+    repeated rows fill it up: TensorFlow tunes kernels for every new shape, so at most eight occur.
 
     Args:
         advance: from the iteration, an int32 scalar from 0, and the state of ``M`` examples to
-            their next state. It must treat every row by itself.
+            their next state. A row's next state must not depend on the other rows.
         state: the state of all ``B`` examples at the start.
         iterations: at most this many.
 
@@ -49,7 +49,8 @@ def masked_while_loop(
     unit = (count + 7) // 8
 
     def open_rows(rows: tf.Tensor, state: _S) -> tf.Tensor:
-        # A filler is at work too, and its result is nobody's: a model that draws answers it anew.
+        # Repeated rows have the row number `count`: their results are dropped, and they do not keep
+        # the loop going. On a random model they may differ from the row they repeat.
         return tf.logical_not(state.finished) & (rows < count)
 
     def unfinished(step: tf.Tensor, rows: tf.Tensor, state: _S, results: tf.Tensor) -> tf.Tensor:
@@ -75,7 +76,7 @@ def masked_while_loop(
     def free(values: tf.Tensor) -> tf.TensorShape:
         return tf.TensorShape([None]) + values.shape[1:]
 
-    # A last place for what fillers find.
+    # The extra row at the end takes the results of repeated rows.
     results = tf.concat([state.x_adv, tf.zeros_like(state.x_adv[:1])], axis=0)
     start = (tf.constant(0), tf.range(count), state, results)
     invariants = (

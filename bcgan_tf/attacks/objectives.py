@@ -32,7 +32,7 @@ def objective(loss: str, *, targeted: bool) -> Objective:
         targeted: towards a target class, instead of away from the true one.
 
     Returns:
-        A function that returns float32 ``[B]``; an untargeted one does not look at the targets.
+        A function that returns float32 ``[B]``; an untargeted one ignores the targets.
     """
     return _OBJECTIVES[loss, targeted]
 
@@ -67,8 +67,8 @@ def ranked_wrong_class(
         rank: integer scalar; 0 is the likeliest wrong class, and K-2 the last one.
 
     Returns:
-        The class, int64 ``[B]``, and whether there is such a class, bool ``[B]``: it is not where
-        the rank is too large for K, or only classes with a logit of minus infinity are left.
+        The class, int64 ``[B]``, and whether it exists, bool ``[B]``. It does not exist where the
+        rank is larger than K-2 or the logit is minus infinity.
     """
     classes, rank = tf.shape(logits)[1], tf.cast(rank, tf.int32)
     is_true = tf.one_hot(labels, classes, on_value=True, off_value=False)

@@ -26,9 +26,9 @@ class PGD(BoundedAttack):
     """Repeated gradient steps on the cross entropy, projected back on the ball and on [0, 1].
 
     The steps and projections are cleverhans' ``optimize_linear`` and ``clip_eta``; the whole loop
-    is one graph. An example stops at its first iterate that is misclassified, so the best of all
-    iterates is returned, not the last. Broken examples cost little more: the batch shrinks by
-    eighths as they break, and a restart attacks only those that survived the restarts before.
+    is one graph. An example stops at its first misclassified iterate, which is returned instead of
+    the last. The batch shrinks by eighths as examples break, and a restart attacks only the
+    survivors of the restarts before.
 
     Args:
         eps: radius, in units of the [0, 1] pixel range; 0 returns the images.

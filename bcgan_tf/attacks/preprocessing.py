@@ -16,13 +16,13 @@ from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import LeadingStep, graph_of, leading_steps
 
-# What the slopes of preprocessing are looked at on: images, some pixels black, some white.
+# Images on which the slopes of the preprocessing are measured.
 _PROBES = 4
 _UNKNOWN_SIDE = 32
 
 
 class AdaptiveAPGD(APGD):
-    """APGD, named as what it is when the model is attacked through its preprocessing."""
+    """APGD under the name that it has in reports when it attacks through the preprocessing."""
 
     @property
     def name(self) -> str:
@@ -32,11 +32,11 @@ class AdaptiveAPGD(APGD):
 def through_preprocessing(model: keras.Model) -> LogitsFn:
     """The model, with the identity as gradient of the layers before its first weights.
 
-    A layer that cuts off, rounds or quantises pixels has a gradient of zero where it is flat, and
-    an attack that follows gradients never finds that a longer step would leave the flat. The
-    answers stay the model's own; only the gradient passes through. It is the attack to try on every
-    network that preprocesses, beside the plain one. Leading layers that are flat nowhere, such as
-    an affine map, keep their own gradient, whose sign may be another.
+    A layer that clips, rounds or quantizes pixels has a gradient of zero where it is flat; an
+    attack that follows gradients does not see that a longer step would change its output. The
+    logits stay the model's; only the gradient of flat layers is replaced. Try this attack beside
+    the plain one on every network with preprocessing. Leading layers that are flat nowhere, such as
+    an affine map, keep their own gradient, which may have another sign.
 
     Args:
         model: functional or sequential, images to logits; its leading layers without weights that
@@ -52,7 +52,9 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     Security", section 4.1.
     """
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
-        raise UserError("only a functional or sequential Keras model can be looked into")
+        raise UserError(
+            "the layers of the model are not known; give a functional or sequential Keras model"
+        )
     steps = leading_steps(model)
     if not steps:
         raise UserError("the model has no preprocessing before its first weights; attack it as is")
@@ -71,11 +73,11 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
 
 
 def monotone_preprocessing(model: Any) -> tuple[keras.Model, keras.Model] | None:
-    """The model in two: leading layers that only stretch and cut off pixels, and the rest.
+    """The model in two: leading layers that only scale and clip pixels, and the rest.
 
-    What such layers make of a Linf ball is a box again, from what they make of its least point to
-    what they make of its largest, and every point of it is reached. An attack may move in that box
-    instead of in the ball: it is the same threat, with nothing flat in the way.
+    Such layers map an Linf ball onto a box: from the image of its least point to the image of its
+    largest. An attack may search that box instead of the ball. The threat model is the same, but
+    no flat layer stands between the attack and the network.
 
     Returns:
         ``(before, after)``, which share the layers of ``model``; None, where it has no such layers
@@ -90,7 +92,7 @@ def monotone_preprocessing(model: Any) -> tuple[keras.Model, keras.Model] | None
 
 
 def _parts(model: keras.Model, steps: list[LeadingStep]) -> tuple[keras.Model, keras.Model]:
-    """What ``steps`` are and what comes after them, as models that share the layers."""
+    """The leading steps, and the rest of the model, as two models that share its layers."""
     graph, between = graph_of(model), steps[-1].after
     return keras.Model(graph.inputs[0], between), keras.Model(between, graph.outputs[0])
 
@@ -100,10 +102,10 @@ def _calls(steps: list[LeadingStep]) -> list[Any]:
 
 
 def _flats(model: keras.Model, steps: list[LeadingStep]) -> list[bool]:
-    """Of each step whether it is flat somewhere: its gradient is missing, zero or not finite."""
+    """Whether each step is flat somewhere: its gradient is missing, zero or not finite."""
     shape = [side or _UNKNOWN_SIDE for side in graph_of(model).inputs[0].shape[1:]]
     draws = np.random.default_rng(0)
-    # Beyond [0, 1] on both sides, cut off: a quarter of the pixels are black, a quarter white.
+    # Drawn beyond [0, 1] and clipped: a quarter of the pixels are black, a quarter white.
     pixels = draws.uniform(-0.5, 1.5, size=(_PROBES, *shape)).clip(0, 1).astype(np.float32)
     values, found = tf.constant(pixels), []
     for call in _calls(steps):
@@ -121,10 +123,10 @@ def _flats(model: keras.Model, steps: list[LeadingStep]) -> list[bool]:
 
 
 def _is_monotone(operation: Any) -> bool:
-    # By the very class: a subclass may compute something else.
+    # No isinstance: a subclass may compute something else.
     if type(operation) is keras.layers.Rescaling:
         return np.ndim(operation.scale) == 0 and float(operation.scale) > 0
-    # With a negative slope it falls below its threshold.
+    # A ReLU with a negative slope or a threshold is not monotone or not continuous.
     return type(operation) is keras.layers.Identity or (
         type(operation) is keras.layers.ReLU
         and not operation.negative_slope
@@ -133,9 +135,9 @@ def _is_monotone(operation: Any) -> bool:
 
 
 def as_attacked(model: keras.Model) -> LogitsFn:
-    """The model as an attack should differentiate it: images to logits, ``training=False``.
+    """The function that an attack differentiates: images to logits, ``training=False``.
 
-    Through its preprocessing, where that may hide the gradient; else as it is.
+    :func:`through_preprocessing` where the preprocessing may hide the gradient, else the model.
     """
     if may_hide_gradients(model):
         return through_preprocessing(model)
@@ -143,9 +145,9 @@ def as_attacked(model: keras.Model) -> LogitsFn:
 
 
 def may_hide_gradients(model: Any) -> bool:
-    """Whether a Keras model preprocesses its images by what is flat somewhere.
+    """Whether a Keras model has a leading layer that is flat somewhere.
 
-    Cutting off, rounding and quantising are; an affine map is not, nor what acts in training alone.
+    Clipping, rounding and quantizing are; an affine map and layers for training only are not.
     """
     if not isinstance(model, keras.Model) or len(getattr(model, "inputs", None) or ()) != 1:
         return False

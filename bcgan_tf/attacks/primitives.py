@@ -11,11 +11,11 @@ from cleverhans.tf2 import utils as cleverhans
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
 
-# The graph that is attacked and the graph that is re-run may fuse operations differently. A
-# candidate counts as found only if it would survive that rounding: relative to what the logits
-# differ by, and one spacing of float32, which a common offset may make the larger of the two.
+# The graph of an attack and the graph that judges it may fuse operations differently. A candidate
+# counts only if its margin exceeds the rounding: a share of what the logits differ by, plus one
+# float32 spacing of the logits, which is the larger part where they have a large common offset.
 _ROUNDING, _SPACING = 1e-5, 2.0**-23
-# How far below the largest a logit may lie to be looked at, where the logits are small themselves.
+# Logits this far below the largest are ignored, unless the logits themselves are larger.
 _NEAR = 1e3
 
 
@@ -31,11 +31,11 @@ def misclassified(logits: tf.Tensor, labels: tf.Tensor, *, confidence: float = 0
 
 
 def rounding(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """What float32 may have rounded away of a margin, ``[B]``, in units of the logits.
+    """Bound on the float32 rounding error of a margin, ``[B]``, in units of the logits.
 
-    Relative to the two logits, or to how far the others lie below them, where that is less: not to
-    a common offset. Those that lie below them by more than they are themselves, and by more than
-    1,000, do not count: they stand for classes that are masked out.
+    Relative to the smaller of the two logits' magnitude and the spread of the logits below them, so
+    that a common offset has little influence. Masked classes do not count: logits below the two by
+    more than their magnitude and by more than 1,000.
     """
     true = tf.gather(logits, labels, axis=1, batch_dims=1)
     pair = tf.stack([true, _largest_wrong(logits, labels)])
@@ -84,7 +84,7 @@ def cross_entropy_gradient(
 
 
 def require_gradient(gradient: Any) -> tf.Tensor:
-    """The gradient as a tensor, or a UserError where TensorFlow found none."""
+    """The gradient as a tensor; a UserError where TensorFlow returns None."""
     if gradient is None:
         raise UserError(
             "the model has no gradient with respect to its images (rounding, argmax or NumPy "

@@ -24,8 +24,8 @@ from bcgan_tf.settings.kinds import Repeats, Steps
 class Square(BoundedAttack):
     """Random search: change one window, keep the change where the margin falls.
 
-    It asks for logits only, never for gradients, so it judges models whose gradients are missing,
-    zero or misleading. Where it breaks what gradient attacks left, those were misled.
+    It uses logits only, so it can attack models whose gradients are missing, zero or misleading.
+    If it breaks images that gradient attacks did not, their gradients were misleading.
 
     Each query moves one window, which shrinks over the queries: see ``window_share`` and
     ``window_size`` in :mod:`bcgan_tf.attacks.square_windows`. Linf: the start adds +-eps to each
@@ -95,7 +95,7 @@ class Square(BoundedAttack):
         def judge(candidates: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             logits = logits_fn(tf.reshape(candidates, [-1, *shape]))
             margin = margins(logits, labels)
-            # A point where the logits are NaN is kept: run again on it, the model is refused.
+            # A point with NaN logits is kept: the run that judges it then raises an error.
             return margin, misclassified(logits, labels) | tf.math.is_nan(margin)
 
         start = self.draw_start(images, indices, round_index)
@@ -117,7 +117,7 @@ class Square(BoundedAttack):
                 better = tf.logical_not(finished) & (stop | (new_margin > margin))
                 return (
                     query + 1,
-                    # Takes whole examples; tf.where would repeat the choice for every pixel.
+                    # Select takes whole examples; tf.where would repeat the choice for every pixel.
                     tf.raw_ops.Select(condition=better, x=candidates, y=x_adv),
                     tf.where(better, new_margin, margin),
                     finished | stop,

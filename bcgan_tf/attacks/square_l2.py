@@ -12,14 +12,14 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.square_windows import Draws, Plan
 
-# Keeps a window that was not changed so far from a division by zero.
+# Avoids a division by zero in windows that were not changed yet.
 _TINY = 1e-12
 
 
 def bump(rows: int, columns: int, *, transposed: bool = False) -> np.ndarray:
     """A pyramid on the upper half and a negative one on the lower, ``[rows, columns]``, norm 1.
 
-    At distance ``d`` (the larger of rows and columns) from its centre, a pyramid on ``[h, w]`` is
+    At distance ``d`` (the larger of rows and columns) from its center, a pyramid on ``[h, w]`` is
     the sum of ``1 / k**2`` from ``k = d + 1`` to ``max(h, w) // 2 + 1``. ``transposed`` puts them
     left and right.
     """

@@ -29,7 +29,7 @@ def suite(
 ) -> tuple[Attack, ...]:
     """The attacks of a suite.
 
-    - ``standard``: AutoAttack's, each on what those before left: APGD on the cross entropy,
+    - ``standard``: AutoAttack's, each on the survivors of those before: APGD on the cross entropy,
       targeted APGD and targeted FAB towards the nine likeliest other classes, Square with 5,000
       queries. The field's yardstick; Linf and L2.
     - ``plus``: AutoAttack's larger one: five restarts of APGD on the cross entropy, of APGD on
@@ -37,7 +37,7 @@ def suite(
     - ``rand``: APGD on the cross entropy and on DLR, for models that draw random numbers: to be
       run through :func:`bcgan_tf.attacks.expectation.expectation`.
     - ``paper``: FGSM, PGD-40 and Carlini-Wagner L2, which are all that the paper reports. They
-      bound robust accuracy from above and say little: a comparison, no evaluation.
+      bound robust accuracy from above only weakly: use them for comparison with the paper.
 
     Args:
         name: of the suite.
