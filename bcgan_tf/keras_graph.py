@@ -109,7 +109,7 @@ def leading_steps(model: keras.Model) -> list[LeadingStep]:
 
 
 def leading_layers(model: keras.Model) -> list[Any]:
-    """What :func:`leading_steps` calls."""
+    """The layers of :func:`leading_steps`."""
     return [step.operation for step in leading_steps(model)]
 
 
@@ -117,10 +117,10 @@ def leading_layers(model: keras.Model) -> list[Any]:
 
 
 def final_activation(model: keras.Model) -> tuple[str | None, str]:
-    """What turns the last values into the output, and how to remove it.
+    """The activation at the end of a model, and how to remove it.
 
-    Looks into nested models, at activations inside layers, at ``Activation`` and ``Softmax``
-    layers, and at operations such as ``keras.ops.softmax``. A subclassed model hides its own.
+    Covers nested models, activations inside layers, ``Activation`` and ``Softmax`` layers, and
+    operations such as ``keras.ops.softmax``. It cannot see into a subclassed model.
 
     Args:
         model: any Keras model.
@@ -157,12 +157,10 @@ def _final_activation(model: keras.Model, path: str) -> tuple[str | None, str]:
 
 
 def clone_reinitialized(model: keras.Model) -> keras.Model:
-    """The same architecture with initial weights, drawn with Keras' global seed.
+    """The same architecture with new initial weights, drawn with Keras' global seed.
 
-    An initialiser with a seed of its own draws what it drew for ``model``.
-
-    What was set rather than trained stays: the mean and variance of an adapted ``Normalization``
-    layer, without which the network would see other images.
+    An initializer with its own seed draws the same weights as in ``model``. Adapted
+    ``Normalization`` layers keep their mean and variance, which are not trained.
     """
     copy = keras.models.clone_model(model)
     for old, new in zip(_normalizations(model), _normalizations(copy), strict=True):
@@ -182,11 +180,11 @@ def clone_with_dtype(model: keras.Model, dtype: str, *, ends: str | None = None)
     Args:
         model: functional or sequential.
         dtype: a Keras dtype policy for its layers, such as ``"mixed_bfloat16"``.
-        ends: the dtype of the images, of what is done to them before the first weights, and of
-            the layer that gives the output; None: ``dtype`` for these too.
+        ends: the dtype of the images, of the preprocessing, and of the layer that gives the output;
+            None: ``dtype``.
 
     Raises:
-        Exception: whatever a layer raises that cannot be rebuilt from its configuration.
+        Exception: a layer cannot be rebuilt from its configuration; of whatever type it raises.
     """
     return _filled(_rebuilt(model, dtype, inputs=ends or dtype, last=ends or dtype), model)
 
@@ -195,7 +193,7 @@ def _filled(copy: keras.Model, model: keras.Model) -> keras.Model:
     """``copy`` with the weights of ``model``."""
     copy.set_weights(model.get_weights())
     for layer in _normalizations(copy):
-        layer.finalize_state()  # its mean is a constant, made from its weights here
+        layer.finalize_state()  # copies the weights into the constants it uses
     return copy
 
 
@@ -215,14 +213,13 @@ def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras
         lambda x: keras.Input(batch_shape=x.shape, dtype=inputs, name=x.name), structure
     )
     copy = keras.models.clone_model(model, input_tensors=images, clone_function=rebuild)
-    # The model itself casts what enters it: in less precision it would round the gradient on its
-    # way back.
+    # The model casts its inputs; a cast to lower precision would round the gradient.
     copy.dtype_policy = keras.DTypePolicy(inputs)
     return copy
 
 
 def _normalizations(layer: Any) -> Iterator[keras.layers.Normalization]:
-    """Those of a model and of the models in it that know their statistics from ``adapt``."""
+    """The Normalization layers of a model, nested ones included, that have adapted statistics."""
     if isinstance(layer, keras.layers.Normalization):
         if layer.weights:  # none where mean and variance are arguments
             yield layer

@@ -1,4 +1,4 @@
-"""Loss terms as per-example vectors, and the one place where they are reduced.
+"""Loss terms as per-example vectors, and the function that averages them.
 
 Every function returns one float32 value per example, shape ``[B]``. Only :func:`average` turns such
 a vector into a scalar, because under ``N`` replicas the optimizer *sums* gradients: a plain
@@ -47,8 +47,8 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def kl_to_uniform(logits: tf.Tensor) -> tf.Tensor:
     """``KL(U || softmax(logits))`` in nats: the paper's boundary term, eq. 8 (b).
 
-    Its gradient with respect to the logits is ``softmax(logits) - 1/K``: bounded, and alive for
-    confident samples, where ``KL(softmax(logits) || U)`` has almost none.
+    Its gradient with respect to the logits is ``softmax(logits) - 1/K``. It is bounded and does not
+    vanish for confident samples, unlike that of ``KL(softmax(logits) || U)``.
 
     A logit of minus infinity, or more than 1e5 below the largest, masks a class out: ``U`` is
     uniform over the others, and ``K`` counts these.
@@ -71,10 +71,10 @@ def kl_to_uniform(logits: tf.Tensor) -> tf.Tensor:
 def kl_uniform_top2(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """``KL(U || softmax(logits))`` in nats, ``U`` uniform over the class ``c`` and its runner-up.
 
-    The runner-up ``r`` is the largest class but ``c``. Boundaries between classes are ties of two;
-    :func:`kl_to_uniform` asks for a tie of all ``K``, and is the same for ``K = 2``. What the
-    softmax gives to the other classes counts: only a half each for ``c`` and ``r`` is 0. The
-    gradient with respect to the logits is ``softmax(logits)`` minus a half at ``c`` and at ``r``.
+    The runner-up ``r`` is the largest class other than ``c``. On a boundary two classes tie;
+    :func:`kl_to_uniform` is least where all ``K`` tie, and equal to this loss for ``K = 2``. The
+    loss is 0 only where ``c`` and ``r`` have probability 1/2 each. Its gradient with respect to the
+    logits is ``softmax(logits)`` minus 1/2 at ``c`` and at ``r``.
 
     Args:
         logits: float ``[B, K]``, ``K >= 2``.
@@ -103,7 +103,7 @@ def kl_divergence(logits: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """
     log_p = tf.nn.log_softmax(tf.cast(logits, tf.float32))
     log_q = tf.nn.log_softmax(tf.cast(other, tf.float32))
-    # A class masked out with minus infinity has no part in it, though inf - inf is NaN.
+    # Classes masked out with minus infinity are left out; inf - inf would be NaN.
     meant = tf.math.is_finite(log_p)
     log_p, log_q = (tf.where(meant, values, 0.0) for values in (log_p, log_q))
     terms = tf.exp(log_p) * (log_p - log_q)
@@ -127,7 +127,7 @@ def acgan_discriminator_loss(
     *,
     real_target: float = 1.0,
 ) -> tf.Tensor:
-    """Discriminator loss ``-(L_S + L_C)`` of the paper's eq. 6, to be minimised.
+    """Discriminator loss ``-(L_S + L_C)`` of the paper's eq. 6, to be minimized.
 
     Args:
         real_source: float ``[B]``, source logits of real images (positive: "real").
@@ -149,7 +149,7 @@ def acgan_discriminator_loss(
 def acgan_generator_loss(
     fake_source: tf.Tensor, fake_class: tf.Tensor, fake_labels: tf.Tensor
 ) -> tf.Tensor:
-    """Generator loss: the non-saturating form of ``L_S - L_C`` (eq. 6), to be minimised.
+    """Generator loss: the non-saturating form of ``L_S - L_C`` (eq. 6), to be minimized.
 
     Args:
         fake_source: float ``[B]``, source logits of generated images.
@@ -172,8 +172,8 @@ def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Difference of logits ratio, which attacks maximise: positive where the model is wrong.
 
     ``(max_{i != y} z_i - z_y) / (z_(1) - z_(3))`` with ``z_(j)`` the j-th largest logit: unlike
-    the cross entropy it does not change when all logits are scaled. Where no third logit is
-    there, ``K = 2`` or the third is minus infinity, it is the plain margin: divided by 1.
+    the cross entropy it does not change when all logits are scaled. Where there is no
+    third logit (``K = 2``, or it is minus infinity), it is the margin, divided by 1.
 
     Args:
         labels: int ``[B]``, the true ones.
@@ -193,12 +193,12 @@ def dlr(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def targeted_dlr(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Targeted difference of logits ratio, which attacks maximise.
 
-    ``(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2)``. Where no fourth logit is there, ``K < 4`` or
-    it is minus infinity, it is the plain targeted margin: divided by 1.
+    ``(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2)``. Where there is no fourth logit (``K < 4``,
+    or it is minus infinity), it is the targeted margin, divided by 1.
 
     Args:
         labels: int ``[B]``, the true ones.
-        targets: int ``[B]``, the classes to be predicted instead.
+        targets: int ``[B]``, the target classes.
         logits: float ``[B, K]``, ``K >= 2``.
 
     Returns:

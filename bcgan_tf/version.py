@@ -1,3 +1,3 @@
-"""The version, apart from the names of the package, which import much."""
+"""The version of the package; importing it loads nothing else."""
 
 __version__ = "0.1.0"

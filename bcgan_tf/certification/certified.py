@@ -1,4 +1,4 @@
-"""Certified accuracy: what interval bounds prove that no perturbation can take away."""
+"""Certified accuracy: the share of images that interval bounds prove robust within eps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.statistics import wilson_interval
 
-# What float32 may add to a pixel that was moved by eps.
+# Largest rounding of a pixel that was moved by eps.
 _PIXEL_ROUNDING = 2.0**-23
 
 
@@ -32,9 +32,9 @@ def worst_margins(
 ) -> tf.Tensor:
     """Upper bounds of every logit minus the true one's, over all points of a box.
 
-    The last dense layer is elided: its weights are subtracted before they are bounded, which is
-    tighter than bounds on two logits that cannot both be reached. As logits for a cross entropy
-    they are Gowal's worst case.
+    The last dense layer is elided: the weights of two logits are subtracted before bounding, which
+    is tighter than the difference of two bounds. Used as logits in a cross entropy, the result is
+    Gowal's worst-case loss.
 
     Args:
         model: a classifier that :mod:`bcgan_tf.certification.interval_bounds` can bound.
@@ -43,7 +43,8 @@ def worst_margins(
         labels: int ``[B]``, the true classes.
 
     Returns:
-        float32 ``[B, K]``, 0 at the label; all others negative: the answer is the label everywhere.
+        float32 ``[B, K]``, 0 at the label. If all others are negative, the label is predicted on
+        the whole box.
 
     Raises:
         UserError: a layer cannot be bounded; the message names it.
@@ -64,7 +65,7 @@ def certified(
         images: float32 ``[N, ...]`` in [0, 1]; perturbed ones stay there.
         labels: int ``[N]``.
         eps: Linf radius, in [0, 1] pixel units, at least 0.
-        batch_size: bounds the memory; changes nothing else.
+        batch_size: most images at once; it changes memory and speed only.
 
     Returns:
         bool ``[N]``: the float32 network is right on the image, and its bounds prove it right
@@ -84,7 +85,7 @@ def certified(
     checks.check_model_input(model, images)
     require_bounds(model)
     classes = model.outputs[0].shape[-1]
-    # Of a single logit nothing is the other class, and everything would be proved.
+    # With a single logit there is no other class, and every image would be certified.
     if classes < 2 or labels.max() >= classes:
         raise UserError(
             f"the model has {classes} logits and the labels go up to {labels.max()}; certificates "
@@ -97,7 +98,7 @@ def certified(
 
 @contextlib.contextmanager
 def _full_float32() -> Iterator[None]:
-    """Without TensorFloat-32, in which GPUs round far more than a proof allows for."""
+    """Turns TensorFloat-32 off, whose rounding is larger than the bounds assume."""
     settings: Any = tf.config.experimental
     before = settings.tensor_float_32_execution_enabled()
     settings.enable_tensor_float_32_execution(False)
@@ -110,7 +111,7 @@ def _full_float32() -> Iterator[None]:
 def certified_accuracy(
     model: keras.Model, images: Any, labels: Any, eps: float, *, batch_size: int = 250
 ) -> float:
-    """The share of images that :func:`certified` proves: no attack can push accuracy below it."""
+    """The share of images that :func:`certified` proves, a lower bound of robust accuracy."""
     return float(np.mean(certified(model, images, labels, eps, batch_size=batch_size)))
 
 
@@ -138,7 +139,7 @@ def certificate(
         images: float32 ``[N, ...]`` in [0, 1].
         labels: int ``[N]``, the true classes.
         eps: Linf radius, in [0, 1] pixel units.
-        batch_size: bounds the memory; changes nothing else.
+        batch_size: most images at once; it changes memory and speed only.
 
     Returns:
         ``accuracy``, ``interval95`` (Wilson), ``n`` and ``method``, JSON-able.
@@ -157,13 +158,13 @@ def certificate(
 def is_certified(
     model: keras.Model, images: tf.Tensor, labels: tf.Tensor, eps: tf.Tensor
 ) -> tf.Tensor:
-    """The same on tensors, bool ``[B]``, inside a graph."""
+    """:func:`certified` on tensors, for use in a graph: bool ``[B]``."""
     reach = eps + _PIXEL_ROUNDING
     lower, upper = tf.maximum(images - reach, 0.0), tf.minimum(images + reach, 1.0)
     margins = _margins(model, RoundedIntervalBound(lower, upper), labels)
     own = tf.one_hot(labels, tf.shape(margins)[1], on_value=True, off_value=False)
     right = tf.argmax(model(images, training=False), 1, output_type=tf.int64)
-    # Not by the largest: a margin that is NaN proves nothing.
+    # Not by reduce_max: a NaN margin must prove nothing.
     proved = tf.reduce_all(own | (margins < 0.0), axis=1)
     return proved & tf.equal(right, tf.cast(labels, tf.int64))
 
@@ -176,12 +177,12 @@ def _margins(model: keras.Model, box: IntervalBound, labels: tf.Tensor) -> tf.Te
         return tf.where(is_label, 0.0, box.upper - own)
     kernel = tf.transpose(tf.cast(last.kernel, box.dtype))
     bias = tf.cast(last.bias, box.dtype) if last.use_bias else tf.zeros(len(kernel), box.dtype)
-    # Classes that are masked out: no sizes are taken of them.
+    # Masked classes do not count in the sizes.
     masked = bias == -math.inf
     bias = tf.where(masked, tf.zeros_like(bias), bias)
 
     def size(points: tf.Tensor) -> tf.Tensor:
-        """Of both logits: each is rounded by itself."""
+        """The magnitudes of both logits, because each is rounded by itself."""
         sizes = tf.matmul(points, tf.abs(kernel), transpose_b=True) + tf.abs(bias)
         return sizes + tf.gather(sizes, labels, axis=1, batch_dims=1)[:, None]
 

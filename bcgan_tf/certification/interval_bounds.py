@@ -1,4 +1,4 @@
-"""Interval bounds: what a network can answer when every pixel may move within its own interval.
+"""Interval bounds: bounds on a network's outputs when every pixel varies in an interval.
 
 Each layer turns a box around its inputs into a box around its outputs (interval arithmetic). The
 bounds hold for every point of the box and grow looser with depth. An :class:`IntervalBound`
@@ -24,9 +24,9 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import calls_of
 from bcgan_tf.networks.layers import ResumableDropout
 
-# The largest relative error of one operation in float32, and the largest number it may flush to 0.
+# Largest relative error of one float32 operation, and the largest number that may be flushed to 0.
 _UNIT, _TINY = 2.0**-24, 2.0**-126
-# Roundings of what is no sum of many terms: generous, since kernels differ.
+# Roundings assumed for operations that are no long sums; generous, because kernels differ.
 _FEW = 16
 
 
@@ -37,7 +37,7 @@ class IntervalBound:
     lower: tf.Tensor
     upper: tf.Tensor
 
-    # In which bounds are computed.
+    # The dtype in which bounds are computed.
     dtype: ClassVar[str] = "float32"
 
     def affine(
@@ -54,68 +54,67 @@ class IntervalBound:
         Args:
             apply: a bilinear function of the points and the factors.
             factors: in ``dtype``.
-            constant: in ``dtype``, what is added to it.
-            terms: how often a result is rounded on its way, such as the terms of its sum.
-            size: what magnitudes of the points are added up to, the constant's included; None:
-                ``apply`` with the magnitudes of all.
+            constant: in ``dtype``, added to the result.
+            terms: number of roundings of a result, such as the terms of its sum.
+            size: magnitudes of the points to the sum of the magnitudes of all terms, the constant's
+                included; None: ``apply`` to the magnitudes.
         """
         lower, upper = (tf.cast(side, self.dtype) for side in (self.lower, self.upper))
-        centre = apply((lower + upper) / 2.0, factors) + constant
+        center = apply((lower + upper) / 2.0, factors) + constant
         radius = apply((upper - lower) / 2.0, tf.abs(factors))
 
         def all_of(points: Any) -> Any:
             return apply(points, tf.abs(factors)) + tf.abs(constant)
 
         sized = size or all_of
-        return self._around(centre, radius, terms, lambda: sized(_largest(lower, upper)))
+        return self._around(center, radius, terms, lambda: sized(_largest(lower, upper)))
 
     def rising(self, function: Callable[[Any], Any], *others: IntervalBound) -> Self:
-        """Bounds of a function that falls nowhere, of this box or of a list of several."""
+        """Bounds of a non-decreasing function of this box, or of a list of several boxes."""
         boxes = (self, *others)
         ends = ([box.lower for box in boxes], [box.upper for box in boxes])
         lower, upper = (function(end if others else end[0]) for end in ends)
         return type(self)(lower, upper)
 
     def rounded(self, terms: int, size: Callable[[Any], Any]) -> Self:
-        """These bounds of something computed in float32, and what its rounding adds to them.
+        """The bounds, widened by the rounding error of their computation in float32.
 
         Args:
-            terms: how often a result is rounded on its way.
-            size: magnitudes of the bounds to magnitudes of what is rounded.
+            terms: number of roundings of a result.
+            size: magnitudes of the bounds to magnitudes of the rounded values.
         """
         del terms, size
         return self
 
-    def _around(self, centre: Any, radius: Any, terms: int, size: Callable[[], Any]) -> Self:
+    def _around(self, center: Any, radius: Any, terms: int, size: Callable[[], Any]) -> Self:
         del terms, size
-        return type(self)(centre - radius, centre + radius)
+        return type(self)(center - radius, center + radius)
 
 
 class RoundedIntervalBound(IntervalBound):
-    """A box of all that a network may compute in float32, whatever the order of its sums.
+    """Bounds on what a network computes in float32, in whatever order it sums.
 
-    Bounds are computed in float64, and widened by what the network's own float32 may have rounded
-    away: ``n u / (1 - n u)`` times the sum of the magnitudes, for ``n`` roundings of at most ``u``.
-    Rounded to float32 in the end they still hold, since what they bound are float32 numbers.
+    Bounds are computed in float64 and widened by the largest rounding error of the network's
+    float32: ``n u / (1 - n u)`` times the sum of the magnitudes, for ``n`` roundings of at most
+    ``u``. Rounding the bounds to float32 keeps them valid, because they bound float32 numbers.
 
-    It is meant for full float32 and for sums that are computed as such: not for TensorFloat-32, nor
-    for transforms such as Winograd's.
+    Valid for full float32 and plain sums, not for TensorFloat-32 or transforms such as Winograd's.
     """
 
     dtype: ClassVar[str] = "float64"
 
     def rounded(self, terms: int, size: Callable[[Any], Any]) -> Self:
         lower, upper = (tf.cast(side, self.dtype) for side in (self.lower, self.upper))
-        centre, radius = (lower + upper) / 2.0, (upper - lower) / 2.0
+        center, radius = (lower + upper) / 2.0, (upper - lower) / 2.0
         # Twice: the bounds were computed in float32 as well.
-        return self._around(centre, radius, 2 * terms, lambda: size(_largest(lower, upper)))
+        return self._around(center, radius, 2 * terms, lambda: size(_largest(lower, upper)))
 
-    def _around(self, centre: Any, radius: Any, terms: int, size: Callable[[], Any]) -> Self:
+    def _around(self, center: Any, radius: Any, terms: int, size: Callable[[], Any]) -> Self:
         error = terms * _UNIT
         share = error / (1.0 - error) if error < 0.5 else math.inf
         radius += share * size() + terms * _TINY
-        lower, upper = (tf.cast(side, tf.float32) for side in (centre - radius, centre + radius))
-        # Of what overflows nothing is known.
+        lower, upper = (tf.cast(side, tf.float32) for side in (center - radius, center + radius))
+        # Nothing is known about what overflows.
         lower = tf.where(tf.math.is_nan(lower), -math.inf, lower)
         return type(self)(lower, tf.where(tf.math.is_nan(upper), math.inf, upper))
 
@@ -125,14 +124,14 @@ def _largest(lower: Any, upper: Any) -> Any:
 
 
 def output_box(model: keras.Model, box: IntervalBound) -> IntervalBound:
-    """Bounds on the outputs of a functional or sequential model, as it predicts.
+    """Bounds on the outputs of a functional or sequential model at inference.
 
     Args:
-        model: of the layers that :data:`LAYERS` names, in float32.
-        box: its inputs, float32 ``[B, ...]``.
+        model: all its layers in :data:`LAYERS` and in float32.
+        box: bounds on its inputs, float32 ``[B, ...]``.
 
     Returns:
-        Contains the model's output for every point of the box.
+        Bounds that contain the model's output for every point of the box.
 
     Raises:
         UserError: there is no bound for one of its layers; the message names it.
@@ -143,9 +142,9 @@ def output_box(model: keras.Model, box: IntervalBound) -> IntervalBound:
 def last_layer_box(
     model: keras.Model, box: IntervalBound
 ) -> tuple[IntervalBound, keras.layers.Dense | None]:
-    """Bounds on what the last layer sees, and that layer, where it is linear: dense, no activation.
+    """Bounds on the inputs of the last layer and that layer, if it is a linear Dense layer.
 
-    Else the bounds on the outputs, and None. Arguments and errors as of :func:`output_box`.
+    Otherwise the bounds on the outputs and None. Arguments and errors as of :func:`output_box`.
     """
     last = _steps(model)[-1][0]
     if isinstance(last, keras.Model):
@@ -157,7 +156,7 @@ def last_layer_box(
 
 
 def require_bounds(model: keras.Model) -> None:
-    """Nothing for a model that can be bounded, else the UserError of :func:`output_box`."""
+    """Raises the UserError of :func:`output_box` for a model that cannot be bounded."""
     _steps(model)
     image = tf.zeros([1, *model.inputs[0].shape[1:]])
     output_box(model, IntervalBound(image, image))
@@ -174,13 +173,13 @@ def _steps(model: keras.Model) -> list[_Step]:
     if isinstance(model, keras.Sequential):
         _check_model(model)
         return [(layer, [place], place + 1) for place, layer in enumerate(model.layers)]
-    # By its calls, not its layers: one may be called twice, or stand in other models too.
+    # Its calls, not its layers: a layer may be called twice, or be part of other models.
     nodes = calls_of(model)
     if nodes is None:
         raise _unbounded(model, "is no functional model, so its layers are not known")
     _check_model(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise _unbounded(model, "has not one input and one output")
+        raise _unbounded(model, "needs exactly one input and one output")
     names = {id(model.inputs[0]): 0}
     steps: list[_Step] = []
     for node in nodes:
@@ -190,13 +189,13 @@ def _steps(model: keras.Model) -> list[_Step]:
             raise _unbounded(node.operation, "has several outputs")
         name = names.setdefault(id(node.outputs[0]), len(names))
         steps.append((node.operation, [names[id(t)] for t in node.input_tensors], name))
-    # What is computed last is the output, as nothing is computed that does not lead to it.
+    # The last call gives the output, because the graph holds only calls that lead to it.
     assert steps and names[id(model.outputs[0])] == steps[-1][2]
     return steps
 
 
 def _walk(model: keras.Model, box: IntervalBound, *, before_last: bool = False) -> IntervalBound:
-    """The box of the model's output, or of what its last layer sees."""
+    """Bounds on the model's output, or on the input of its last layer."""
     known = {0: box}
     steps = _steps(model)
     for operation, sources, result in steps[:-1]:
@@ -223,14 +222,14 @@ def _activated(layer: Any, box: IntervalBound) -> IntervalBound:
     if layer.activation in _EXACT_FUNCTIONS:
         return box.rising(layer.activation)
     if layer.activation not in _RISING_FUNCTIONS:
-        raise _unbounded(layer, "has an activation that is not known to rise")
+        raise _unbounded(layer, "has an activation that is not known to be increasing")
     return _smooth(layer.activation, box)
 
 
 def _smooth(
     function: Callable[[Any], Any], box: IntervalBound, scale: float = 1.0
 ) -> IntervalBound:
-    """A rising function by way of others, such as the exponential, of values up to ``scale``."""
+    """Bounds of an increasing function whose computation rounds values of up to ``scale``."""
     return box.rising(function).rounded(_FEW, lambda size: tf.maximum(size, scale))
 
 
@@ -277,7 +276,7 @@ def _pixelwise(
 
 
 def _rescaling(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
-    # As the layer has them: in float32.
+    # Rounded to float32 first, as in the layer.
     scale, offset = (
         tf.cast(tf.convert_to_tensor(value, tf.float32), inputs[0].dtype)
         for value in (layer.scale, layer.offset)
@@ -295,7 +294,7 @@ def _normalization(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
 
 def _batch_normalization(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     if layer.axis not in (-1, len(inputs[0].lower.shape) - 1):
-        raise _unbounded(layer, "does not normalise the last axis")
+        raise _unbounded(layer, "does not normalize the last axis")
     dtype = inputs[0].dtype
     scale = tf.math.rsqrt(tf.cast(layer.moving_variance, dtype) + layer.epsilon)
     if layer.scale:
@@ -315,7 +314,7 @@ def _rising(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
 
 
 def _averaged(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
-    """Sums and means of values, or of those of several boxes."""
+    """Bounds of sums and means, within one box or over several."""
     if len(inputs) > 1:
         terms = len(inputs) + 1
     else:
@@ -340,18 +339,18 @@ def _resizing(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
 
 def _exponential_linear(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     if layer.alpha < 0:
-        raise _unbounded(layer, "falls below zero")
+        raise _unbounded(layer, "decreases below zero")
     return _smooth(layer, inputs[0], max(float(layer.alpha), 1.0))
 
 
 def _rectified(layer: Any, inputs: list[IntervalBound]) -> IntervalBound:
     if layer.max_value is not None and layer.max_value < layer.threshold:
-        raise _unbounded(layer, "falls where it is cut off")
+        raise _unbounded(layer, "decreases where it is clipped")
     return _rising(layer, inputs)
 
 
 _Rule = Callable[[Any, list[IntervalBound]], IntervalBound]
-# By the very class: a subclass may compute something else.
+# Exact classes: a subclass may compute something else.
 LAYERS: dict[type, _Rule] = {
     keras.layers.Dense: _dense,
     keras.layers.Conv2D: _convolution,
@@ -388,7 +387,7 @@ LAYERS: dict[type, _Rule] = {
         ),
         _rising,
     ),
-    # As the model predicts.
+    # The identity at inference.
     **dict.fromkeys(
         (
             keras.layers.Dropout,
@@ -410,7 +409,7 @@ LAYERS: dict[type, _Rule] = {
         _identity,
     ),
 }
-# Rounded alike, and so rising, at every step in float32 as well.
+# Non-decreasing in float32 too.
 _EXACT_FUNCTIONS = (
     keras.activations.linear,
     keras.activations.relu,
@@ -433,13 +432,13 @@ def _check_dtype(layer: Any) -> None:
     if layer.compute_dtype != "float32":
         raise _unbounded(layer, f"computes in {layer.compute_dtype}; build the network in float32")
     if getattr(layer, "quantization_mode", None) is not None:
-        raise _unbounded(layer, f"is quantised ({layer.quantization_mode})")
+        raise _unbounded(layer, f"is quantized ({layer.quantization_mode})")
 
 
 def _check_model(model: keras.Model) -> None:
-    """Refuses what the layers alone do not tell: a call, or inputs, of the model's own."""
+    """Refuses a model with its own ``call`` or with inputs that are not float32."""
     if not type(model).call.__module__.startswith("keras."):
-        raise _unbounded(model, "computes in its own way (a subclass with a call)")
+        raise _unbounded(model, "is a subclass with its own call")
     for tensor in getattr(model, "inputs", None) or ():
         if tensor.dtype != "float32":
             raise _unbounded(model, f"takes its images in {tensor.dtype}, which rounds them")

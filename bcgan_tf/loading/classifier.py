@@ -22,7 +22,7 @@ from bcgan_tf.keras_graph import PROBABILITY_ACTIVATIONS, final_activation
 from bcgan_tf.loading.keras_file import read_keras_file
 
 _PROBE_ROWS = 8
-# What 1/255, 1/127.5 or a standard deviation of 0 ... 255 pixels leave of [0, 1] is less than this.
+# Scaling by 1/255, 1/127.5 or a standard deviation of 0 ... 255 pixels leaves less of [0, 1].
 _SMALLEST_SPAN = 0.02
 # Layers and operations that move or scale pixels one by one, as found in front of a network.
 _PIXELWISE = re.compile(
@@ -39,8 +39,8 @@ def load_classifier(
 ) -> keras.Model:
     """A user's classifier, checked.
 
-    Functional, Sequential and subclassed models are all taken. That the model was *trained* on
-    [0, 1] cannot be seen in general; what is recognised is a rescaling from [0, 255] in front.
+    Takes functional, Sequential and subclassed models. Whether the model was *trained* on [0, 1]
+    cannot be checked in general; a rescaling from [0, 255] in its first layers is recognized.
 
     Args:
         model_or_path: a Keras model, or a ``.keras`` (or legacy ``.h5``) file of one. Custom
@@ -55,9 +55,9 @@ def load_classifier(
         its optimizer.
 
     Raises:
-        UserError: one line that names what is wrong and how to put it right: missing, broken or
-            weights-only file; custom objects; several inputs or outputs; wrong input shape or
-            class count; pixels expected in [0, 255]; NaN; probabilities instead of logits.
+        UserError: missing, broken or weights-only file; custom objects; several inputs or outputs;
+            wrong input shape or class count; pixels expected in [0, 255]; NaN; probabilities
+            instead of logits.
     """
     if isinstance(model_or_path, str | os.PathLike):
         name = os.fspath(model_or_path)
@@ -146,7 +146,7 @@ def _in_front(shape: tuple[int, ...], layer: str) -> str:
 
 
 def _check_pixel_range(name: str, model: keras.Model, shape: tuple[int, ...]) -> None:
-    """Refuses a model whose first layers would squeeze [0, 1] into next to nothing."""
+    """Refuses a model whose first layers scale [0, 1] to a range below 0.02."""
     if len(shape) != 3:
         return  # vectors have no fixed range
     black_and_white = np.stack([np.zeros(shape, "float32"), np.ones(shape, "float32")])
@@ -161,9 +161,9 @@ def _check_pixel_range(name: str, model: keras.Model, shape: tuple[int, ...]) ->
 
 
 def _after_pixelwise(model: keras.Model, images: Any) -> tuple[Any, bool]:
-    """``images`` after the layers in front that treat pixels one by one, and whether all do.
+    """``images`` after the leading pixelwise layers, and whether all layers are pixelwise.
 
-    Goes into nested models, such as an augmentation in front. A subclassed model hides its graph.
+    Includes nested models, such as an augmentation. A subclassed model has no known layers.
     """
     inputs = _inputs(model)
     if not inputs:
@@ -181,7 +181,7 @@ def _after_pixelwise(model: keras.Model, images: Any) -> tuple[Any, bool]:
             return values, False
         try:
             result = operation.output
-        except AttributeError:  # a layer that is used twice has no one output
+        except AttributeError:  # a layer that is used twice has no single output
             return values, False
         values = keras.Model(inputs[0], result)(images, training=False)
     return values, True

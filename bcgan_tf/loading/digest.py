@@ -1,4 +1,4 @@
-"""What a model file is, as a digest: equal for equal models, whenever they were saved."""
+"""Digests of model files that are equal for equal models, whenever they were saved."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import IO, Any
 
 from bcgan_tf.files import file_digest
 
-# How the files end that Keras writes; whatever else is a model is a program.
+# Suffixes of the files that Keras writes.
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _CHUNK = 1 << 20
-# When and with which Keras the file was written: not what the model is.
+# Date of saving and version of Keras: not part of the model.
 _NOTES = "metadata.json"
 _CONFIG = "config.json"
-# Bytes; the largest networks have a hundredth of this, and more is not read into memory.
+# Bytes that are read into memory at most; the largest networks have a hundredth of this.
 _MOST_CONFIG = 1 << 26
-# The address in memory that an object had when it was saved.
+# The memory address of an object at saving.
 _ADDRESS = "shared_object_id"
 
 
 def model_digest(path: Path) -> str:
-    """SHA-256 of what a ``.keras`` file holds: architecture and weights.
+    """SHA-256 of the architecture and weights in a ``.keras`` file.
 
-    Files of equal models have equal digests, unlike :func:`bcgan_tf.files.file_digest`: the date
-    of saving, times in the archive, and addresses in memory do not count. No code is run and no
-    model is built. Of any other file, ``.h5`` too, and of an archive that cannot be read, it is
+    Files of equal models have equal digests, unlike with :func:`bcgan_tf.files.file_digest`: the
+    date of saving, times in the archive and memory addresses do not count. No code is run and no
+    model is built. For any other file (``.h5`` too), and for an archive that cannot be read, it is
     the digest of the bytes.
     """
     try:
@@ -41,7 +41,7 @@ def model_digest(path: Path) -> str:
                 found.update(json.dumps([info.filename, own]).encode())
     except OSError:
         raise
-    except Exception:  # whatever a damaged archive makes of its reader
+    except Exception:  # a damaged archive can raise anything
         return file_digest(path)
     return found.hexdigest()
 

@@ -1,4 +1,4 @@
-"""The Keras file inside an exported model: what an attack needs to look into its layers."""
+"""The Keras file inside an exported SavedModel, by which attacks see its layers."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
         folder: of the version.
 
     Returns:
-        For the card: ``path``, ``sha256`` of the file, and ``model_sha256`` of what it holds
-        (:func:`bcgan_tf.loading.digest.model_digest`), by which runs of ``bcgan-tf attack`` know a
-        model. None, and no file, where Keras could not read it back by itself: custom classes,
-        Lambda layers.
+        For the card: ``path``, ``sha256`` of the file, and ``model_sha256``
+        (:func:`bcgan_tf.loading.digest.model_digest`), by which ``bcgan-tf attack`` identifies a
+        model. None, and no file, where Keras alone cannot read it back: custom classes, Lambda
+        layers.
 
     Raises:
-        OSError: the file cannot be written: a full disk, say.
+        OSError: the file cannot be written, for example because the disk is full.
     """
     file = folder / FILE
     file.parent.mkdir(exist_ok=True)
     try:
         classifier.save(file)
         load_classifier(file).save(file)  # again, without the optimizer
-    except OSError:  # says nothing of the model: a version must not lack its file for it
+    except OSError:  # a full disk must not look like a model without a Keras file
         raise
     except Exception:  # a class of a user's own may fail in any way
         file.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ def read(
     image_shape: tuple[int, ...],
     num_classes: int,
 ) -> keras.Model | None:
-    """The Keras model of an exported version, which answers what the SavedModel does.
+    """The Keras model of an exported version, after a check that it gives the SavedModel's logits.
 
     Args:
         folder: of the version.
@@ -77,7 +77,7 @@ def read(
         None where the export has no Keras file.
 
     Raises:
-        UserError: the file is not the one that was exported, or answers something else.
+        UserError: the file is not the one that was exported, or gives other logits.
     """
     file, told = folder / FILE, _on_card(folder)
     if told is None and not file.exists():
@@ -91,20 +91,18 @@ def read(
     answers = np.asarray(tf.function(serve)(images))
     own = np.asarray(tf.function(lambda x: model(x, training=False))(images), np.float32)
     if not np.allclose(below_top(own), below_top(answers), rtol=_TOLERANCE, atol=_TOLERANCE):
-        raise UserError(
-            f"{file} does not answer what the SavedModel beside it answers; export it again"
-        )
+        raise UserError(f"{file} gives other logits than the SavedModel beside it; export it again")
     return model
 
 
 def scale(pixels: Any) -> tf.Tensor:
-    """uint8 to float32 in [0, 1], to the bit as the training data was; floats stay."""
+    """uint8 to float32 in [0, 1], bit-equal to the training data; floats are unchanged."""
     pixels = tf.convert_to_tensor(pixels)
     return tf.cast(pixels, tf.float32) * PIXEL_SCALE if pixels.dtype == tf.uint8 else pixels
 
 
 def probe_pixels(shape: tuple[int, ...]) -> np.ndarray:
-    """Fixed random inputs to try a model on: uint8 images, or float32 vectors, ``[16, *shape]``."""
+    """Fixed random test inputs: uint8 images, or float32 vectors, ``[16, *shape]``."""
     rng = np.random.default_rng(0)
     if len(shape) == 3:
         return rng.integers(0, 256, (_PROBE_ROWS, *shape), dtype=np.uint8)
@@ -112,7 +110,7 @@ def probe_pixels(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _on_card(folder: Path) -> dict[str, Any] | None:
-    """What the card says of the file; None without a card, or one that has none."""
+    """The card's entry on the file; None without a card or without an entry."""
     try:
         card = json.loads((folder / CARD).read_text())
     except (OSError, ValueError):

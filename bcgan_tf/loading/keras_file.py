@@ -1,4 +1,4 @@
-"""A Keras file read, or one line that says why it cannot be."""
+"""Reads a Keras file, or raises a UserError that says why it cannot."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.files import readable_size
 from bcgan_tf.loading.digest import KERAS_SUFFIXES
 
-# Weights hardly compress, and Keras does not try: a file that grows more than this is no model's.
+# Weights hardly compress and Keras stores them as they are: no model's file grows by this factor.
 _MOST_GROWTH = 20
-# What any file may grow to, such as a small one of equal weights: 256 MiB.
+# Size that every file may unpack to, such as a small one of equal weights: 256 MiB.
 _ALWAYS_ALLOWED = 2**28
-# Of the description of the layers as JSON; that of a network of 1,000 layers takes 1 MiB: 32 MiB.
+# Largest JSON description of the layers: 32 MiB; a network of 1,000 layers takes 1 MiB.
 _LARGEST_DESCRIPTION = 2**25
-# Of one layer for one image, as float32: 512 MiB.
+# Largest output of one layer for one image, as float32: 512 MiB.
 _LARGEST_OUTPUT = 2**29
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -38,13 +38,13 @@ _CUSTOM = re.compile(
 
 
 def read_keras_file(path: Path) -> Any:
-    """What a ``.keras`` or legacy ``.h5`` file holds, without its optimizer; not checked further.
+    """The object in a ``.keras`` or legacy ``.h5`` file, without its optimizer.
 
-    No code in it is run, and its sizes are looked at before anything of that size is made.
+    Runs no code of the file, and checks sizes before it allocates memory.
 
     Raises:
-        UserError: one line that names what is wrong and how to put it right: no such file, broken,
-            weights only, custom objects, code that is not run unasked, far larger than it looks.
+        UserError: no such file, broken, weights only, custom objects, a Lambda layer, or sizes far
+            above that of the file.
     """
     again = "save the whole model again: model.save('classifier.keras')"
     if path.is_dir():
@@ -65,7 +65,7 @@ def read_keras_file(path: Path) -> Any:
         return keras.models.load_model(path, compile=False)
     except UserError:
         raise
-    except Exception as error:  # whatever is in a user's file, and however Keras words it
+    except Exception as error:  # a user's file can raise anything
         text = str(error)
         custom = _CUSTOM.search(text)
         if custom:
@@ -76,7 +76,7 @@ def read_keras_file(path: Path) -> Any:
             ) from error
         if "Lambda" in text:
             raise UserError(
-                f"{path} contains a Lambda layer, whose code is not run unasked; if you trust it, "
+                f"{path} contains a Lambda layer, whose code is not run; if you trust it, "
                 "load it in Python with keras.models.load_model(path, safe_mode=False) and give "
                 "the model object, or rebuild it from built-in layers"
             ) from error
@@ -86,7 +86,7 @@ def read_keras_file(path: Path) -> Any:
 
 
 def _know_own_classes(path: Path) -> None:
-    """Imports what a hardened classifier may be made of, where a file has it: Defense-GAN."""
+    """Imports this package's own layers (Defense-GAN) where the file holds them."""
     if path.suffix != ".keras":
         return
     with zipfile.ZipFile(path) as archive:
@@ -94,11 +94,11 @@ def _know_own_classes(path: Path) -> None:
             importlib.import_module("bcgan_tf.models.defended_classifier")
 
 
-# ---- How large it is inside
+# ---- Sizes
 
 
 def _check_stored(path: Path) -> None:
-    """Refuses what would unpack to far more than the file holds, or reaches out of it."""
+    """Refuses files that unpack to far more than their size, or to paths outside."""
     if path.suffix != ".keras":
         with h5py.File(path, "r") as file:
             _check_description(path, len(str(file.attrs.get("model_config", ""))))
@@ -120,12 +120,11 @@ def _check_stored(path: Path) -> None:
 
 
 def _check_layers(path: Path) -> None:
-    """Refuses layers that ask for far more than the file holds: ``Dense(10**9)``.
+    """Refuses layers that need far more memory than the file's size, such as ``Dense(10**9)``.
 
-    They are built without their weights. What cannot be built so is left to the real reading,
-    which says what is wrong with it.
+    The layers are built without weights. Errors are left to the real reading, which reports them.
     """
-    # Keras keeps what it has not initialized yet for each thread: here it ends with the thread.
+    # Keras keeps uninitialized variables per thread: these end with the thread.
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         weights, output = thread.submit(_wanted_bytes, path).result()
     _check_growth(path, "layers", weights, path.stat().st_size)
@@ -137,14 +136,14 @@ def _check_layers(path: Path) -> None:
 
 
 def _wanted_bytes(path: Path) -> tuple[int, int]:
-    """What all weights take, and the largest output for one image; 0 where it cannot be told."""
+    """Bytes of all weights, and of the largest output for one image; 0 where unknown."""
     state = random.getstate()  # initializers draw their seeds from it
     try:
         with keras.StatelessScope(initialize_variables=False):
             model = _described_model(path)
         weights = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in model.variables)
         return weights, max(_output_bytes(model), default=0)
-    except Exception:  # a user's file may hold anything
+    except Exception:  # a user's file can raise anything
         return 0, 0
     finally:
         random.setstate(state)
@@ -188,7 +187,7 @@ def _check_description(path: Path, size: int) -> None:
 
 
 def _stored_bytes(path: Path, file: h5py.File) -> int:
-    """The size of all arrays of an HDF5 file as declared, none of them read."""
+    """The declared size in bytes of all arrays of an HDF5 file, without reading them."""
     total = 0
     groups = [file["/"]]
     seen = set()

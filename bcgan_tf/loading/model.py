@@ -1,4 +1,4 @@
-"""A classifier from where a user has it: a Keras file, a SavedModel, or Python code."""
+"""Loads a classifier from a Keras file, a SavedModel or Python code."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _PROBE_ROWS = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SourceModel:
-    """A model that is no Keras object: float32 images in [0, 1] to logits ``[B, K]``.
+    """A model other than a Keras model: float32 images in [0, 1] to logits ``[B, K]``.
 
     Attributes:
         function: on tensors, of any batch size.
-        fingerprint: SHA-256 of the files it came from, or what the user's function calls its own.
+        fingerprint: SHA-256 of its files, or the attribute ``fingerprint`` of the user's function.
         backward: a differentiable stand-in (:func:`bcgan_tf.attacks.bpda.bpda`), or None.
     """
 
@@ -41,7 +41,7 @@ class SourceModel:
     backward: Callable[[tf.Tensor], Any] | None = None
 
     def __call__(self, images: Any, training: bool = False) -> Any:
-        """The logits; ``training`` is taken for the sake of those who call a Keras model."""
+        """The logits. ``training`` is ignored; callers pass it as to a Keras model."""
         del training
         return self.function(tf.convert_to_tensor(images, tf.float32))
 
@@ -56,14 +56,14 @@ def load_model(
     - a ``.keras`` or ``.h5`` file (:func:`bcgan_tf.loading.classifier.load_classifier`);
     - the folder of a SavedModel, or one with integer versions of it, of which the newest is
       taken: the signature ``serving_default``, or the only one, with one float input and an output
-      ``logits``, or one output. One that this package exported with its Keras file is that Keras
-      model, once both were found to give the same answers;
+      ``logits``, or one output. For one that this package exported with a Keras file, that Keras
+      model is returned, after a check that both give the same logits;
     - ``module:attribute`` or ``file.py:attribute``: a Keras model, or a function on tensors,
-      float32 images in [0, 1] to logits, that ``tf.function`` can trace. The current folder (the
-      file's) can be imported from, now and later. An attribute ``backward`` of the function is kept
-      (:func:`bcgan_tf.attacks.bpda.bpda`), and its attribute ``fingerprint``, a text, stands for
-      the digest of its source file. Whatever it reads, such as weights, shows in its answers, by
-      which an evaluation knows it (:mod:`bcgan_tf.evaluation.fingerprints`).
+      float32 images in [0, 1] to logits, that ``tf.function`` can trace. The current folder, or
+      that of the file, is added to ``sys.path``. An attribute ``backward`` of the function is kept
+      (:func:`bcgan_tf.attacks.bpda.bpda`), and its attribute ``fingerprint``, a text, replaces
+      the digest of its source file. An evaluation also identifies it by its logits, in which
+      weights that it reads show.
 
     Args:
         spec: see above.
@@ -74,8 +74,8 @@ def load_model(
         A Keras model, or a :class:`SourceModel`, which has a ``fingerprint``.
 
     Raises:
-        UserError: one line: it is missing or damaged, cannot be imported or traced, has other
-            inputs or outputs, gives probabilities, or is no function of each image
+        UserError: it is missing or damaged, cannot be imported or traced, has other inputs or
+            outputs, gives probabilities, or its logits depend on more than the image
             (:func:`bcgan_tf.attacks.answers.check_answers`).
     """
     text, shape = os.fspath(spec), tuple(int(side) for side in image_shape)
@@ -114,12 +114,12 @@ def load_model(
 
 
 def source_digest(spec: str | os.PathLike[str]) -> str:
-    """SHA-256 of what is on disk: the Keras file's content, the SavedModel's, or the source file.
+    """SHA-256 of the Keras file's content, of the SavedModel, or of the source file.
 
-    Nothing is run or imported for it.
+    Runs and imports nothing.
 
     Raises:
-        UserError: there is nothing.
+        UserError: it does not exist.
     """
     text = os.fspath(spec)
     path = Path(text)
@@ -134,7 +134,7 @@ def source_digest(spec: str | os.PathLike[str]) -> str:
 
 
 def _check(name: str, model: SourceModel, shape: tuple[int, ...], num_classes: int) -> None:
-    """Traces it as attacks do and looks at its answers to a few random images."""
+    """Traces the model as attacks do and checks its logits on a few random images."""
     images = np.random.default_rng(0).random((_PROBE_ROWS, *shape), "float32")
     spec = tf.TensorSpec([None, *shape], tf.float32)
     try:

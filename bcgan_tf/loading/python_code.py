@@ -16,14 +16,14 @@ from bcgan_tf.errors import UserError, first_line
 
 
 def split_spec(text: str) -> tuple[str, str] | None:
-    """Module or file, and attribute; None for what cannot be one."""
+    """Splits ``module:attribute`` or ``file.py:attribute``; None for other texts."""
     source, colon, attribute = text.rpartition(":")
     valid = all(part.isidentifier() for part in attribute.split("."))
     return (source, attribute) if colon and source and valid else None
 
 
 def source_file(source: str) -> Path | None:
-    """The file of a module, found without an import, which would run its package; None: built in.
+    """The file of a module, None for a built-in one. Nothing is imported, so no code runs.
 
     Raises:
         UserError: there is no such module or file.
@@ -65,7 +65,7 @@ def _module(source: str) -> ModuleType:
     file = Path(source) if source.endswith(".py") else None
     if file is not None and not file.is_file():
         raise UserError(f"{source} does not exist; give file.py:function or module:function")
-    # As Python itself does for a script; the module may import its neighbours later too.
+    # As Python does for a script. It stays in sys.path because the module may import later.
     folder = os.fspath(file.resolve().parent if file else Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)

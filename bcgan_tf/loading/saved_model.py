@@ -1,4 +1,4 @@
-"""Reading a SavedModel, this package's or a foreign one, as a function that attacks take."""
+"""Reads a SavedModel, of this package or another, as a function from images to logits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOGITS = "logits"
 
 
 def versions(directory: Path) -> list[int]:
-    """Every integer that is taken in ``saved_models/NAME``, whatever carries it as its name."""
+    """All integers that are names of entries in ``saved_models/NAME``."""
     if not directory.is_dir():
         return []
     names = (entry.name for entry in directory.iterdir())
@@ -57,7 +57,7 @@ def read_saved_model(folder: Path, shape: tuple[int, ...]) -> Callable[[tf.Tenso
     try:
         loaded: Any = tf.saved_model.load(os.fspath(folder))
         signatures = dict(loaded.signatures)
-    except Exception as error:  # whatever a damaged file makes of the reader
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(
             f"{folder} cannot be read as a SavedModel ({first_line(error)}); export it again"
         ) from error
@@ -81,7 +81,7 @@ def read_saved_model(folder: Path, shape: tuple[int, ...]) -> Callable[[tf.Tenso
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Signature:
-    loaded: Any  # a signature alone does not keep its variables alive
+    loaded: Any  # keeps the variables alive; a signature alone does not
     serve: Callable[..., dict[str, tf.Tensor]]
     key: str
     spec: tf.TensorSpec
@@ -118,7 +118,7 @@ def _image_input(
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 of what the model computes; its card and warm-up requests aside."""
+    """SHA-256 of graph, variables and assets; the card and warm-up requests do not count."""
     digest = hashlib.sha256()
     files = [folder / _SAVED_MODEL]
     for part in ("variables", "assets"):

@@ -1,9 +1,8 @@
 """Generator and discriminator of the auxiliary-classifier GAN, for any image size and for vectors.
 
 Both follow Odena et al. 2016, "Conditional Image Synthesis with Auxiliary Classifier GANs",
-appendix A. Images are float32 in [0, 1] at both ends: the generator's tanh is mapped to [0, 1], and
-the discriminator maps back, inside the graphs, so a classifier can look at what is generated
-without knowing of the GAN's own range.
+appendix A. Images are float32 in [0, 1] at both ends: the generator maps its tanh to [0, 1]
+and the discriminator maps back, so generated images can be given to a classifier as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the networks' builders share: seeds, shapes that fit, the layer of logits."""
+"""Parts of the networks: seeds, blocks of layers, the layer of logits, checks of shapes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bcgan_tf.errors import UserError
 
 
 class Seeds:
-    """Initialisers with a different seed for every layer, so that equal layers start unequal."""
+    """Initializers with a different seed for every layer, so that equal layers start unequal."""
 
     def __init__(self, seed: int | None) -> None:
         self._next = None if seed is None else seed * 1000
 
-    # Any: Keras annotates initialiser arguments as str.
+    # Any: Keras annotates initializer arguments as str.
     def glorot(self) -> Any:
         return keras.initializers.GlorotUniform(seed=self._draw())
 
@@ -88,13 +88,13 @@ def relu_dense(x: Any, units: Sequence[int], *, seeds: Seeds, dtype: str | None)
 
 
 def check_width(width: float, narrowest: int) -> None:
-    """A UserError where the layer of ``narrowest`` channels would have none left."""
+    """Raises a UserError if a layer of ``narrowest`` channels would have none left."""
     if round(narrowest * width) < 1:
         raise UserError(f"width is {width}; choose at least {1 / narrowest:g}")
 
 
 def image_shape(name: str, input_shape: Sequence[int], *, smallest: int) -> tuple[int, int, int]:
-    """``(H, W, C)``; a UserError where it is none, or has a side below ``smallest``."""
+    """``(H, W, C)``; a UserError if it is no image's or a side is below ``smallest``."""
     shape = tuple(input_shape)
     if len(shape) != 3:
         raise UserError(f"{name} takes images (H, W, C), not shape {shape}; choose mlp for vectors")

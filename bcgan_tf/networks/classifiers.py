@@ -1,8 +1,8 @@
-"""The classifiers the package can build itself: plain functional graphs, logits out.
+"""The classifiers of the package: functional Keras models with logits as output.
 
 Every one takes float32 images in [0, 1] (NHWC; the MLP takes unbounded vectors), does its own
 rescaling inside and ends in a float32 layer called ``logits``. They contain built-in Keras layers
-only, so what is saved is loaded by Keras alone. Layer names are stable: weights are found by them.
+only, so that Keras alone can load a saved one. Layer names are fixed: weights are loaded by them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def resnet18(
 
     He et al. 2016, "Deep Residual Learning for Image Recognition", with projection shortcuts and
     without the stem's stride and pooling. Images in [0, 1] are mapped to [-1, 1] first.
-    Batch normalisation is synchronised over replicas; its momentum is 0.9, because Keras' 0.99
+    Batch normalization is synchronized over replicas; its momentum is 0.9, because Keras' 0.99
     leaves the inference statistics far behind in runs of a few epochs.
 
     Args:

@@ -36,15 +36,14 @@ def deep_cnn(
     """Four convolutions and three dense layers: the network of the most robust models here.
 
     Conv 3x3, 32; conv 4x4, 32, stride 2; conv 3x3, 64; conv 4x4, 64, stride 2; dense 256; dense
-    256; dense K; a ReLU after each but the last. Unlike in ``strided_cnn`` the first convolution
-    sees every pixel before anything is strided over. In bfloat16 on processors with matrix units
-    its wide layers cost little.
+    256; dense K; a ReLU after each but the last. Unlike in ``strided_cnn``, the first convolution
+    has stride 1. In bfloat16 on processors with matrix units its wide layers cost little.
 
     Args:
         input_shape: ``(H, W, C)``, at least 4x4 pixels.
         num_classes: ``K``, the number of logits.
         width: factor on the channels and units.
-        threshold: pixels within t of black or of white are cut off to it, see
+        threshold: t; pixels within t of black or white become black or white, see
             :func:`bcgan_tf.networks.strided_cnn.strided_cnn`; in [0, 0.5), 0 is off.
         seed: of the initial weights; None takes Keras' global seed.
         dtype: a Keras dtype policy; the logits stay float32.

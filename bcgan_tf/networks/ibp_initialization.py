@@ -12,9 +12,9 @@ import numpy as np
 def reset_for_ibp(model: keras.Model, *, seed: int) -> None:
     """Draws all kernels from ``N(0, 2 pi / n^2)``, ``n`` the inputs of a unit; biases become 0.
 
-    With it the width of interval bounds neither grows nor shrinks from layer to layer at the start
-    of training; with the usual ones it grows with the square root of ``n`` each time. Batch
-    normalisation becomes the identity; layers without kernels are left alone.
+    With these weights the width of interval bounds is equal in all layers at the start of training;
+    with the usual ones each layer multiplies it by about the square root of ``n``. Batch
+    normalization becomes the identity; layers without kernels are left alone.
 
     Args:
         model: changed in place.

@@ -1,4 +1,4 @@
-"""A layer that Keras lacks: dropout that resumes and differs per replica."""
+"""Dropout whose masks can be resumed and differ between replicas."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bcgan_tf.randomness import fold_in, fold_replica
 class ResumableDropout(keras.layers.Layer):
     """Dropout whose mask is a pure function of ``(seed, number of training calls, replica)``.
 
-    ``keras.layers.Dropout`` keeps its generator's state outside the saved weights and hands every
-    replica the same mask. Here the call counter is a weight: a reloaded model goes on exactly where
-    it stopped, and replicas draw different masks.
+    ``keras.layers.Dropout`` does not save its generator's state, and gives every replica the same
+    mask. Here the number of calls is a weight, so that a reloaded model continues with the next
+    mask; replicas draw different masks.
 
     Args:
         rate: share of units dropped, in [0, 1).

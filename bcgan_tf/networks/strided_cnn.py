@@ -35,13 +35,12 @@ def strided_cnn(
     """Two strided convolutions and two dense layers: the network of fast adversarial training.
 
     Conv 4x4, 16, stride 2, ReLU; conv 4x4, 32, stride 2, ReLU; dense 100, ReLU; dense K. Without
-    pooling a step costs a third of the paper's small network, which is what a training that takes
-    many of them needs.
+    pooling a step costs a third of one of the paper's small network.
 
-    With ``threshold`` t the pixels first become ``clip((x - t) / (1 - 2 t), 0, 1)``: what lies
-    within t of black or of white is black or white, and a change of up to t there is gone,
-    whatever it is. On images that are mostly black and white that is robustness by construction,
-    with a gradient that is right: zero exactly where nothing changes.
+    With ``threshold`` t the pixels first become ``clip((x - t) / (1 - 2 t), 0, 1)``: pixels
+    within t of black or white become black or white, so that changes of up to t there have no
+    effect. On images that are mostly black and white the network is robust by construction, and its
+    gradient is correct: it is zero exactly where a pixel has no effect.
 
     Args:
         input_shape: ``(H, W, C)``, at least 4x4 pixels.

@@ -1,8 +1,8 @@
 """Generator and critic of Defense-GAN's Wasserstein GAN, for any image size.
 
 Both follow Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", in the form in which
-Samangouei et al. 2018, "Defense-GAN", use it on MNIST. There is no normalisation layer: the
-gradient penalty is a condition on each example, and batch statistics would tie examples together.
+Samangouei et al. 2018, "Defense-GAN", use it on MNIST. There are no normalization layers:
+the gradient penalty constrains each example, and batch statistics would make examples dependent.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def wgan_generator(
 ) -> keras.Model:
     """Generator ``G(z)``: a dense layer, then three transposed convolutions of 5x5, stride 2.
 
-    Each doubling is cropped to what the image's size, halved and rounded up, leaves there: 28
-    pixels grow 4, 7, 14, 28 and 32 pixels 4, 8, 16, 32.
+    After each doubling the image is cropped so that the last has the given size: the sides are
+    4, 7, 14, 28 for 28 pixels and 4, 8, 16, 32 for 32 pixels.
 
     Args:
         shape: ``(H, W, C)`` of the images.
@@ -46,7 +46,7 @@ def wgan_generator(
         A functional model from float32 ``[B, latent_dim]`` to float32 ``[B, H, W, C]`` in (0, 1).
 
     Raises:
-        UserError: ``shape`` is no image's.
+        UserError: ``shape`` is not that of an image.
     """
     height, image_width, channels = _image_shape(shape)
     seeds = iter(range(seed * 1000, seed * 1000 + 1000))
@@ -100,7 +100,7 @@ def wgan_critic(
         A functional model from float32 ``[B, H, W, C]`` in [0, 1] to float32 ``[B]``, unbounded.
 
     Raises:
-        UserError: ``shape`` is no image's.
+        UserError: ``shape`` is not that of an image.
     """
     image = keras.Input(_image_shape(shape), name="image")
     seeds = iter(range(seed * 1000 + 500, seed * 1000 + 1500))
@@ -142,7 +142,7 @@ def _halved(side: int, times: int) -> int:
 
 
 def _initializer(seed: int) -> keras.initializers.Initializer:
-    # Uniform of variance 4 / (fan in + fan out): the half of it that ReLUs let through is Glorot's.
+    # Uniform of variance 4 / (fan in + fan out), twice Glorot's: a ReLU halves the variance.
     return keras.initializers.VarianceScaling(
         2.0, mode="fan_avg", distribution="uniform", seed=seed
     )

@@ -1,4 +1,4 @@
-"""What the card of an exported model says, taken from the runs that trained and attacked it."""
+"""The card of an exported model, made from the runs that trained and attacked it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _STAGES = {"original": "train", "hardened": "harden"}
 
 
 def of_training(run: RunDirectory, model: str) -> Card:
-    """The card of a run's ``model``: its defence, and what the run itself measured of it.
+    """The card of a run's ``model``: its defence and the accuracies that the run measured.
 
     Args:
-        run: that trained the model and measured it.
+        run: the run that trained and measured the model.
         model: ``"hardened"``, or ``"original"``, the classifier that it trained.
 
     Raises:
-        UserError: the run is not finished as far as that, or its files are not what a run writes.
+        UserError: the run is not finished, or its files are not those of a run.
     """
     with _reading(run):
         payload = trained(run, model)
@@ -46,10 +46,10 @@ def of_training(run: RunDirectory, model: str) -> Card:
 
 
 def trained(run: RunDirectory, model: str) -> dict[str, Any]:
-    """What the stage that made a run's ``model`` left in stages.json.
+    """The entry in stages.json of the stage that made a run's ``model``.
 
     Raises:
-        UserError: it is not finished: a file may be there, but another than the run's result.
+        UserError: the stage is not finished.
     """
     stage = _STAGES[model]
     if not run.stage_done(stage):
@@ -62,7 +62,7 @@ def trained(run: RunDirectory, model: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _reading(run: RunDirectory) -> Iterator[None]:
-    """Of files that may have been cut short, or made by a stranger."""
+    """Checks the files of a run, which may be incomplete or made by others."""
     for name in ("config.json", "stages.json", "metrics.json"):
         path_within(run.path, name)
         path_within(run.path, f"{COPY_PREFIX}{name}")
@@ -78,11 +78,11 @@ def _reading(run: RunDirectory) -> Iterator[None]:
 
 
 def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digest: str) -> Card:
-    """A card with the worst case that a run of ``bcgan-tf attack`` found.
+    """A card with the worst case of a run of ``bcgan-tf attack``.
 
-    It stands before what the run that trained the model found, with its interval and the kind of
-    its verdict; ``certified_accuracy`` where something is proved, and the command line
-    that repeats the evaluation, are added.
+    It comes before the entries of the run that trained the model, with its interval and the kind of
+    its verdict. The command line that repeats the evaluation is added, and ``certified_accuracy``
+    where something is proved.
 
     Args:
         card: of the same model, may be empty.
@@ -90,7 +90,7 @@ def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digest: str) -> 
         digest: of the model, :func:`bcgan_tf.loading.digest.model_digest`.
 
     Returns:
-        Another card.
+        A new card.
 
     Raises:
         UserError: the run is not finished, attacked other models, or one shard of the images.
@@ -125,7 +125,7 @@ def _evaluated(run: RunDirectory, digest: str, before: Iterable[Any]) -> Card:
 
 
 def _repeating(run: RunDirectory) -> str:
-    """The command line that repeats an evaluation, of merged shards that of the whole at once."""
+    """The command line that repeats an evaluation; for merged shards, that of the whole."""
     if run.command != "merge":
         return run.command_line
     settings = EvaluationConfig.from_dict(run.config)

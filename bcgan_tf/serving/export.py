@@ -1,8 +1,8 @@
-"""Versioned SavedModels for TensorFlow Serving, published whole or not at all.
+"""Versioned SavedModels for TensorFlow Serving, published atomically.
 
 ``saved_models/NAME/VERSION/`` holds the model, and beside it ``export.json``, its card. A server
-polls ``saved_models/NAME`` and loads every folder whose name is an integer; so a version is written
-under a hidden name, read back and compared, and only then renamed.
+polls ``saved_models/NAME`` and loads every folder whose name is an integer. A version is therefore
+written under a hidden name, read back and compared, and then renamed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from bcgan_tf.serving.signatures import MAX_MEGAPIXELS, signatures_of, write_war
 
 CARD = exported.CARD
 _STAGING = ".export-"
-# What a killed export left behind; none takes anywhere near a day.
+# Hidden folders older than this were left by a killed export: an export takes minutes.
 _LEFTOVER_SECONDS = 24 * 3600
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
-# Card keys that the caller may fill; null means that it was not measured.
+# Card keys for the caller to fill; null: not measured.
 _MEASURED = ("defense", "clean_accuracy", "robust_accuracy", "run")
 _ROBUST_KEYS = {"attack", "eps", "n", "accuracy"}
 
@@ -51,26 +51,26 @@ def export(
     check_pixels: bool = True,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Path:
-    """Writes the next version of a servable model.
+    """Writes the next version of a served model.
 
     Signatures, both returning ``logits`` float32 ``[B, K]``, ``probabilities`` float32 ``[B, K]``
     and ``classes`` int64 ``[B]`` (indices into ``class_names``):
 
     - ``serving_default(images)``: float32 ``[B, H, W, C]`` in [0, 1] (``[B, D]`` for vectors);
-    - ``serve_bytes(image_bytes)``: strings ``[B]``, PNG or JPEG of any size, decoded to grey or
-      colour and resized in the graph. Only for images of 1 or 3 channels.
+    - ``serve_bytes(image_bytes)``: strings ``[B]``, PNG or JPEG of any size, decoded to gray or
+      color and resized in the graph. Only for images of 1 or 3 channels.
 
-    A request that cannot be answered is an ``InvalidArgumentError`` that says what to do, and names
-    the rows at fault: another shape, pixels that are not finite or leave [0, 1] by more than 1e-3
-    (values of vectors: not finite), bytes that are no whole PNG or JPEG, an image of more pixels
-    than ``max_megapixels`` says, by its header. An empty batch gets an empty answer.
+    An invalid request gets an ``InvalidArgumentError`` that names the rows at fault and what to do:
+    another shape, pixels that are not finite or leave [0, 1] by more than 1e-3 (values of vectors:
+    not finite), bytes that are no whole PNG or JPEG, an image of more than ``max_megapixels`` by
+    its header. An empty batch gets an empty answer.
 
     With ``tensorflow-serving-api`` installed (the extra ``serving``) one warm-up request for each
     signature is stored with the model, so that a server answers its first client at full speed.
 
-    The classifier's Keras file stands in ``assets.extra``, which servers leave alone: attacks on an
-    exported model that find it see the layers, and so go through preprocessing that hides
-    gradients, and prove interval bounds, which a SavedModel's graph does not allow.
+    The classifier's Keras file is stored in ``assets.extra``, which servers ignore. With it,
+    attacks on an exported model know its layers: they can differentiate through preprocessing and compute
+    interval bounds, which a SavedModel's graph does not allow.
 
     Args:
         classifier: images in [0, 1] to logits; it is not changed.
@@ -86,22 +86,21 @@ def export(
             of custom classes has none in any case.
         check_pixels: whether ``serving_default`` looks at the pixels; shapes are always checked.
         max_megapixels: the largest image that ``serve_bytes`` decodes, in millions of pixels.
-            Decoding takes up to about 10 bytes of memory a pixel, of one image after the other.
+            Decoding takes about 10 bytes of memory per pixel, one image at a time.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        UserError: a name or a limit that is none, no classifier by ``load_classifier``'s checks, a
-            class count or a card that does not fit, a folder that cannot be written, a disk that is
-            full, or a model that reads back different.
+        UserError: an invalid name or limit, a model that ``load_classifier`` refuses, a class count
+            or a card that does not fit, a folder that cannot be written, a full disk, or a model
+            that reads back different.
     """
     directory = Path(directory)
     check_name(directory.name, "a served model")
     if not 0 < max_megapixels < math.inf:
         raise UserError(
-            f"max_megapixels {max_megapixels} is no size; give a number above 0, such as "
-            f"{MAX_MEGAPIXELS:g}"
+            f"max_megapixels is {max_megapixels}; give a number above 0, such as {MAX_MEGAPIXELS:g}"
         )
     load_classifier(classifier, num_classes=len(class_names))
     shape = _static_shape(classifier)
@@ -120,8 +119,8 @@ def export(
             f"{directory} cannot be written ({error.strerror}); choose another folder"
         ) from error
     try:
-        # Without archive.track(classifier): the endpoints bring their variables along, and track
-        # would write every one a second time.
+        # No archive.track(classifier): the endpoints hold their variables already, and track would
+        # write each a second time.
         archive = keras.export.ExportArchive()
         for name, (function, spec) in signatures.items():
             archive.add_endpoint(name, function, input_signature=[spec])
@@ -147,10 +146,10 @@ def verify(
     *,
     tolerance: float = 1e-5,
 ) -> float:
-    """Reads an exported model back and checks what it answers, on fixed random inputs.
+    """Reads an exported model back and checks its outputs on fixed random inputs.
 
     The three outputs must agree with each other, PNG bytes with the images they encode, and the
-    logits with the classifier's where one is given. Runs on the CPU, where float32 is float32.
+    logits with the classifier's where one is given. Runs on the CPU, in full float32.
 
     Args:
         path: a version folder, or the model's folder for its newest version.
@@ -187,7 +186,7 @@ def verify(
         answer = serve(images=images)
         logits = answer["logits"].numpy()
         if not np.isfinite(logits.max(axis=1)).all():  # minus infinity masks a class
-            raise UserError(f"{path} answers with NaN or infinite logits; train the model again")
+            raise UserError(f"{path} gives NaN or infinite logits; train the model again")
         compare("probabilities and softmax(logits)", answer["probabilities"], tf.nn.softmax(logits))
         compare("classes and argmax(logits)", answer["classes"], logits.argmax(-1))
         if "serve_bytes" in signatures:
@@ -256,26 +255,26 @@ def _card(
 
 
 def served_name(dataset: str, kind: str) -> str:
-    """What a run's model is called where nobody chose a name.
+    """The default name of a run's model.
 
     Args:
-        dataset: its name; that of a folder of images may hold anything.
+        dataset: its name; characters that are not allowed become dashes.
         kind: the defence, or ``"original"``.
 
     Raises:
-        UserError: ``kind`` is no name.
+        UserError: ``kind`` is not a valid name.
     """
     return f"{_UNFIT.sub('-', dataset)}-{check_name(kind, 'a defence')}"
 
 
 def _publish(staging: Path, directory: Path) -> Path:
-    """Renames to the next free version; another export may take it in between."""
+    """Renames to the next free version; tries the one after it if another export was faster."""
     version = max(versions(directory), default=0) + 1
     while True:
         target = directory / str(version)
         try:
             return move_into_place(staging, target)
-        except OSError:  # a folder with something in it is never replaced by a rename
+        except OSError:  # a rename never replaces a folder that is not empty
             if not target.exists():
                 raise
             version += 1

@@ -1,4 +1,4 @@
-"""What a served model computes: its two signatures, and the warm-up requests for them."""
+"""The two signatures of a served model, and warm-up requests for them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import tensorflow as tf
 from bcgan_tf.data.dataset import PIXEL_SCALE
 from bcgan_tf.loading.exported import EXTRA, probe_pixels, scale
 
-# Rounding leaves [0, 1] by far less than this, a wrong scale by far more.
+# Tolerance at both ends of [0, 1]: far above rounding, far below a wrong scale.
 PIXEL_TOLERANCE = 1e-3
 MAX_MEGAPIXELS = 64.0
-# The signature and the begin of the first chunk, after which width and height stand.
+# The first bytes of a PNG file; width and height follow.
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 _ROWS_NAMED = 8
 
@@ -32,8 +32,8 @@ def signatures_of(
 ) -> dict[str, Signature]:
     """Name -> (function, its one input). The parameters' names are the names in a request.
 
-    The functions refuse what they cannot answer with an ``InvalidArgumentError``, and answer an
-    empty batch with an empty one. See :func:`bcgan_tf.serving.export.export`.
+    The functions raise ``InvalidArgumentError`` for invalid requests, and return empty outputs for
+    an empty batch. See :func:`bcgan_tf.serving.export.export`.
 
     Args:
         classifier: images in [0, 1] to logits.
@@ -46,8 +46,8 @@ def signatures_of(
 
     def answers(images: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = tf.shape(images)[0]
-        # Kernels fail on an empty batch, so it gets a row, whose answer is cut off again. Padding
-        # would do as well, but oneDNN fuses it into convolutions.
+        # Kernels fail on an empty batch, so a row is added and its outputs are dropped. tf.pad
+        # would do too, but oneDNN fuses it into convolutions.
         missing = tf.cast(tf.equal(rows, 0), tf.int32)
         batch = tf.concat([images, tf.zeros([missing, *shape])], axis=0)
         logits = tf.cast(classifier(batch, training=False), tf.float32)[:rows]
@@ -58,7 +58,7 @@ def signatures_of(
         }
 
     def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        # The signature's shape is not enforced, and kernels abort the process on others.
+        # TensorFlow does not enforce the signature's shape; kernels abort the process on others.
         images = tf.ensure_shape(images, [None, *shape])
         if check_pixels:
             images = _checked_pixels(images, is_image)
@@ -93,8 +93,8 @@ def _checked_pixels(images: tf.Tensor, is_image: bool) -> tf.Tensor:
 def _refusing(values: tf.Tensor, name: str, bad: tf.Tensor, wrong: str) -> tf.Tensor:
     """``values``, or an error that names the rows of the input ``name`` where ``bad`` is true.
 
-    An assertion on values, unlike one on shapes, is not folded away when the graph is optimized;
-    what is returned depends on it, so that it is not pruned either.
+    The graph optimizer removes assertions on shapes, but not on values. The result depends on the
+    assertion, so that it is not pruned.
     """
 
     def fail() -> tf.Tensor:
@@ -136,8 +136,8 @@ def _decoded(image_bytes: tf.Tensor, shape: tuple[int, ...], max_megapixels: flo
         return fits, pixels
 
     def read(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        # The sides are those of the header, which is read before anything is decoded. What is no
-        # PNG is an error unless it is a JPEG.
+        # The size is read from the header, before decoding. Bytes that are neither PNG nor JPEG are
+        # an error.
         fits, pixels = tf.cond(
             tf.equal(tf.strings.substr(data, 0, len(_PNG_START)), _PNG_START),
             lambda: within_limit(
@@ -149,17 +149,17 @@ def _decoded(image_bytes: tf.Tensor, shape: tuple[int, ...], max_megapixels: flo
             lambda: within_limit(
                 tf.io.extract_jpeg_shape(data)[:2],
                 functools.partial(tf.io.decode_jpeg, data),
-                # The accurate transform gives the very pixels that Pillow read for training.
+                # The accurate transform gives the pixels of Pillow, which read the training data.
                 dct_method="INTEGER_ACCURATE",
             ),
         )
-        # Anti-aliasing matters for photographs much larger than the input; equal sizes stay exact.
-        # Scaled afterwards: the whole image as float32 would take four times the memory.
+        # Anti-aliasing matters for photographs much larger than the input; it leaves images of the
+        # input's size unchanged. Scaling comes after: float32 takes four times the memory.
         resized = tf.image.resize(pixels, (height, width), antialias=True)
         return row, fits, tf.ensure_shape(resized * PIXEL_SCALE, shape)
 
-    # In a data set, because only there a graph can leave out what fails and go on: a file that
-    # cannot be read has no element. The last one stands for none: a batch needs an element.
+    # A data set can skip elements that raise an error; a graph cannot. A file that cannot be read
+    # has no element. The last element is a placeholder, because a batch needs one.
     last = (tf.constant(-1, tf.int64), tf.constant(True), tf.zeros(shape))
     dataset = tf.data.Dataset.from_tensor_slices(image_bytes).enumerate().map(read).ignore_errors()
     dataset = dataset.concatenate(tf.data.Dataset.from_tensors(last))

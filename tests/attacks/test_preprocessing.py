@@ -76,7 +76,7 @@ def test_it_finds_what_a_flat_gradient_hides():
     ("model", "message"),
     [
         (_linear_behind(), "no preprocessing before its first weights"),
-        (lambda images: images, "only a functional or sequential Keras model"),
+        (lambda images: images, "give a functional or sequential Keras model"),
     ],
 )
 def test_what_cannot_be_looked_into_is_refused(model, message):
