@@ -69,8 +69,8 @@ def export(
     signature is stored with the model, so that a server answers its first client at full speed.
 
     The classifier's Keras file is stored in ``assets.extra``, which servers ignore. With it,
-    attacks on an exported model know its layers: they can differentiate through preprocessing and compute
-    interval bounds, which a SavedModel's graph does not allow.
+    attacks on an exported model know its layers: they can differentiate through preprocessing and
+    compute interval bounds, which a SavedModel's graph does not allow.
 
     Args:
         classifier: images in [0, 1] to logits; it is not changed.

@@ -137,9 +137,8 @@ def test_a_negative_radius_is_refused(linear):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.full((2, 4, 4, 1), 200, np.uint8), "the images are uint8"),
-        (np.full((2, 4, 4, 1), 200.0, np.float32), r"lie in \[200, 200\]"),
-        (np.full((2, 4, 4, 1), -1.0, np.float32), r"lie in \[-1, -1\]"),
+        (np.full((2, 4, 4, 1), 200.0, np.float32), r"floats in \[200, 200\]"),
+        (np.full((2, 4, 4, 1), -1.0, np.float32), r"floats in \[-1, -1\]"),
         (np.full((2, 4, 4, 1), np.nan, np.float32), "NaN"),
         (np.zeros((2, 5, 4, 1), np.float32), "the model takes images of shape"),
     ],

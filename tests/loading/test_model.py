@@ -134,7 +134,7 @@ def test_a_keras_file_that_was_exchanged_is_refused(with_keras_file: Path) -> No
     told = json.loads(card.read_text())
     told["keras_file"]["sha256"] = file_digest(file)
     card.write_text(json.dumps(told))
-    with pytest.raises(UserError, match="does not answer what the SavedModel beside it answers"):
+    with pytest.raises(UserError, match="gives other logits than the SavedModel"):
         take(with_keras_file)
 
 

@@ -205,7 +205,7 @@ def test_the_largest_image_can_be_chosen(lenient: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, np.nan, np.inf])
 def test_a_limit_that_is_none_is_refused(classifier, tmp_path: Path, limit: float) -> None:
-    with pytest.raises(UserError, match="is no size; give a number above 0"):
+    with pytest.raises(UserError, match="give a number above 0"):
         export(classifier, tmp_path / "m", class_names=NAMES, card={}, max_megapixels=limit)
     assert not (tmp_path / "m").exists()
 

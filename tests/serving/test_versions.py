@@ -65,7 +65,7 @@ def test_a_kill_leaves_no_visible_version(classifier, tmp_path):
     directory = tmp_path / "model"
     script = (
         "import sys, time\n"
-        "from bcgan_tf import serving\n"
+        "from bcgan_tf.serving import export as serving\n"
         "from bcgan_tf.networks.classifiers import mlp\n"
         "serving.verify = lambda *_: (print('written', flush=True), time.sleep(60))\n"
         "serving.export(mlp(2, 2), sys.argv[1], class_names='ab', card={})\n"
