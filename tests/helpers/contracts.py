@@ -21,7 +21,6 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from helpers.toy_models import sharp_network
 
-
 # Networks that a defense's precision is not of: the frozen classifier, and the oracle that judges.
 AS_GIVEN = (("gan", "classifier"), ("oracle", "classifier"))
 
