@@ -52,6 +52,7 @@ training/test_expected_update training/test_fused_normalization training/test_re
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here, slow = Path(__file__).parent, set(SLOW.split())
     for item in items:
