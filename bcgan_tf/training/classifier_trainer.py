@@ -69,19 +69,27 @@ class ClassifierTrainer(keras.Model):
         return self.build_batch(images, labels, seed)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        clean_images, clean_labels = data[:2]
-        images, labels, weights = self._built_batch(clean_images, clean_labels)
+        images, labels, weights = self._built_batch(*data[:2])
         with tf.GradientTape() as tape:
             logits = self.classifier(images, training=True)
-            per_example = weights * losses.cross_entropy(labels, logits)
+            per_example = weights * self.training_loss(images, labels, logits)
             objective = losses.average(per_example)
+        self._descend(tape, objective)
+        self._loss.update_state(per_example)
+        self._accuracy.update_state(labels, logits)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def training_loss(self, images: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """The loss of a built batch, ``[B']``, before its weights."""
+        del images  # for subclasses
+        return losses.cross_entropy(labels, logits)
+
+    def _descend(self, tape: tf.GradientTape, objective: tf.Tensor) -> None:
+        """One step of the optimizer."""
         variables = self.classifier.trainable_variables
         self.optimizer.apply_gradients(
             zip(tape.gradient(objective, variables), variables, strict=True)
         )
-        self._loss.update_state(per_example)
-        self._accuracy.update_state(labels, logits)
-        return {metric.name: metric.result() for metric in self.metrics}
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bcgan_tf import losses
 from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import Temperature
 from bcgan_tf.training.classifier_trainer import ClassifierTrainer
@@ -43,24 +42,14 @@ class DistillationTrainer(ClassifierTrainer):
         # In a function, where Keras does not look: neither trained nor in the checkpoints.
         self._teacher = lambda: teacher
 
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels = data[:2]
+    def training_loss(self, images: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """See :meth:`ClassifierTrainer.training_loss`."""
         teacher = self._teacher()
         if teacher is not None:
             answers = teacher(images, training=False) / self.temperature
             soft = tf.stop_gradient(tf.nn.softmax(tf.cast(answers, tf.float32)))
         else:
             soft = tf.one_hot(labels, self.classifier.output_shape[-1])
-        with tf.GradientTape() as tape:
-            logits = self.classifier(images, training=True)
-            # Of a class masked out with minus infinity the loss would be 0 * inf.
-            scaled = tf.maximum(tf.cast(logits, tf.float32) / self.temperature, _LOWEST)
-            per_example = tf.nn.softmax_cross_entropy_with_logits(soft, scaled)
-            objective = losses.average(per_example)
-        variables = self.classifier.trainable_variables
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(objective, variables), variables, strict=True)
-        )
-        self._loss.update_state(per_example)
-        self._accuracy.update_state(labels, logits)
-        return {metric.name: metric.result() for metric in self.metrics}
+        # Of a class masked out with minus infinity the loss would be 0 * inf.
+        scaled = tf.maximum(tf.cast(logits, tf.float32) / self.temperature, _LOWEST)
+        return tf.nn.softmax_cross_entropy_with_logits(soft, scaled)

@@ -141,14 +141,8 @@ class RobustTrainer(ClassifierTrainer):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _descend(self, tape: tf.GradientTape, objective: tf.Tensor) -> None:
-        """One step of the optimizer, and of the average behind it."""
-        variables = self.classifier.trainable_variables
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(objective, variables), variables, strict=True)
-        )
-        self._update_average()
-
-    def _update_average(self) -> None:
+        """One step of the optimizer, and of the moving average of the weights."""
+        super()._descend(tape, objective)
         if self.ema_model is None:
             return
         # As if started at once: early on the average follows the weights.
