@@ -22,8 +22,6 @@ from bcgan_tf.files import (
     as_json,
     file_digest,
     move_into_place,
-    replace_file,
-    write_json,
 )
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.reproduction import measures
@@ -88,7 +86,6 @@ def ablation(
         "command": command,
         "runs": {},
     }
-    results.mkdir(parents=True, exist_ok=True)
     page = results / f"ablation-{data.name}.md"
     # Seeds outermost: after the first there is one figure of everything.
     for seed in range(workspace.seed, workspace.seed + settings.seeds):
@@ -105,14 +102,14 @@ def ablation(
 def _publish(
     workspace: Workspace, document: dict[str, Any], newest: tuple[str, str, str], page: Path
 ) -> None:
-    """Writes both files, with the runs of the same settings that are there, in a fixed order.
+    """Writes both files, with the published runs of the same settings, in a fixed order.
 
     Of ``document``, which has the runs of this process alone, ``newest`` (defence, arm, seed) is
-    new; what is published of the others is the same, or a later figure of another process.
+    new.
     """
-    file, ours = page.with_suffix(".json"), document["runs"]
-    with workspace.published(file, {key: document[key] for key in _IDENTITY}) as before:
-        theirs = before.get("runs", {})
+
+    def joined(before: dict[str, Any]) -> dict[str, Any]:
+        ours, theirs = document["runs"], before.get("runs", {})
         runs: dict[str, Any] = {}
         for defense, arm in itertools.product(DEFENSES, ARMS):
             own = ours.get(defense, {}).get(arm, {})
@@ -121,9 +118,9 @@ def _publish(
                 seeds[newest[2]] = own[newest[2]]
             if seeds:
                 runs.setdefault(defense, {})[arm] = dict(sorted(seeds.items()))
-        content = {**document, "runs": runs}
-        write_json(file, content)
-        replace_file(page, ablation_page(content).encode())
+        return {**document, "runs": runs}
+
+    workspace.publish(page, document, _IDENTITY, joined, ablation_page)
 
 
 def _measured(

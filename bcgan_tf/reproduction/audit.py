@@ -18,14 +18,14 @@ from bcgan_tf.diagnosis.causes import clipped_log_probabilities, towards_true_la
 from bcgan_tf.diagnosis.transfer import FullPGD
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import with_finite_gradient
-from bcgan_tf.files import as_json, file_digest, replace_file, write_json
+from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.perturbation.perturbation_search import PerturbationSearch
 from bcgan_tf.reproduction import paper
 from bcgan_tf.reproduction.audit_page import audit_page
 from bcgan_tf.reproduction.measures import Subject, bounded_attacks, carlini_wagner, stage
 from bcgan_tf.reproduction.protocol import Protocol, check_rows
 from bcgan_tf.reproduction.rows import ORIGINAL, trained
-from bcgan_tf.reproduction.workspace import Workspace
+from bcgan_tf.reproduction.workspace import Workspace, joined_rows
 
 # Where the paper's figures cannot be taken at their word, and two to compare with.
 AUDITED_ROWS = ("original", "pgd-at", "distillation", "bcgan")
@@ -43,10 +43,8 @@ SEARCH, SMALL, LARGE, TOWARDS = (
     "c = 1 alone",
     "towards the true class",
 )
-# What tells one audit from another: rows of another are not put beside these.
+# Published rows stay on the page where these are the same.
 _IDENTITY = ("dataset", "preset", "seed", "samples", "cw_samples", "protocol")
-# Of the runs that were made when it was no part of their names.
-_FORMER_CW_SEARCH_STEPS = 9
 _BATCH = 250
 _RHO_STEP = 0.01
 
@@ -98,7 +96,6 @@ def audit(
         **_paper(workspace.data.name, chosen),
         "rows": {},
     }
-    results.mkdir(parents=True, exist_ok=True)
     page = results / f"audit-{workspace.data.name}.md"
     for row in chosen:
         file = original if row == ORIGINAL else trained(workspace, row)
@@ -110,22 +107,16 @@ def audit(
 
 
 def _publish(workspace: Workspace, document: dict[str, Any], newest: str, page: Path) -> None:
-    """Writes both files, with the rows of the same settings that are there.
-
-    Of ``document``, which has the rows of this process alone, the row ``newest`` is new; what is
-    published of the others is the same, or a later figure of another process.
-    """
-    file, ours = page.with_suffix(".json"), document["rows"]
-    with workspace.published(file, {key: document[key] for key in _IDENTITY}) as before:
-        rows = {**ours, **before.get("rows", {}), newest: ours[newest]}
+    def joined(before: dict[str, Any]) -> dict[str, Any]:
+        rows = joined_rows(document["rows"], before.get("rows", {}), newest)
         named = check_rows([*document["paper"], *rows])
-        whole = {
+        return {
             **document,
             **_paper(workspace.data.name, named),
             "rows": {row: rows[row] for row in named if row in rows},
         }
-        write_json(file, whole)
-        replace_file(page, audit_page(whole).encode())
+
+    workspace.publish(page, document, _IDENTITY, joined, audit_page)
 
 
 def _paper(dataset: str, rows: Sequence[str]) -> dict[str, Any]:
@@ -142,15 +133,12 @@ def _audited(subject: Subject, samples: int, cw_samples: int) -> dict[str, Any]:
     ``rho`` is in [0, 1] pixels, the others are accuracies in [0, 1].
     """
     protocol = subject.protocol
-    wagner_settings: list[float] = [protocol.cw_steps, protocol.cw_learning_rate]
-    if protocol.cw_search_steps != _FORMER_CW_SEARCH_STEPS:
-        wagner_settings.append(protocol.cw_search_steps)
     settings = {
         "n": samples,
         "cw_n": cw_samples,
         "radii": protocol.radii(),
         "pgd_steps": protocol.pgd_steps,
-        "cw": wagner_settings,
+        "cw": [protocol.cw_steps, protocol.cw_search_steps, protocol.cw_learning_rate],
         "original": file_digest(subject.original_file) if subject.original_file else None,
     }
     part = subject.workspace.data.test.take(samples, seed=0)

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import as_json, file_digest, replace_file, write_json
+from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.reproduction import defended, measures, paper
 from bcgan_tf.reproduction.markdown import share, with_interval
 from bcgan_tf.reproduction.measures import Subject
-from bcgan_tf.reproduction.protocol import Protocol, check_rows
+from bcgan_tf.reproduction.protocol import ROWS, Protocol, check_rows
 from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.table1_page import table1_page
 from bcgan_tf.reproduction.table2_page import table2_page
-from bcgan_tf.reproduction.workspace import Workspace
+from bcgan_tf.reproduction.workspace import Workspace, joined_rows
 
 Document = dict[str, Any]
 
 _PAGES: dict[str, Callable[[Document], str]] = {"table1": table1_page, "table2": table2_page}
-# What tells one table from another: rows of another are not put beside these. The original network
-# is known by its settings: trained anew it has other bytes, and each row says which it came from.
+# Published rows stay in the table where these are the same. The original network is known by its
+# settings: trained anew it has other bytes, and each row says which it came from.
 _IDENTITY = ("table", "dataset", "preset", "seed", "protocol", "original")
 _COLUMNS = ("clean", "fgsm-1", "fgsm-2", "pgd", "cw")
 
@@ -139,24 +139,13 @@ def file_stem(document: Document) -> str:
 
 
 def _publish(workspace: Workspace, document: Document, newest: str, results: Path) -> Document:
-    """Writes both files, with the rows of this table that are there, and returns all of it.
+    def joined(before: Document) -> Document:
+        rows = joined_rows(document["rows"], before.get("rows", {}), newest)
+        return {**document, "rows": {row: rows[row] for row in ROWS if row in rows}}
 
-    Of ``document``, which has the rows of this process alone, the row ``newest`` is new; what is
-    published of the others is the same, or a later figure of another process.
-    """
-    results.mkdir(parents=True, exist_ok=True)
-    file, ours = results / f"{file_stem(document)}.json", document["rows"]
-    with workspace.published(file, {key: document[key] for key in _IDENTITY}) as before:
-        rows = {**ours, **before.get("rows", {}), newest: ours[newest]}
-        whole = {**document, "rows": {row: rows[row] for row in check_rows(()) if row in rows}}
-        try:
-            write_json(file, whole)
-            replace_file(file.with_suffix(".md"), page(whole).encode())
-        except OSError as error:
-            raise UserError(
-                f"{file} cannot be written ({error.strerror}); make room for it"
-            ) from error
-    return whole
+    return workspace.publish(
+        results / f"{file_stem(document)}.md", document, _IDENTITY, joined, page
+    )
 
 
 def _paper(table: str, dataset: str) -> Document:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bcgan_tf.data import Dataset
-from bcgan_tf.files import FolderInUse, as_json, lock_folder, read_json
+from bcgan_tf.files import FolderInUse, as_json, lock_folder, read_json, replace_file, write_json
 from bcgan_tf.runs.directory import RunDirectory
 
 _Taken = TypeVar("_Taken")
@@ -67,30 +66,52 @@ class Workspace:
             _PATIENCE,
         )
 
-    @contextlib.contextmanager
-    def published(self, file: Path, identity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """What a JSON file of results holds, which no other process with this cache changes now.
+    def publish(
+        self,
+        page: Path,
+        document: Mapping[str, Any],
+        identity: Sequence[str],
+        joined: Callable[[dict[str, Any]], dict[str, Any]],
+        text: Callable[[dict[str, Any]], str],
+    ) -> dict[str, Any]:
+        """Writes a document as JSON and as a page, with what is published of it already.
 
-        Rows may be run side by side: read here what the others published, and write the file while
-        the ``with`` lasts.
+        Rows may be run side by side: a lock in the cache keeps other processes from writing
+        between the reading and the writing.
 
         Args:
-            file: it need not exist.
-            identity: keys and values, in JSON types, without which its content is of something
-                else.
+            page: the Markdown file; the JSON file is beside it.
+            document: what this process found.
+            identity: keys of ``document``; a published file in which one of them differs is
+                replaced.
+            joined: the published document, or ``{}``, to all that is to be published.
+            text: that document to the page.
 
-        Yields:
-            The content; empty, where there is none of this identity.
+        Returns:
+            What was published.
+
+        Raises:
+            UserError: a file cannot be written.
         """
+        file = page.with_suffix(".json")
+        page.parent.mkdir(parents=True, exist_ok=True)
         self.cache.mkdir(parents=True, exist_ok=True)
         # In the cache: the lock file stays behind, and must not stand among the results.
         lock = _awaited(lambda: lock_folder(self.cache), file.name, _SHORT_PATIENCE)
         try:
-            found = read_json(file) if file.exists() else {}
-            same = all(found.get(key) == value for key, value in identity.items())
-            yield found if same else {}
+            before = read_json(file) if file.exists() else {}
+            same = all(before.get(key) == document[key] for key in identity)
+            whole = joined(before if same else {})
+            write_json(file, whole)
+            replace_file(page, text(whole).encode())
         finally:
             lock.release()
+        return whole
+
+
+def joined_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any], newest: str) -> dict[str, Any]:
+    """The rows of two processes: of ours ``newest`` is new, the others are theirs or older."""
+    return {**ours, **theirs, newest: ours[newest]}
 
 
 def _awaited(take: Callable[[], _Taken], name: str, seconds: float) -> _Taken:

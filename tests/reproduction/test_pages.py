@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bcgan_tf.files import as_json
 from bcgan_tf.reproduction import paper, tables
+from bcgan_tf.reproduction.ablation_page import ablation_page
+from bcgan_tf.reproduction.ablation_settings import AblationSettings
+from bcgan_tf.reproduction.audit_page import audit_page
 from bcgan_tf.reproduction.markdown import duration
 from bcgan_tf.reproduction.protocol import ROWS, protocol
 
@@ -234,3 +240,21 @@ def test_the_page_changes_with_its_numbers():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+PUBLISHED = sorted(RESULTS.glob("*.json"))
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.stem)
+def test_a_published_page_is_what_its_json_says(file: Path) -> None:
+    """And the settings of today are those that it was made with: a new row joins the others."""
+    document = json.loads(file.read_text())
+    pages = {"ablation": ablation_page, "audit": audit_page}
+    text = pages.get(file.stem.partition("-")[0], tables.page)(document)
+    assert text == file.with_suffix(".md").read_text()
+    if "protocol" in document:
+        today = protocol(document["dataset"], document["preset"])
+        assert as_json(today.to_dict()) == document["protocol"]
+    else:
+        assert as_json(AblationSettings().to_dict()) == document["settings"]

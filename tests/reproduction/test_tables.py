@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from bcgan_tf import files
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import measures, tables
 from bcgan_tf.reproduction.protocol import protocol
@@ -282,10 +284,14 @@ def test_the_row_of_defense_gan_has_its_own_measures(reproduce, monkeypatch):
 
 
 def test_a_full_disk_is_one_line(reproduce, monkeypatch):
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+    written = files.move_into_place
 
-    monkeypatch.setattr(tables, "replace_file", full)
+    def full(partial: Path, path: Path) -> Path:
+        if path.name.startswith("table1"):
+            raise OSError(28, "No space left on device")
+        return written(partial, path)
+
+    monkeypatch.setattr(files, "move_into_place", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
         reproduce(["original"])
 
