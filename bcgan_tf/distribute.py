@@ -1,4 +1,4 @@
-"""Which ``tf.distribute`` strategy a training uses, and what it demands of the batch."""
+"""The ``tf.distribute`` strategy of a training, and the check of its batch size."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def strategy(devices: int | None = None) -> tf.distribute.Strategy | None:
         devices: how many to use: GPUs where there are any, else logical CPUs. None: all GPUs.
 
     Returns:
-        A strategy, the same object each time it is asked for (several in one process disturb each
-        other's collectives), or None when one device is used.
+        A strategy, or None for one device. Equal calls return the same object: several strategies
+        in one process disturb each other's collectives.
 
     Raises:
-        UserError: fewer devices are there than were asked for.
+        UserError: there are fewer devices.
     """
     gpus = tf.config.list_logical_devices("GPU")
     available = gpus or tf.config.list_logical_devices("CPU")

@@ -1,6 +1,7 @@
-"""Files that neither a kill nor a power cut can halve, whose damage is noticed, and locks.
+"""Atomic files, checksums, and locks of folders.
 
-Everything is written one way: beside its place, to the disk, then renamed (:func:`replacing`).
+Everything is written under another name, flushed to the disk, then renamed (:func:`replacing`): a
+kill or a power cut leaves the old file or the new one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from bcgan_tf.errors import UserError
 
-# Of what is being written; of a JSON file's second copy; of a folder's checksums.
+# Names of files: being written; the second copy of a JSON file; the checksums of a folder.
 PARTIAL_PREFIX = ".partial-"
 COPY_PREFIX = ".copy-"
 SEAL = "sha256.json"
@@ -80,10 +81,11 @@ class DamagedFile(UserError):
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write a file or a folder to, which then takes ``path``'s place.
+    """Gives a temporary path to write a file or a folder to, and renames it to ``path``.
 
-    Once the ``with`` ends, all of it is on the disk under its name. If it fails, or is interrupted,
-    what was at ``path`` is left, and nothing beside it. A folder replaces no folder.
+    When the ``with`` ends, the content is on the disk under its name. After an error or an
+    interruption ``path`` is unchanged and the temporary path is removed. A folder cannot replace
+    a folder.
 
     Raises:
         DiskFull: no room was left.
@@ -133,7 +135,7 @@ def _to_disk(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder; nothing where there is none."""
+    """Removes a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -141,7 +143,7 @@ def remove(path: Path) -> None:
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether an error, Python's or a library's, or what caused it says that no room is left."""
+    """Whether an error, or one of its causes, means that the disk is full."""
     while error is not None:
         if getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(str(error)):
             return True
@@ -188,10 +190,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def keep_json(path: Path, content: Any) -> Path:
-    """Writes a JSON file twice, so that damage to either is noticed and mended.
+    """Writes a JSON file and a copy, so that damage to either is noticed and repaired.
 
-    The copy, ``.copy-NAME`` beside it, begins with a line that holds the SHA-256 of the rest. It is
-    written first, and is what counts while it is whole.
+    The copy, ``.copy-NAME`` beside it, begins with a line with the SHA-256 of the rest. It is
+    written first, and is the one that is read unless it is damaged.
     """
     text = _json_bytes(content)
     digest = hashlib.sha256(text).hexdigest()
@@ -200,9 +202,9 @@ def keep_json(path: Path, content: Any) -> Path:
 
 
 def kept_json(path: Path) -> dict[str, Any] | None:
-    """What :func:`keep_json` wrote; a line on stderr where one of the two files is damaged.
+    """Reads what :func:`keep_json` wrote; a line on stderr says if one of the files is damaged.
 
-    A file whose copy is gone is taken as it is.
+    Without the copy the file is read as it is.
 
     Returns:
         None: there is neither.
@@ -223,7 +225,7 @@ def kept_json(path: Path) -> dict[str, Any] | None:
 
 
 def mend_json(path: Path) -> None:
-    """Writes a JSON file and its copy again where one of them is damaged or gone."""
+    """Rewrites a JSON file and its copy if one of them is damaged or gone."""
     content = kept_json(path)
     text = _json_bytes(content)
     copy = _copy_of(path)
@@ -276,7 +278,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             stream.seek(-_ZIP_END, os.SEEK_END)
             end = stream.read()
         with np.load(path, allow_pickle=False) as arrays:
-            # Which zipfile does not compare: an array less would be no error.
+            # zipfile does not check the number of its entries: a missing array would be no error.
             if int.from_bytes(end[10:12], "little") != len(arrays.files):
                 raise ValueError("another number of arrays than was written")
             return {name: arrays[name] for name in arrays.files}
@@ -286,7 +288,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=256)
 def note(line: str) -> None:
-    """Says something of a run's files on stderr, once."""
+    """Prints a line on stderr, once per process."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM: an end at once, or where a training can be taken up again.
+"""SIGINT and SIGTERM end a command at once, or after the training step that is running.
 
-The command line listens (:func:`listening`); the library alone leaves signals as they are. A
-training that keeps checkpoints defers the end to its next step, and writes one more there.
+The command line installs the handlers (:func:`listening`); the library on its own does not touch
+signals. A training that keeps checkpoints ends after its current step and saves one there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-# Seconds within which a signal that comes again is the same one: `timeout` sends it twice.
+# A repeated signal within this many seconds is ignored: `timeout` sends each one twice.
 _SAME_SECONDS = 1.0
 
 
@@ -33,9 +33,9 @@ _state = _State()
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Within it a first signal ends at once, or where :func:`defer` says; a second at once.
+    """Handles signals: the first raises, or waits while deferred; the second raises at once.
 
-    Outside the main thread, where Python allows no handlers, it does nothing.
+    Does nothing outside the main thread, where Python allows no handlers.
     """
     _state.error, _state.deferred = None, False
     before: dict[int, Any] = {}
@@ -64,17 +64,17 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def defer(on: bool) -> None:
-    """Begins or ends a time in which a first signal only leaves its mark, for :func:`check`."""
+    """While on, a first signal does not raise; :func:`check` raises it later."""
     _state.deferred = on
 
 
 def pending() -> bool:
-    """Whether a signal has come that is to be obeyed at the next safe point."""
+    """Whether a signal came that :func:`check` will raise."""
     return _state.error is not None
 
 
 def check() -> None:
-    """A safe point.
+    """Raises the deferred signal, if one came; call it where the program may end safely.
 
     Raises:
         KeyboardInterrupt: a signal has come; :class:`Terminated`, if it was SIGTERM.

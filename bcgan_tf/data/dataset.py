@@ -112,7 +112,7 @@ def stratified_split(split: Split, count: int, *, seed: int) -> tuple[Split, Spl
             f"cannot set aside {count} of {len(split)} examples in {present.sum()} classes, the "
             f"smallest of {sizes[present].min()}; every class needs at least 2 and must keep one"
         )
-    # What rounding down left over goes to the classes that lost most by it.
+    # Images left over by rounding down go to the classes that lost most by it.
     missing = max(0, count - int(carved.sum()))
     carved[np.argsort(carved - shares, kind="stable")[:missing]] += 1
     carved = np.minimum(carved, np.maximum(sizes - 1, 0))

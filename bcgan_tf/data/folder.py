@@ -73,7 +73,7 @@ def load(path: str | os.PathLike[str], *, seed: int = 0) -> Dataset:
         splits[part] = Split(_decoded(of_part, shape), labels.astype(np.int64))
     pool = splits["train"]
     train, validation = stratified_split(pool, round(0.1 * len(pool)), seed=seed)
-    # Whoever looks at the first images alone must not see one class alone.
+    # Shuffled, so that the first images are not all of one class.
     test = splits["test"].take(len(splits["test"]))
     return Dataset(name, train, validation, test, class_names)
 

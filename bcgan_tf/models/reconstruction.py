@@ -1,4 +1,4 @@
-"""The search that Defense-GAN puts in front of a classifier: the nearest image of a generator."""
+"""Defense-GAN's search for the generated image that is nearest to an input."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nearest_generated(
     momentum: float,
     decay: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """For each image the nearest image of the generator that gradient descent on ``z`` finds.
+    """Finds the generated image nearest to each input, by gradient descent on ``z``.
 
     Args:
         generator: ``z [B, latent_dim]`` to images.

@@ -87,7 +87,7 @@ def ablation(
         "runs": {},
     }
     page = results / f"ablation-{data.name}.md"
-    # Seeds outermost: after the first there is one figure of everything.
+    # Seeds outermost: after the first seed every arm has one figure.
     for seed in range(workspace.seed, workspace.seed + settings.seeds):
         for defense in chosen:
             for arm in arms_of(defense):
@@ -159,7 +159,7 @@ def _certified(subject: Subject) -> dict[str, Any]:
 def _trained(
     workspace: Workspace, settings: AblationSettings, defense: str, arm: str
 ) -> tuple[Path, Path]:
-    """The files of the network trained on clean data, and of the one that an arm makes of it."""
+    """The files of the original network and of the network that an arm hardens it to."""
     plan = dataclasses.replace(
         recipe(workspace.data.name, workspace.preset),
         architecture=_NETWORK,
@@ -199,7 +199,7 @@ def _trained(
 def _shared_folders(
     workspace: Workspace, defense: BoundaryTraining, original: Path
 ) -> dict[str, Path]:
-    """What arms of several defences share, by its folder in a run's: its place in the cache."""
+    """Trainings that several arms share: checkpoint folder's name to its place in the cache."""
     if defense.fakes not in GENERATED:
         return {}
     known = {"dataset": workspace.data.name, "seed": workspace.seed}
@@ -212,7 +212,7 @@ def _shared_folders(
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Whole or not at all; nothing, where it is already, or another process is sooner."""
+    """Copies a folder atomically; does nothing where the target exists by then."""
     if target.exists():
         return
     partial = target.with_name(f"{PARTIAL_PREFIX}{os.getpid()}-{target.name}")

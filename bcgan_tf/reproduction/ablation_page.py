@@ -43,7 +43,7 @@ def paired_difference(
 
 
 def answer(difference: tuple[float, float, int] | None) -> str:
-    """``yes``, ``no: worse``, or that the interval holds both, or that there is none."""
+    """``yes``, ``no: worse``, ``not shown`` (the interval includes 0), or ``too few seeds``."""
     if difference is None:
         return "too few seeds"
     mean, half, _ = difference

@@ -1,4 +1,4 @@
-"""Which way of evaluating gives the paper's figures: each tried on the same networks."""
+"""Tries several ways of evaluating the same networks, to find which gives the paper's figures."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def _bounded_ways(
 def _rho_ways(
     subject: Subject, images: np.ndarray, labels: np.ndarray, scale: float
 ) -> dict[str, Callable[[], float]]:
-    """Table 2 as the paper most likely has it, along one gradient, which may be none."""
+    """The ways to measure Table 2 along one gradient, as the paper most likely did."""
 
     def along_gradient(view: Any) -> float:
         logits_fn = with_finite_gradient(checks.as_logits_fn(view))

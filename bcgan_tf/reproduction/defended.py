@@ -1,4 +1,4 @@
-"""What is measured of the row Defense-GAN, which is random and slow: a protocol of its own."""
+"""The measurements of the row Defense-GAN, which is random and slow and has its own protocol."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def is_defended(subject: Subject) -> bool:
 
 
 def balanced(split: Split, n: int, *, seed: int = 0) -> Split:
-    """A part with as many images of each class, the classes in turn: so are all parts of it.
+    """A subset with equally many images of each class, in turn, so that its parts are balanced too.
 
     Args:
         split: what to draw from.

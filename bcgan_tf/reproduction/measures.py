@@ -29,7 +29,7 @@ _SAID = ("dataset", "preset", "seed", "original", "defense")
 
 
 class Subject:
-    """One row's classifier, read when something of it is still to be measured.
+    """One row's classifier, loaded when a measurement needs it.
 
     Args:
         workspace: the data, the seed, and the cache.
@@ -286,7 +286,7 @@ def training_settings(file: Path) -> dict[str, Any]:
 
 
 def stage(run: RunDirectory, name: str, measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """What a finished stage left, or what ``measure`` finds now."""
+    """The payload of a finished stage; an unfinished one is measured now."""
     if not run.stage_done(name):
         run.finish_stage(name, measure())
     return run.stage_payload(name)

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables as classifiers: what is missing is trained, what is there kept."""
+"""The classifiers of the paper's rows; those that the cache lacks are trained."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from bcgan_tf.training.checkpoints import StopOnNonFinite
 from bcgan_tf.training.classifier_trainer import ClassifierTrainer
 from bcgan_tf.workflows.train import save_model
 
-# Graph steps between two visits to Python: these networks take less time than the visit.
+# Steps per call of the training graph: a step takes less time than a call.
 _STEPS_PER_EXECUTION = 50
 
 
@@ -139,7 +139,7 @@ def train_gan(data: Dataset, classifier: keras.Model, beta: float, settings: Toy
 
 
 def _fit(model: Any, data: Dataset, steps: int, settings: ToySettings) -> None:
-    """One long epoch: the data's own, of 15 batches, would leave little but pauses between."""
+    """Trains one long epoch: with epochs of 15 batches the pauses between them would dominate."""
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports on stdout
         model.fit(
             training_stream(data.train, batch_size=settings.batch_size, seed=settings.seed),

@@ -1,4 +1,4 @@
-"""Where a reproduction works: the data, the preset, and the folder that keeps what is done."""
+"""The data, preset, seed and cache that all parts of a reproduction share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bcgan_tf.runs.directory import RunDirectory
 _Taken = TypeVar("_Taken")
 
 _DIGITS = 12
-# Seconds between two looks at a run that another process works on, and at what it publishes.
+# Seconds between two tries for the lock of a run, and for that of the published files.
 _PATIENCE = 5.0
 _SHORT_PATIENCE = 0.1
 
@@ -110,12 +110,12 @@ class Workspace:
 
 
 def joined_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any], newest: str) -> dict[str, Any]:
-    """The rows of two processes: of ours ``newest`` is new, the others are theirs or older."""
+    """Our rows and published ones together; of rows in both, only ``newest`` is taken from ours."""
     return {**ours, **theirs, newest: ours[newest]}
 
 
 def _awaited(take: Callable[[], _Taken], name: str, seconds: float) -> _Taken:
-    """What ``take`` returns once no other process holds it; looks again after so many seconds."""
+    """Calls ``take`` again every so many seconds until no other process holds the lock."""
     told = False
     while True:
         try:
@@ -128,6 +128,6 @@ def _awaited(take: Callable[[], _Taken], name: str, seconds: float) -> _Taken:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that tell settings apart, whatever their order."""
+    """A digest of settings, twelve hexadecimal digits; the order of the keys does not count."""
     text = json.dumps(as_json(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

@@ -11,17 +11,17 @@
         metrics.json    the results (``bcgan_tf.report.page`` describes it)
         checkpoints/    figures/    report.html
 
-Every file is written beside its place, to the disk, then renamed, and what a stage leaves is on the
-disk before ``stages.json`` says that it is done: a run killed at any moment, by a power cut too,
-can be read, and resumed. One process at a time writes a run: a lock says so.
+Every file is written under another name, flushed to the disk, then renamed, and the files of a
+stage are on the disk before ``stages.json`` lists it: a run can be read and resumed after a kill or
+a power cut at any moment. A lock lets one process at a time write a run.
 
-Damage to any one file is noticed, said in one line, and costs nothing that cannot be made again:
+Damage to a single file is noticed, reported in one line, and repaired:
 
-- a JSON file has a copy with its checksum beside it (``.copy-NAME``), which is then taken;
-- ``stages.json`` holds the SHA-256 of each file that a stage left; a resume makes the file again, a
-  training from its last checkpoint, an evaluation from its pieces;
-- a checkpoint holds the SHA-256 of its files; the newest whole one is taken;
-- rows of history.csv come back from the checkpoints.
+- a JSON file has a copy with a checksum beside it (``.copy-NAME``), which is used instead;
+- ``stages.json`` holds the SHA-256 of each file that a stage left; a resume makes the file again,
+  from the last checkpoint of a training or the finished parts of an evaluation;
+- a checkpoint holds the SHA-256 of its files; the newest undamaged one is used;
+- rows of history.csv are restored from the checkpoints.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class RunDirectory:
 
     @classmethod
     def check_startable(cls, path: str | Path, *, resume: bool = False) -> None:
-        """Looks, without TensorFlow and without a trace, whether :meth:`create` can begin there.
+        """Checks, without TensorFlow and without writing, whether :meth:`create` can begin there.
 
         Raises:
             UserError: it is a file, holds something else, or holds a run and ``resume`` is False.
@@ -228,8 +228,8 @@ class RunDirectory:
     def stage_done(self, name: str) -> bool:
         """Whether :meth:`finish_stage` was called for this stage, now or before a resume.
 
-        Not, with a line on stderr, where a file that it left is damaged or gone: the stage is then
-        to be done again, which makes it again.
+        False, with a line on stderr, if one of its files is damaged or gone: the stage is then
+        done again.
 
         Raises:
             UserError: such a file, in a run that is open for reading only.
@@ -251,7 +251,7 @@ class RunDirectory:
         return True
 
     def _damaged(self, stage: Mapping[str, Any]) -> Iterator[Path]:
-        """The files of a finished stage that are gone or hold other bytes by now."""
+        """The files of a finished stage that are damaged or gone."""
         for name, digest in stage.get("files", {}).items():
             file = path_within(self.path, name)
             if not is_whole(file, digest):
@@ -298,13 +298,13 @@ class RunDirectory:
         return stages[name]["payload"]
 
     def damaged_files(self) -> list[Path]:
-        """The files of all finished stages that are gone or hold other bytes by now."""
+        """The files of all finished stages that are damaged or gone."""
         return [file for stage in self._stages().values() for file in self._damaged(stage)]
 
     def stage_seconds(self) -> dict[str, float]:
         """Seconds that each finished stage took, in the order they ended.
 
-        Of tries that were killed, up to their last finished epoch; what came after was lost.
+        Attempts that were killed count up to their last finished epoch.
         """
         return {name: stage["seconds"] for name, stage in self._stages().items()}
 
@@ -343,7 +343,7 @@ class RunDirectory:
         return self._read(_METRICS)
 
     def env(self) -> dict[str, Any]:
-        """The content of env.json; ``{}``, with a line, when there is none that is whole."""
+        """The content of env.json; ``{}`` if it is missing, and with a line on stderr if damaged."""
         return _environment_of(self.path) or {}
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -365,7 +365,7 @@ def _is_stage(stage: Any) -> bool:
 
 
 def _environment_of(folder: Path) -> dict[str, Any] | None:
-    """None: there is no env.json, or none that is whole, which a line says: no result needs it."""
+    """The content of env.json; None if it is missing, and with a line on stderr if damaged."""
     try:
         return kept_json(folder / _ENV)
     except DamagedFile:
@@ -405,7 +405,7 @@ def _new_folder(root: Path, command: str, config: Mapping[str, Any]) -> Path:
 
 
 def _holds_nothing(folder: Path) -> bool:
-    """Whether a run can start here: at most what a start killed before config.json leaves."""
+    """Whether the folder is empty but for what a start leaves that was killed early."""
     leftovers = (LOCK, _ENV, f"{COPY_PREFIX}{_ENV}")
     return all(
         item.name in leftovers or item.name.startswith(PARTIAL_PREFIX) for item in folder.iterdir()

@@ -1,7 +1,7 @@
 """The numbers of every epoch of every stage: in history.csv, and in the checkpoints.
 
-history.csv is what people read. What the checkpoints say counts: each holds the logs of all its
-stage's epochs, under a checksum, so that rows which are damaged or gone come back.
+history.csv is for people. Each checkpoint holds the logs of all epochs of its stage, with a
+checksum; rows of history.csv that are damaged or missing are restored from them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bcgan_tf.files import DamagedFile, check_seal, note, replace_file
 
 # In a checkpoint: the logs of all epochs up to it.
 LOGS = "history.json"
-# In a folder of checkpoints that another run trained: their numbers are none of this one's.
+# Marks a folder of checkpoints that another run trained: their logs are not this run's.
 ELSEWHERE = "trained-elsewhere"
 _HEADER = ("stage", "epoch", "metric", "value")
 _CHECKPOINT = re.compile(r"epoch-(\d{4,})(?:-step-(\d+))?")
@@ -96,17 +96,16 @@ class History:
             self._appended()
 
     def keep(self, stage: str, epochs: int) -> None:
-        """Drops a stage's rows past its first ``epochs`` epochs, and mends what is damaged.
+        """Drops a stage's rows after its first ``epochs`` epochs, and repairs damaged rows.
 
-        A stage calls it when it starts (0) or resumes: the rows of epochs that will be trained
-        again must not stand twice.
+        A stage calls it when it starts (0) or resumes, so that no epoch has its rows twice.
         """
         rows = [row for row in self._rows() if row[0] != stage or int(row[1]) <= epochs]
         if rows or self.file.is_file():
             replace_file(self.file, _text([_HEADER, *rows]).encode())
 
     def mend(self) -> None:
-        """Writes the file again where rows of it are damaged or gone and checkpoints have them.
+        """Rewrites the file if rows are damaged or missing that the checkpoints have.
 
         Raises:
             UserError: the file is damaged, and no checkpoint has those numbers.

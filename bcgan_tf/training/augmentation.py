@@ -1,4 +1,4 @@
-"""Random changes of a batch that leave its labels true."""
+"""Random changes of images that do not change their class."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ _PGD_STEPS = 20
 
 
 class HistoryWriter(keras.callbacks.Callback):
-    """Writes every epoch's logs into a run's history.csv, past rows dropped when it resumes.
+    """Writes every epoch's logs to a run's history.csv; a resume replaces the rows it repeats.
 
-    Give it to ``fit`` before the callback that saves checkpoints: then no epoch that a resume
-    skips is without its row.
+    Pass it to ``fit`` before the callback that saves checkpoints: then every epoch that a resume
+    skips has its row.
 
     Args:
         history: of the run.
@@ -51,10 +51,10 @@ class HistoryWriter(keras.callbacks.Callback):
 
 
 class EpochLines(keras.callbacks.Callback):
-    """One line an epoch on stderr, for where Keras' bar cannot be drawn.
+    """Prints one line per epoch on stderr, where Keras' progress bar cannot be drawn.
 
     Args:
-        name: of what is trained, at the start of each line.
+        name: of the training; each line begins with it.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Exact resume: everything a training run is, saved after each epoch, and where a signal ends it.
+"""Exact resume: the whole state of a training, saved after each epoch and at a signal.
 
 A checkpoint is a folder: ``state.npz`` (every variable), ``history.json`` (the logs of the finished
 epochs), ``best.npz`` (where the best epoch's weights are kept), and ``sha256.json`` over them.
@@ -35,10 +35,10 @@ _METRIC = "metric-"  # in the state of an epoch that is not finished
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Remembers ``model.eval_model``'s weights of the epoch with the highest value of a metric.
+    """Keeps the weights of ``model.eval_model`` from the epoch with the highest value of a metric.
 
-    Of equal epochs the later one counts. Checkpoints hold what is remembered: give it to ``fit``
-    before what saves them.
+    Of equal epochs the later one counts. Checkpoints save what is kept: pass this callback to
+    ``fit`` before the one that writes them.
 
     Args:
         monitor: name in the epoch's logs; higher is better.
@@ -60,7 +60,7 @@ class BestWeights(keras.callbacks.Callback):
         self._weights = [np.asarray(weight) for weight in model.eval_model.get_weights()]
 
     def restore(self, classifier: keras.Model) -> None:
-        """Gives a classifier the best epoch's weights; without any epoch it is left as it is."""
+        """Sets a classifier's weights to the best epoch's; does nothing before the first epoch."""
         if self._weights is not None:
             classifier.set_weights(self._weights)
 
@@ -72,7 +72,7 @@ class BestWeights(keras.callbacks.Callback):
         np.savez(file, **arrays)
 
     def take(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Remembers what :meth:`write` wrote."""
+        """Restores what :meth:`write` wrote."""
         if "best" not in arrays:
             return
         self.best, self.epoch = float(arrays["best"]), int(arrays["epoch"])
@@ -80,7 +80,7 @@ class BestWeights(keras.callbacks.Callback):
 
 
 def state_variables(model: Any) -> list[Any]:
-    """All that training changes but metrics: weights, random state, *every* optimizer's variables.
+    """All variables that training changes, except metrics: weights, random states, all optimizers.
 
     ``keras.callbacks.BackupAndRestore`` looks at ``model.optimizer`` alone, which would leave a
     GAN's second optimizer without its moments.
@@ -110,8 +110,8 @@ class Restored(NamedTuple):
 class EpochCheckpoint(keras.callbacks.Callback):
     """Writes ``directory/epoch-NNNN/`` after each epoch, atomically, and keeps the newest two.
 
-    Where a signal asked for the end (:mod:`bcgan_tf.interruption`), ``epoch-NNNN-step-SSSSSS/`` is
-    written after the batch, and the training ends.
+    After a signal (:mod:`bcgan_tf.interruption`) it writes ``epoch-NNNN-step-SSSSSS/`` once the
+    current batch is done, and ends the training.
 
     Args:
         directory: created when missing.
@@ -147,12 +147,12 @@ class EpochCheckpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch, self._steps_before = epoch, 0
         if self._begun is not None:
-            # Keras has just reset them: but they have seen the first part of the epoch.
+            # Keras has just reset the metrics; they must include the first part of the epoch.
             _assign(_metric_variables(self.model), self._begun.metrics)
             self._steps_before, self._begun = self._begun.steps, None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        interruption.defer(True)  # from the first batch on: before, nothing can be lost
+        interruption.defer(True)  # not earlier: before the first batch nothing can be lost
         done = self._steps_before + batch + 1
         if interruption.pending() and done < self.steps:
             self._write(self._epoch, done)
@@ -165,7 +165,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     def _write(self, epochs: int, steps: int) -> None:
         arrays = _numbered("", state_variables(self.model))
-        # The logs are older than the last update: it alone may have ruined the weights.
+        # The logs do not include the last update, which may have made the weights non-finite.
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise non_finite(epochs if steps else epochs - 1, "weights", self.directory)
         if steps:
@@ -208,9 +208,9 @@ def has_checkpoint(directory: str | Path) -> bool:
 
 
 def restore(model: Any, directory: str | Path, best: BestWeights | None = None) -> Restored:
-    """Puts a compiled model into the state of the newest checkpoint that is whole.
+    """Restores a compiled model from the newest undamaged checkpoint.
 
-    One line on stderr names each damaged one that is passed over.
+    Prints one line on stderr for each damaged checkpoint that it skips.
 
     Args:
         model: built and compiled like the one that was saved.
@@ -218,10 +218,10 @@ def restore(model: Any, directory: str | Path, best: BestWeights | None = None) 
         best: given the best epoch's weights too.
 
     Returns:
-        What it was restored to; nothing done when there is no checkpoint.
+        What was restored; ``Restored()`` when there is no checkpoint.
 
     Raises:
-        UserError: the checkpoint belongs to a model of another shape, or all are damaged.
+        UserError: the checkpoint's variables have other shapes, or all checkpoints are damaged.
     """
     directory = Path(directory)
     found = checkpoints_in(directory)

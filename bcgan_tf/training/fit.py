@@ -1,4 +1,4 @@
-"""One way to fit any of the models: seeded stream, checkpoints, resume, progress on stderr."""
+"""Training of any model: seeded batches, checkpoints, resume, progress on stderr."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def train_classifier(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.Model:
-    """What ``build`` makes, trained with cross entropy.
+    """Trains a new network with cross entropy.
 
     Args:
         build: makes the network, images in [0, 1] to logits ``[B, K]``; called in the strategy's
@@ -182,7 +182,10 @@ def train_oracle(
     resume: bool,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.Model:
-    """A net unlike the classifiers, trained on noisy and shifted real images, then frozen.
+    """Trains an oracle: a network that says which generated images show the class asked for.
+
+    Its architecture differs from the classifiers'; it sees noisy, shifted real images, and is
+    frozen afterwards.
 
     Args:
         data: its training and validation splits are used.
@@ -216,7 +219,7 @@ def train_oracle(
 
 
 class _OneEpoch(keras.callbacks.Callback):
-    """Ends ``fit`` after the rest of an epoch: the others have more steps."""
+    """Ends ``fit`` after one epoch: a resumed epoch has fewer steps than the others."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.model.stop_training = True
@@ -224,7 +227,7 @@ class _OneEpoch(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Signals that the training's callbacks deferred are obeyed at the latest at its end."""
+    """Raises a signal that the callbacks deferred when the training ends, if not before."""
     try:
         yield
     finally:
@@ -235,10 +238,10 @@ def _interruptible() -> Iterator[None]:
 def _validation_batches(
     split: Split, chosen: tf.distribute.Strategy | None, *, batch_size: int = 500
 ) -> tf.data.Dataset:
-    """The split in order; under a strategy with weights, so that no replica is left without rows.
+    """Batches of the split in order; under a strategy, padded with rows of weight 0.
 
-    A replica without rows crashes or gives NaN. Batches are filled up to a multiple of the
-    replicas by rows of weight 0.
+    A replica without rows crashes or gives NaN, so each batch is padded to a multiple of the
+    number of replicas.
     """
     batches = evaluation_batches(split, batch_size)
     if chosen is None:

@@ -16,17 +16,17 @@ _IMAGES_RANK = 4
 
 @contextlib.contextmanager
 def fused_normalization(model: keras.Model) -> Iterator[None]:
-    """Within it, the model's batch normalisations take one kernel where Keras takes ten.
+    """Inside the ``with``, the model's batch normalization layers use TensorFlow's fused kernel.
 
-    Keras composes the layer of elementary operations, in float32, so that on CPUs a ResNet spends
-    more time on it than on its convolutions. The answers, gradients and moving statistics are the
-    same but for rounding. The layers keep their class, weights and configuration, so that what is
-    saved meanwhile loads with Keras alone.
+    Keras computes the layer by about ten elementary operations in float32; on CPUs a ResNet spends
+    more time on them than on its convolutions. Outputs, gradients and moving statistics agree up
+    to rounding. Class, weights and configuration of the layers do not change, so a model saved
+    meanwhile loads with Keras alone.
 
-    What the kernel does not know stays as it was: several replicas, whose statistics are
-    synchronised; anything but ``[B, H, W, C]`` in float32 or bfloat16; masks, renormalisation, a
-    layer without scale or offset; and on GPUs the gradient of inference, which the kernel refuses
-    under TensorFlow's determinism.
+    Keras' own computation is kept where the kernel cannot be used: under several replicas, whose
+    statistics are synchronized; for anything but ``[B, H, W, C]`` in float32 or bfloat16; for
+    masks, renormalization, a layer without scale or offset; and, on GPUs, for gradients in
+    inference mode, which the kernel refuses under TensorFlow's determinism.
 
     Args:
         model: any; layers of the models within it are found too.

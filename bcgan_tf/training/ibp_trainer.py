@@ -18,9 +18,8 @@ _START = 23
 class IBPTrainer(RobustTrainer):
     """``kappa CE(f(x), y) + (1 - kappa) CE(worst logits within eps, y)``.
 
-    With ``attack`` the first term is taken at adversarial examples within the same radius: what
-    an attack finds bounds the worst case from below, what is proved from above, and kappa says
-    how near to which the loss lies.
+    With ``attack`` the first term is taken at adversarial examples within the same radius: a lower
+    bound of the worst case, where the second term is an upper bound; kappa weighs the two.
 
     kappa falls linearly from 1 while eps rises from 0; both wait for ``warmup_steps``. Weights
     ``[B', 2]`` of ``build_batch`` are of the first and of the second term.
@@ -68,7 +67,7 @@ class IBPTrainer(RobustTrainer):
         return [*super().metrics, self._certified_accuracy]
 
     def progress(self) -> tf.Tensor:
-        """How far eps has risen and kappa fallen at this step, float32 scalar in [0, 1]."""
+        """Share of the rise of eps (and fall of kappa) done at this step, float32 in [0, 1]."""
         after = tf.cast(self.optimizer.iterations, tf.float32) - float(self.warmup_steps)
         if not self.ramp_steps:
             return tf.cast(after >= 0, tf.float32)

@@ -23,9 +23,9 @@ _NORMAL_START = 1e-3
 class InnerMaximization(Checked):
     """Projected gradient ascent within a ball, for training.
 
-    It differs from the attack :class:`bcgan_tf.attacks.PGD` in what training needs: every example
-    takes every step (a broken one is to be made worse still), eps is a tensor, so that it can
-    grow with the steps of training, and the draws come from a stateless seed.
+    Unlike the attack :class:`bcgan_tf.attacks.PGD`, every example takes every step (also one that
+    is already misclassified), eps is a tensor, so that it can grow during training, and the draws
+    come from a stateless seed.
 
     Args:
         steps: gradient steps; 1 with ``start="none"`` and ``step_ratio=1`` is FGSM.
@@ -63,9 +63,9 @@ class InnerMaximization(Checked):
             eps: float32 scalar, the ball's radius.
             objective: raised by the attack; a function of the logits.
             seed: stateless, int32 ``[2]``; replicas share it and get their part of one draw.
-            prepare: what stretches and cuts off pixels before ``logits_fn`` sees them, see
+            prepare: monotone preprocessing of the pixels, applied before ``logits_fn``; see
                 :func:`bcgan_tf.attacks.preprocessing.monotone_preprocessing`. The attack then moves
-                in the box that it makes of the Linf ball, steps in units of half its width.
+                within the preprocessed Linf ball, with steps in units of half its width.
 
         Returns:
             float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images, prepared where there is

@@ -1,4 +1,4 @@
-"""What trainers of robust classifiers share: a growing radius, averaged weights, validation."""
+"""The base of robust trainers: a growing radius, a moving average of the weights, validation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.training.inner_maximization import InnerMaximization, Objective
 
 _VALIDATION_START = 18
-# What each epoch's robust accuracy is measured with: stronger than the attacks of training.
+# The attack of validation, stronger than those of training.
 _VALIDATION = InnerMaximization(steps=20)
 
 
@@ -24,14 +24,14 @@ class RobustTrainer(ClassifierTrainer):
     """A classifier trainer for a Linf ball of radius eps; subclasses write ``train_step``.
 
     Validation reports ``accuracy`` on clean images and ``robust_accuracy`` under 20 steps of PGD
-    at the full eps, so that an overfitting to the attack of training is seen when it happens.
+    at the full eps, which shows at once when the network overfits to the attack of training.
 
     Args:
         classifier: functional model, float32 images in [0, 1] to logits ``[B, K]``.
         eps: Linf radius of validation, in [0, 1] pixel units.
         training_eps: the radius that training rises to; None: ``eps``.
-        ramp_steps: training steps over which it rises linearly from 0: without it, a network of
-            small capacity never leaves the constant answer at a large eps.
+        ramp_steps: training steps over which it rises linearly from 0. Without this rise a small
+            network gives the same answer to all images at a large eps, and never learns more.
         ema_decay: of the moving average of the weights, which is then what is validated and
             saved (:attr:`eval_model`); 0 is off.
         seed: of the attack's starts and of ``build_batch``.
@@ -60,7 +60,7 @@ class RobustTrainer(ClassifierTrainer):
         self.ema_model = clone(classifier) if ema_decay else None
         if self.ema_model is not None:
             self.ema_model.trainable = False
-        # Attacks, of training and of validation, go through what the network does to its pixels.
+        # The attacks see the network's preprocessing with a usable gradient.
         self._attacked = as_attacked(classifier)
         self._parts = monotone_preprocessing(classifier)
         self._eval_attacked = as_attacked(self.eval_model)
@@ -68,7 +68,7 @@ class RobustTrainer(ClassifierTrainer):
 
     @property
     def eval_model(self) -> keras.Model:
-        """The classifier that counts: the averaged one, where there is one."""
+        """The classifier that is validated and saved: the moving average, if there is one."""
         return self.classifier if self.ema_model is None else self.ema_model
 
     @property
@@ -76,10 +76,9 @@ class RobustTrainer(ClassifierTrainer):
         return [*super().metrics, self._robust_accuracy]
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """The values of those metrics that this epoch has seen anything of.
+        """The metrics that were updated in this epoch, summed over all replicas.
 
-        Keras takes them, summed over all replicas, where they are what a step returns; otherwise
-        the log would be one replica's.
+        A step may return fewer metrics than there are; Keras would then log one replica's values.
         """
         metrics: list[Any] = self.metrics
         counts = {m.name: float(keras.ops.convert_to_numpy(m.count)) for m in metrics}
@@ -101,7 +100,7 @@ class RobustTrainer(ClassifierTrainer):
         eps: tf.Tensor,
         seed: tf.Tensor,
     ) -> tf.Tensor:
-        """What the attack of training makes of images, for :meth:`training_logits`."""
+        """Adversarial examples for :meth:`training_logits`: pixels, or preprocessed pixels."""
         if self._parts is None:
             return attack(self._attacked, images, eps, objective, seed)
         before, after = self._parts
@@ -115,7 +114,7 @@ class RobustTrainer(ClassifierTrainer):
         )
 
     def training_logits(self, adversarial: tf.Tensor) -> tf.Tensor:
-        """Logits, as the network learns, of what :meth:`adversarial_examples` gave."""
+        """Logits in training mode of the output of :meth:`adversarial_examples`."""
         network = self.classifier if self._parts is None else self._parts[1]
         return network(adversarial, training=True)
 
@@ -133,7 +132,7 @@ class RobustTrainer(ClassifierTrainer):
         self._loss.update_state(losses.cross_entropy(labels, logits), weights)
         self._accuracy.update_state(labels, logits, weights)
         attacked = self.eval_model(adversarial, training=False)
-        # Right on the attacked image, and on the clean one: the attack may only take away.
+        # Correct on both images: an attack never makes a wrong answer right.
         both = tf.where(
             tf.equal(tf.argmax(logits, -1), tf.cast(labels, tf.int64))[:, None], attacked, logits
         )
@@ -145,7 +144,7 @@ class RobustTrainer(ClassifierTrainer):
         super()._descend(tape, objective)
         if self.ema_model is None:
             return
-        # As if started at once: early on the average follows the weights.
+        # A smaller decay in the first steps, so that the average follows the weights early on.
         steps = tf.cast(self.optimizer.iterations, tf.float32)
         decay = tf.minimum(self.ema_decay, steps / (steps + 10.0))
         for mean, weight in zip(self.ema_model.weights, self.classifier.weights, strict=True):
