@@ -33,7 +33,7 @@ from bcgan_tf.reproduction.ablation_settings import (
     arms_of,
     check_defenses,
 )
-from bcgan_tf.reproduction.measures import Subject, stage
+from bcgan_tf.reproduction.measures import TableRow, stage
 from bcgan_tf.reproduction.protocol import protocol
 from bcgan_tf.reproduction.rows import lasting_settings, original_of
 from bcgan_tf.reproduction.workspace import Workspace, digest
@@ -135,7 +135,7 @@ def _measured(
         {"standard_n": settings.n, "eps": RADIUS[workspace.data.name]},
     )
     # Measured with one seed: what differs between arms is the training.
-    subject = Subject(workspace, sizes, f"ablation-{defense}-{arm}", file, original)
+    subject = TableRow(workspace, sizes, f"ablation-{defense}-{arm}", file, original)
     proved = _certified(subject)
     return {
         "clean": measures.clean(subject),
@@ -145,7 +145,7 @@ def _measured(
     }
 
 
-def _certified(subject: Subject) -> dict[str, Any]:
+def _certified(subject: TableRow) -> dict[str, Any]:
     test, eps = subject.workspace.data.test, subject.protocol.eps
     with subject.open("certified", {"eps": eps}) as run:
 

@@ -22,7 +22,7 @@ from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.perturbation.perturbation_search import PerturbationSearch
 from bcgan_tf.reproduction import paper
 from bcgan_tf.reproduction.audit_page import audit_page
-from bcgan_tf.reproduction.measures import Subject, bounded_attacks, carlini_wagner, stage
+from bcgan_tf.reproduction.measures import TableRow, bounded_attacks, carlini_wagner, stage
 from bcgan_tf.reproduction.protocol import Protocol, check_rows
 from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.workspace import Workspace, joined_rows
@@ -99,7 +99,7 @@ def audit(
     page = results / f"audit-{workspace.data.name}.md"
     for row in chosen:
         file = original if row == ORIGINAL else trained(workspace, row)
-        subject = Subject(workspace, protocol, row, file, None if row == ORIGINAL else original)
+        subject = TableRow(workspace, protocol, row, file, None if row == ORIGINAL else original)
         found = _audited(subject, samples, cw_samples)
         document["rows"][row] = as_json({**found, "environments": subject.environments})
         _publish(workspace, document, row, page)
@@ -127,7 +127,7 @@ def _paper(dataset: str, rows: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _audited(subject: Subject, samples: int, cw_samples: int) -> dict[str, Any]:
+def _audited(subject: TableRow, samples: int, cw_samples: int) -> dict[str, Any]:
     """``temperature``, ``clean``, ``bounded`` (unit, column, choice), ``cw`` and ``rho`` (choice).
 
     ``rho`` is in [0, 1] pixels, the others are accuracies in [0, 1].
@@ -172,7 +172,7 @@ def _choices(
 
 
 def _bounded_ways(
-    subject: Subject, attack: Attack, images: np.ndarray, labels: np.ndarray, scale: float
+    subject: TableRow, attack: Attack, images: np.ndarray, labels: np.ndarray, scale: float
 ) -> dict[str, Callable[[], float]]:
     def white_box(view: Any) -> float:
         return attack(view, images, labels).robust_accuracy
@@ -191,7 +191,7 @@ def _bounded_ways(
 
 
 def _rho_ways(
-    subject: Subject, images: np.ndarray, labels: np.ndarray, scale: float
+    subject: TableRow, images: np.ndarray, labels: np.ndarray, scale: float
 ) -> dict[str, Callable[[], float]]:
     """The ways to measure Table 2 along one gradient, as the paper most likely did."""
 
@@ -219,7 +219,7 @@ def _rho_ways(
     }
 
 
-def _views(subject: Subject, scale: float) -> dict[str, Any]:
+def _views(subject: TableRow, scale: float) -> dict[str, Any]:
     """The same answers with other gradients."""
     views = {LOGITS: subject.model}
     if scale > 1:
@@ -230,7 +230,7 @@ def _views(subject: Subject, scale: float) -> dict[str, Any]:
 
 
 def _carlini_wagner_ways(
-    subject: Subject, images: np.ndarray, labels: np.ndarray
+    subject: TableRow, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, Callable[[], float]]:
     honest = carlini_wagner(subject.protocol, subject.workspace.seed)
 

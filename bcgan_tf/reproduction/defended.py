@@ -23,7 +23,7 @@ from bcgan_tf.models.reconstruction import Reconstruction, fixed_starts
 from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
 from bcgan_tf.reproduction.measures import (
     SUMMARY,
-    Subject,
+    TableRow,
     attack_name,
     bounded_attacks,
     carlini_wagner,
@@ -38,7 +38,7 @@ _TIMED_IMAGES, _TIMED_STEPS, _TIMED_REPEATS = 20, 10, 3
 _WHITE_BOX_PART = 25
 
 
-def is_defended(subject: Subject) -> bool:
+def is_defended(subject: TableRow) -> bool:
     """Whether the row is one of this kind."""
     return subject.row == "defense-gan"
 
@@ -68,7 +68,7 @@ def balanced(split: Split, n: int, *, seed: int = 0) -> Split:
     return Split(split.images[rows], split.labels[rows])
 
 
-def gray_box(subject: Subject) -> dict[str, Any]:
+def gray_box(subject: TableRow) -> dict[str, Any]:
     """The paper's way: attack the classifier alone, then search for what the attack made.
 
     The searches start from fixed points, so the figures can be had again. ``behind`` is the
@@ -106,7 +106,7 @@ def gray_box(subject: Subject) -> dict[str, Any]:
 
 
 def _behind(
-    subject: Subject, attack: Attack | None, images: np.ndarray, labels: np.ndarray, name: str
+    subject: TableRow, attack: Attack | None, images: np.ndarray, labels: np.ndarray, name: str
 ) -> dict[str, Any]:
     started = time.monotonic()
     model = _model(subject)
@@ -129,7 +129,7 @@ def _behind(
     return found
 
 
-def white_box(subject: Subject) -> dict[str, Any]:
+def white_box(subject: TableRow) -> dict[str, Any]:
     """PGD through the search: BPDA, with each gradient averaged over several searches.
 
     The gradient is that of the classifier at what the search found, handed straight through
@@ -198,7 +198,7 @@ def white_box(subject: Subject) -> dict[str, Any]:
     }
 
 
-def search_cost(subject: Subject) -> dict[str, Any]:
+def search_cost(subject: TableRow) -> dict[str, Any]:
     """Seconds of one step of the search for one image, and what the paper's L would take.
 
     Medians of a few timings; ``cpu_seconds`` are of all cores together.
@@ -238,7 +238,7 @@ def search_cost(subject: Subject) -> dict[str, Any]:
         return stage(run, SUMMARY, measure)
 
 
-def smallest_defended(subject: Subject) -> dict[str, Any]:
+def smallest_defended(subject: TableRow) -> dict[str, Any]:
     """Table 2 through a search that starts from the same points at every call.
 
     On few images, and without attacks of many gradients: ``rho_best`` is then ``rho_multi``.
@@ -272,7 +272,7 @@ def smallest_defended(subject: Subject) -> dict[str, Any]:
         return {**payload, "seconds": run.stage_seconds()[SUMMARY]}
 
 
-def _model(subject: Subject) -> DefenseGANClassifier:
+def _model(subject: TableRow) -> DefenseGANClassifier:
     model = subject.model
     if not isinstance(model, DefenseGANClassifier):
         raise UserError(f"{subject.file} is no DefenseGANClassifier; train that row again")

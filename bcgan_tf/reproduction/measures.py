@@ -28,7 +28,7 @@ SUMMARY = "summary"
 _SAID = ("dataset", "preset", "seed", "original", "defense")
 
 
-class Subject:
+class TableRow:
     """One row's classifier, loaded when a measurement needs it.
 
     Args:
@@ -91,7 +91,7 @@ class Subject:
         return test.take(n, seed=0) if n else test
 
 
-def clean(subject: Subject) -> dict[str, Any]:
+def clean(subject: TableRow) -> dict[str, Any]:
     """Clean accuracy on the whole test set."""
     with subject.open("clean", {}) as run:
 
@@ -135,7 +135,7 @@ def attack_name(attack: Attack) -> str:
     return attack.name if eps is None else f"{attack.name}, eps {eps_text(eps)}"
 
 
-def bounded(subject: Subject) -> dict[str, dict[str, dict[str, Any]]]:
+def bounded(subject: TableRow) -> dict[str, dict[str, dict[str, Any]]]:
     """FGSM and PGD in both pixel units: unit to column to figure.
 
     One attack of two readings (the smaller eps of one may be the larger of the other) runs once.
@@ -161,7 +161,7 @@ def bounded(subject: Subject) -> dict[str, dict[str, dict[str, Any]]]:
         }
 
 
-def unbounded(subject: Subject) -> dict[str, Any]:
+def unbounded(subject: TableRow) -> dict[str, Any]:
     """Carlini-Wagner L2: the accuracy it leaves, which is near 0 for any model, and how far."""
     attack = carlini_wagner(subject.protocol, subject.workspace.seed)
     n = subject.protocol.cw_n
@@ -170,7 +170,7 @@ def unbounded(subject: Subject) -> dict[str, Any]:
         return stage(run, attack_name(attack), lambda: _attacked(subject, run, attack, n))
 
 
-def _attacked(subject: Subject, run: RunDirectory, attack: Attack, n: int) -> dict[str, Any]:
+def _attacked(subject: TableRow, run: RunDirectory, attack: Attack, n: int) -> dict[str, Any]:
     """One attack on its own, on all images that are classified right; a kill costs a part."""
     name = attack_name(attack)
     state = run.path / f"state-{name}".replace("/", "-").replace(" ", "-")
@@ -190,7 +190,7 @@ def _attacked(subject: Subject, run: RunDirectory, attack: Attack, n: int) -> di
     }
 
 
-def standard(subject: Subject, *, skip_certified: bool = False) -> dict[str, Any]:
+def standard(subject: TableRow, *, skip_certified: bool = False) -> dict[str, Any]:
     """The suite ``standard``, the diagnosis and the verdict.
 
     The original network is the control that the attacks must break, and the surrogate whose
@@ -244,7 +244,7 @@ def _standard_summary(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def smallest(subject: Subject) -> dict[str, Any]:
+def smallest(subject: TableRow) -> dict[str, Any]:
     """The three readings of the smallest perturbation, Linf (the paper's eq. 9 and 10)."""
     n = subject.protocol.rho_n
     with subject.open("rho", {"n": n}) as run:
@@ -265,7 +265,7 @@ def smallest(subject: Subject) -> dict[str, Any]:
         return {**payload, "seconds": run.stage_seconds()[SUMMARY]}
 
 
-def provenance(subject: Subject) -> dict[str, Any]:
+def provenance(subject: TableRow) -> dict[str, Any]:
     """How and where a row was trained, from its run, and where it was measured."""
     run = RunDirectory.open(subject.file.parent)
     return {

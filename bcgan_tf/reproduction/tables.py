@@ -11,7 +11,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.reproduction import defended, measures, paper
 from bcgan_tf.reproduction.markdown import share, with_interval
-from bcgan_tf.reproduction.measures import Subject
+from bcgan_tf.reproduction.measures import TableRow
 from bcgan_tf.reproduction.protocol import ROWS, Protocol, check_rows
 from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.table1_page import table1_page
@@ -75,7 +75,9 @@ def reproduce_table(
         print(f"{table}, row {number} of {len(rows)}: {row}", file=sys.stderr, flush=True)
         try:
             file = original if row == ORIGINAL else trained(workspace, row)
-            subject = Subject(workspace, protocol, row, file, None if row == ORIGINAL else original)
+            subject = TableRow(
+                workspace, protocol, row, file, None if row == ORIGINAL else original
+            )
             measured = _MEASURES[table](subject)
         except UserError as error:
             print(f"{row} failed: {error}", file=sys.stderr, flush=True)
@@ -166,7 +168,7 @@ def _paper(table: str, dataset: str) -> Document:
     return {"paper": figures, "impossible": impossible, "bounds": bounds}
 
 
-def _table1(subject: Subject) -> Document:
+def _table1(subject: TableRow) -> Document:
     if defended.is_defended(subject):
         return {
             **defended.gray_box(subject),
@@ -181,10 +183,10 @@ def _table1(subject: Subject) -> Document:
     }
 
 
-def _table2(subject: Subject) -> Document:
+def _table2(subject: TableRow) -> Document:
     if defended.is_defended(subject):
         return {"rho": defended.smallest_defended(subject)}
     return {"rho": measures.smallest(subject)}
 
 
-_MEASURES: dict[str, Callable[[Subject], Document]] = {"table1": _table1, "table2": _table2}
+_MEASURES: dict[str, Callable[[TableRow], Document]] = {"table1": _table1, "table2": _table2}

@@ -70,7 +70,7 @@ def settings(audited, monkeypatch):
         def opened(subject, what, settings):
             raise Asked(settings)
 
-        monkeypatch.setattr(module.Subject, "open", opened)
+        monkeypatch.setattr(module.TableRow, "open", opened)
         with pytest.raises(Asked) as found:
             audited(chosen=protocol("digits", options=options))
         return found.value.args[0]

@@ -10,7 +10,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction
 from bcgan_tf.reproduction import defended, measures
-from bcgan_tf.reproduction.measures import Subject
+from bcgan_tf.reproduction.measures import TableRow
 from bcgan_tf.reproduction.protocol import protocol
 
 SMALL = {
@@ -30,7 +30,7 @@ SMALL = {
 @pytest.fixture
 def subject(workspace, linear, tmp_path):
     linear.save(tmp_path / "linear.keras")
-    return Subject(
+    return TableRow(
         workspace, protocol("digits", options=SMALL), "original", tmp_path / "linear.keras"
     )
 
@@ -103,7 +103,7 @@ def blind(workspace, linear, digits, tmp_path):
     search = Reconstruction(constant_generator(image), steps=3, restarts=2)
     DefenseGANClassifier(linear, search).save(tmp_path / "blind.keras")
     options = protocol("digits", options=SMALL)
-    return Subject(workspace, options, "defense-gan", tmp_path / "blind.keras")
+    return TableRow(workspace, options, "defense-gan", tmp_path / "blind.keras")
 
 
 def test_a_search_that_finds_one_image_leaves_one_class(blind):
@@ -161,7 +161,7 @@ def test_no_point_changes_an_answer_that_sees_nothing(blind):
 
 def test_it_is_left_out_where_nothing_is_asked_for(workspace, blind):
     none = protocol("digits", options={**SMALL, "defended_rho_n": 0})
-    found = defended.smallest_defended(Subject(workspace, none, "defense-gan", blind.file))
+    found = defended.smallest_defended(TableRow(workspace, none, "defense-gan", blind.file))
     assert "hundreds of points" in found["not_run"]
 
 
@@ -177,6 +177,6 @@ def test_a_balanced_part_has_as_many_of_each_class_throughout(digits):
 
 
 def test_another_model_under_the_rows_name_is_refused(workspace, subject):
-    wrong = Subject(workspace, subject.protocol, "defense-gan", subject.file)
+    wrong = TableRow(workspace, subject.protocol, "defense-gan", subject.file)
     with pytest.raises(UserError, match="is no DefenseGANClassifier"):
         defended.gray_box(wrong)
