@@ -23,12 +23,13 @@ import keras
 import numpy as np
 
 import bcgan_tf
+from bcgan_tf.defenses.presets import defense
 from bcgan_tf.evaluation.generated_set import measure_generated_set
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.runs.environment import environment
 from bcgan_tf.settings import presets
 from bcgan_tf.training.fit import fit
-from bcgan_tf.workflows import harden as hardening
+from bcgan_tf.workflows.harden import draw_samples
 from bcgan_tf.workflows import train as training
 
 COLUMNS = {
@@ -53,11 +54,11 @@ def main() -> None:
     args = parser.parse_args()
 
     recipe = presets.recipe(args.dataset, args.preset)
-    if args.gan_epochs:
-        recipe = dataclasses.replace(recipe, gan_epochs=args.gan_epochs)
+    options = {"gan_epochs": args.gan_epochs} if args.gan_epochs else {}
+    base = defense("bcgan", args.dataset, args.preset, options=options, seed=args.seed)
     data = bcgan_tf.load(args.dataset)
     rows = []
-    settings = {k: v for k, v in recipe.to_dict().items() if k != "beta"}
+    settings = recipe.to_dict() | {k: v for k, v in base.config().items() if k != "beta"}
     with RunDirectory.create(
         args.out, "beta-trade", {**settings, "seed": args.seed}, resume=True
     ) as run:
@@ -65,26 +66,26 @@ def main() -> None:
         oracle = keras.models.load_model(training.train_oracle(run, data, recipe, seed=args.seed))
         shared = run.checkpoints / "shared"
         for beta in args.betas:
-            rows.append(one_beta(run, data, classifier, oracle, recipe, beta, shared, args.seed))
-            (args.out / "beta_trade.md").write_text(table(rows, recipe, data.name, args.seed))
+            rows.append(one_beta(run, data, classifier, oracle, recipe, base, beta, shared))
+            (args.out / "beta_trade.md").write_text(table(rows, base, data.name))
     print((args.out / "beta_trade.md").read_text())
 
 
-def one_beta(run, data, classifier, oracle, recipe, beta, shared, seed) -> dict:
+def one_beta(run, data, classifier, oracle, recipe, base, beta, shared) -> dict:
     """Trains (or finds) the GAN of one beta and measures its samples."""
     stage = f"beta-{beta:g}"
     if run.stage_done(stage):
         return run.stage_payload(stage)
-    defense = hardening.defense_of(dataclasses.replace(recipe, beta=beta), seed=seed)
+    hardening = dataclasses.replace(base, beta=beta)
     start = time.perf_counter()
-    gan = defense.build_gan(classifier, data)
+    gan = hardening.build_gan(classifier, data)
     folder = run.checkpoints / stage
-    common = {"batch_size": recipe.gan_batch_size, "seed": seed, "resume": True}
-    delay = min(int(recipe.delay_epochs), recipe.gan_epochs)
+    common = {"batch_size": base.gan_batch_size, "seed": base.seed, "resume": True}
+    delay = min(int(base.delay_epochs), base.gan_epochs)
     if not folder.exists() and delay:
         fit(gan, data.train, epochs=delay, directory=shared, **common)
         shutil.copytree(shared, folder)
-    fit(gan, data.train, epochs=recipe.gan_epochs, directory=folder, **common)
+    fit(gan, data.train, epochs=base.gan_epochs, directory=folder, **common)
     labels = np.arange(recipe.generated_samples) % data.num_classes
     measures = measure_generated_set(
         gan.generate(labels, seed=1),
@@ -94,7 +95,7 @@ def one_beta(run, data, classifier, oracle, recipe, beta, shared, seed) -> dict:
         real_images=data.validation.scaled(),
         real_labels=data.validation.labels,
     ).to_dict()
-    hardening.draw_samples(
+    draw_samples(
         gan, run.figures / f"beta_{beta:g}.png", data.class_names, title=f"beta {beta:g}"
     )
     row = {"beta": beta, "seconds": time.perf_counter() - start, **measures}
@@ -103,7 +104,7 @@ def one_beta(run, data, classifier, oracle, recipe, beta, shared, seed) -> dict:
     return row
 
 
-def table(rows, recipe, dataset, seed) -> str:
+def table(rows, base, dataset) -> str:
     """The rows as Markdown, with what is needed to repeat them."""
     env = environment()
     head = ["beta", *COLUMNS.values()]
@@ -112,8 +113,8 @@ def table(rows, recipe, dataset, seed) -> str:
         cells = [f"{row['beta']:g}", *(f"{row[key]:.3f}" for key in COLUMNS)]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append(
-        f"\n{dataset}, n = {rows[0]['n']} samples, seed {seed}, {recipe.gan_epochs} GAN epochs "
-        f"(beta 0 for {recipe.delay_epochs:g}, then rising over {recipe.warmup_epochs:g}), "
+        f"\n{dataset}, n = {rows[0]['n']} samples, seed {base.seed}, {base.gan_epochs} GAN epochs "
+        f"(beta 0 for {base.delay_epochs:g}, then rising over {base.warmup_epochs:g}), "
         f"TensorFlow {env['tensorflow']}, Keras {env['keras']}, {os.cpu_count()} CPU cores."
     )
     return "\n".join(lines) + "\n"

@@ -39,6 +39,7 @@ from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs.environment import environment
 from bcgan_tf.settings import presets
+from bcgan_tf.settings.defenses import BCGANSettings
 from bcgan_tf.training.checkpoints import StopOnNonFinite
 
 SHAPE, CLASSES = (28, 28, 1), 10
@@ -57,7 +58,7 @@ class Networks:
     discriminator_optimizer: keras.optimizers.Optimizer
 
     @classmethod
-    def of(cls, recipe: presets.Recipe, *, boundary: bool) -> Networks:
+    def of(cls, recipe: BCGANSettings, *, boundary: bool) -> Networks:
         """The recipe's GAN; with ``boundary``, the small CNN as the frozen classifier."""
         classifier = None
         if boundary:
@@ -76,7 +77,7 @@ class Networks:
         )
 
 
-def our_gan(networks: Networks, recipe: presets.Recipe) -> ACGAN:
+def our_gan(networks: Networks, recipe: BCGANSettings) -> ACGAN:
     """The package's model over the networks, compiled."""
     common: dict[str, Any] = {"num_classes": CLASSES, "seed": 0, "real_target": recipe.real_target}
     pair = networks.generator, networks.discriminator
@@ -88,7 +89,7 @@ def our_gan(networks: Networks, recipe: presets.Recipe) -> ACGAN:
     return gan
 
 
-def bare_step(networks: Networks, recipe: presets.Recipe, draw: Draw) -> Callable[..., Any]:
+def bare_step(networks: Networks, recipe: BCGANSettings, draw: Draw) -> Callable[..., Any]:
     """The same step by hand: a compiled function from a batch to both mean losses."""
     generator, discriminator = networks.generator, networks.discriminator
     classifier, beta, real_target = networks.classifier, recipe.beta, recipe.real_target
@@ -156,7 +157,7 @@ def our_draw(batch_size: int, latent_dim: int) -> Draw:
     return draw
 
 
-def check(recipe: presets.Recipe, stream: tf.data.Dataset, *, boundary: bool) -> float:
+def check(recipe: BCGANSettings, stream: tf.data.Dataset, *, boundary: bool) -> float:
     """Largest relative difference of the losses of the first steps, on the same draws.
 
     Raises:
@@ -177,7 +178,7 @@ def check(recipe: presets.Recipe, stream: tf.data.Dataset, *, boundary: bool) ->
 
 
 def compare(
-    name: str, recipe: presets.Recipe, split: Split, *, steps: int, repeats: int
+    name: str, recipe: BCGANSettings, split: Split, *, steps: int, repeats: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Wall and CPU milliseconds a step of every turn, after the check and a warm-up."""
     boundary = name == "BCGAN"
@@ -251,9 +252,9 @@ def main() -> None:
     parser.add_argument("--preset", default="quick", help="MNIST's networks (default quick)")
     options = parser.parse_args()
 
-    recipe = dataclasses.replace(
-        presets.recipe("mnist", options.preset), gan_batch_size=options.batch_size
-    )
+    changes = {"gan_batch_size": options.batch_size}
+    recipe = presets.defense_settings("bcgan", "mnist", options.preset, options=changes)
+    assert isinstance(recipe, BCGANSettings)
     tf.random.set_seed(0)
     random = np.random.default_rng(0)
     count = max(2000, 2 * options.batch_size)

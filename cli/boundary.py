@@ -12,21 +12,11 @@ from bcgan_tf.settings.figures import BoundarySettings
 from . import options, output, session
 from .command import Command
 
-SETTINGS = {
-    "index": "Of the test image.  [default: the first that all models get right]",
-    "extent": "How far the planes reach, L2 norm, images in [0, 1].",
-    "resolution": "Points a side, odd.",
-    "samples": "Noisy copies that the gradient is averaged over.",
-    "sigma": "Of that noise, in [0, 1] pixel units.",
-    "eps": "Linf radius of the PGD attack that gives a plane its direction.",
-    "pgd_steps": "Its steps.",
-}
-
 
 @click.command(cls=Command)
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @options.dataset_options()
-@options.settings_options(BoundarySettings, SETTINGS)
+@options.settings_options(BoundarySettings)
 @options.run_options()
 def command(
     models: tuple[str, ...],

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from bcgan_tf.settings.presets import SampleSettings
+
 from . import options, output, session
 from .command import Command, FilePath
 
@@ -21,7 +23,7 @@ from .command import Command, FilePath
 )
 @options.defense_options()
 @options.devices_option()
-@options.recipe_options("harden")
+@options.recipe_options(SampleSettings)
 @options.run_options()
 def command(
     dataset: str,
@@ -39,8 +41,7 @@ def command(
 ) -> None:
     """Harden a classifier: adversarial training, boundary samples, distillation, Defense-GAN.
 
-    The options below that speak of the GAN and of refinement belong to the defence `bcgan`; every
-    setting of a defence can be given as --option NAME=VALUE, and a wrong NAME lists them.
+    A setting of the defense is given as --option NAME=VALUE; `bcgan-tf settings` lists them.
     """
     options.check_belongs(defense)
     recipe = options.chosen_recipe(dataset, recipe_options)

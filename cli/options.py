@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from bcgan_tf.settings.fields import OneOf, Setting, settings_of
-from bcgan_tf.settings.kinds import Devices, Seed
-from bcgan_tf.settings.presets import DEFAULT_DEFENSE, DEFENSES, PRESETS, Recipe, recipe
+from bcgan_tf.settings.defenses import DEFENSES
+from bcgan_tf.settings.kinds import Batch, Devices, Seed
+from bcgan_tf.settings.presets import (DEFAULT_DEFENSE, PRESETS, ClassifierSettings, Recipe, SampleSettings, recipe)
 
 from .command import FAULTS, FilePath, config_option, from_run, take_up_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-# The recipe's fields by stage, with their help; an option that is not given keeps the preset's.
-RECIPE_HELP: dict[str, dict[str, str]] = {
-    "train": {
-        "architecture": "Network.",
-        "architecture_width": "Factor on the channels; small_cnn has none.",
-        "threshold": "Of strided_cnn and deep_cnn: pixels this near to 0 or 1 are cut off to it.",
-        "classifier_epochs": "Epochs on clean data.",
-        "classifier_batch_size": "Global batch.",
-        "classifier_learning_rate": "Adam's, decayed by a cosine.",
-    },
-    "harden": {
-        "beta": "Weight of KL(uniform || P(y|x)) in the generator's loss; 0 is a plain ACGAN.",
-        "delay_epochs": "GAN epochs before beta rises from 0.",
-        "warmup_epochs": "GAN epochs over which beta rises.",
-        "boundary_loss": "What beta weighs; uniform is the paper's.",
-        "gan_epochs": "Epochs of GAN training.",
-        "gan_batch_size": "Global batch of the GAN.",
-        "gan_learning_rate": "Of both Adams.",
-        "generator_width": "Factor on the generator's channels.",
-        "discriminator_width": "Factor on the discriminator's channels.",
-        "latent_dim": "Size of the noise.",
-        "dropout": "The discriminator's.",
-        "real_target": "The discriminator's target for real images.",
-        "dtype": "Dtype policy.",
-        "oracle_epochs": "Epochs of the oracle, which judges the samples.",
-        "generated_samples": "Samples that are measured.",
-        "harden_epochs": "Epochs of refinement.",
-        "harden_batch_size": "Global number of clean images in a batch.",
-        "harden_learning_rate": "Of the refinement's Adam.",
-        "clean_ratio": "Share of clean images.",
-    },
-    "attack": {
-        "suite": "Of attacks on both models: standard, AutoAttack's; others as in `attack`.",
-        "n": "Test images that are attacked; 0: all.",
-    },
-}
-
 
 class SettingType(click.ParamType):
     """The values of a :class:`Setting`; what is wrong is told with all else that is wrong.
@@ -65,7 +28,7 @@ class SettingType(click.ParamType):
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         names = {int: "integer", float: "number", str: "text"}
-        self.name = "numbers" if setting.many else names[setting.type]
+        self.name = "numbers" if setting.many else names.get(setting.type, setting.type.__name__)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found, fault = self.setting.read(value, param.opts[-1] if param else None)
@@ -88,48 +51,47 @@ def stack(options: list[Any]) -> Decorator:
     return decorate
 
 
-def setting_option(setting: Setting, text: str, **given: Any) -> Any:
-    """The option of a setting, with its range in the help; ``given`` goes to click."""
-    flag = "--" + setting.name.replace("_", "-")
-    if setting.type is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", help=text, **given)
-    if isinstance(setting.allowed, OneOf):
-        return click.option(flag, type=click.Choice(setting.allowed), help=text, **given)
-    about, bracket, default = text.partition("  [default:")
-    text = f"{about}  [{setting.allowed}]{bracket}{default}"
-    return click.option(flag, type=SettingType(setting), help=text, **given)
+def setting_option(entry: Setting, *, unset: str = "") -> Any:
+    """The option of a setting: its help, range and default.
+
+    Args:
+        entry: the setting.
+        unset: what stands for its default where none is given; the value is then None.
+    """
+    flag = "--" + entry.name.replace("_", "-")
+    default = None if unset or entry.by_dataset else entry.default
+    unset = unset or ", ".join(f"{name} {number(of)}" for name, of in entry.by_dataset.items())
+    text = f"{entry.help}  [default: {unset}]" if unset else entry.help
+    if entry.type is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", default=default, help=text)
+    if isinstance(entry.allowed, OneOf):
+        return click.option(flag, type=click.Choice(entry.allowed), default=default, help=text)
+    if entry.allowed is not None:
+        about, bracket, after = text.partition("  [default:")
+        text = f"{about}  [{entry.allowed}]{bracket}{after}"
+    shown = default if default is None else entry.text(default)
+    return click.option(flag, type=SettingType(entry), default=shown, help=text)
 
 
-def recipe_options(*stages: str) -> Decorator:
-    """The options of the given stages: ``"train"``, ``"harden"``, ``"attack"``."""
-    known = settings_of(Recipe)
-    options: list[Any] = [
-        click.option(
-            "--preset", type=click.Choice(PRESETS), default="quick", help="Named settings."
-        )
-    ]
-    for stage in stages:
-        for name, text in RECIPE_HELP[stage].items():
-            text = f"{text}  [default: the preset's]"
-            options.append(setting_option(known[name], text, default=None))
-    return stack(options)
-
-
-def settings_options(kind: type, texts: Mapping[str, str]) -> Decorator:
-    """The options of a dataclass of settings, with its defaults; ``texts`` are their help."""
+def settings_options(kind: type, *names: str, unset: str = "") -> Decorator:
+    """The options of a dataclass of settings, or of those of the given names; not of its seed."""
     known = settings_of(kind)
-    options = []
-    for name, text in texts.items():
-        default = known[name].default
-        shown = ",".join(f"{value:g}" for value in default) if known[name].many else default
-        options.append(setting_option(known[name], text, default=shown))
-    return stack(options)
+    chosen = names or tuple(name for name in known if name != "seed")
+    return stack([setting_option(known[name], unset=unset) for name in chosen])
+
+
+def recipe_options(*kinds: type) -> Decorator:
+    """``--preset``, and the options of parts of :class:`Recipe`."""
+    preset = click.option(
+        "--preset", type=click.Choice(PRESETS), default="quick", help="Named settings."
+    )
+    return stack([preset, *(settings_options(kind, unset="the preset's") for kind in kinds)])
 
 
 def chosen_recipe(dataset: str, options: dict[str, Any]) -> Recipe:
     """The preset's recipe with the options that were given; they are taken out of ``options``."""
     base = recipe(dataset, options.pop("preset"))
-    names = {field.name for field in dataclasses.fields(Recipe)} - {"dataset", "preset"}
+    names = settings_of(Recipe)
     changes = {name: options.pop(name) for name in list(options) if name in names}
     return base.changed({name: value for name, value in changes.items() if value is not None})
 
@@ -193,13 +155,19 @@ def run_options() -> Decorator:
 
 def seed_option(text: str = "Of all draws.") -> Any:
     """``--seed``."""
-    return setting_option(Setting.of("seed", Seed), text, default=0)
+    return setting_option(Setting.of("seed", Seed, 0, text))
 
 
 def devices_option() -> Any:
     """``--devices``."""
-    text = "GPUs to train on, MirroredStrategy for several.  [default: all]"
-    return setting_option(Setting.of("devices", Devices), text)
+    text = "GPUs to train on, MirroredStrategy for several."
+    return setting_option(Setting.of("devices", Devices, None, text), unset="all")
+
+
+def batch_size_option() -> Any:
+    """``--batch-size``."""
+    text = "Most images at once: bounds memory, changes no result."
+    return setting_option(Setting.of("batch_size", Batch, 250, text))
 
 
 def common_options() -> Decorator:
@@ -219,7 +187,7 @@ def defense_options() -> Decorator:
         [
             click.option(
                 "--defense",
-                type=click.Choice(DEFENSES),
+                type=click.Choice([*DEFENSES]),
                 default=DEFAULT_DEFENSE,
                 help="How to harden; bcgan is the paper's.",
             ),
@@ -235,22 +203,15 @@ def defense_options() -> Decorator:
     )
 
 
-# What nobody reads where the classifier is given.
-OF_TRAINING = ("architecture", "architecture_width", "threshold", "classifier_epochs")
-
-
 def settings_that_count(recipe: Recipe, defense: str, *, trains: bool) -> dict[str, Any]:
     """The recipe's settings but for those that nobody reads.
 
     Args:
         recipe: of the run.
-        defense: the settings of the paper's are left out where it is another.
+        defense: samples are measured of the paper's alone.
         trains: whether the classifier is trained, not given.
     """
-    left_out = {
-        *(() if defense == "bcgan" else RECIPE_HELP["harden"]),
-        *(() if trains else OF_TRAINING),
-    }
+    left_out = _unread(defense, trains=trains)
     return {name: value for name, value in recipe.to_dict().items() if name not in left_out}
 
 
@@ -258,23 +219,31 @@ def check_belongs(defense: str, *, trains: bool = True) -> None:
     """Refuses options that nobody would read.
 
     Args:
-        defense: only the paper's reads the options of a GAN.
+        defense: samples are measured of the paper's alone.
         trains: whether there is a classifier to be trained.
 
     Raises:
         click.UsageError: names all that were given.
     """
-    anywhere = set(ParameterSource) - {ParameterSource.DEFAULT}
     context = click.get_current_context()
-    if defense != "bcgan" and (flags := given(context, RECIPE_HELP["harden"], anywhere)):
-        raise click.UsageError(
-            f"only the defense bcgan has {flags}; add --defense bcgan, or give {defense} "
-            "settings of its own as -o NAME=VALUE"
-        )
-    if not trains and (flags := given(context, OF_TRAINING, anywhere)):
-        raise click.UsageError(
-            f"--classifier gives a trained network, which needs no {flags}; leave out one of them"
-        )
+    unread = [name for name in _unread(defense, trains=trains) if name in context.params]
+    if flags := given(context, unread, set(ParameterSource) - {ParameterSource.DEFAULT}):
+        why = f"--defense {defense}" + ("" if trains else " of the given --classifier")
+        raise click.UsageError(f"nothing reads {flags} with {why}; leave out one of them")
+
+
+def _unread(defense: str, *, trains: bool) -> tuple[str, ...]:
+    samples = () if defense == "bcgan" else tuple(settings_of(SampleSettings))
+    return samples if trains else (*samples, *settings_of(ClassifierSettings))
+
+
+def number(value: Any) -> str:
+    """A number as people write it: 0.3, or 8/255."""
+    if not isinstance(value, float):
+        return str(value)
+    above = round(255 * value)
+    fraction = round(value, 3) != value and abs(above / 255 - value) < 1e-9
+    return f"{above}/255" if fraction else f"{value:g}"
 
 
 def given(

@@ -9,6 +9,7 @@ import click
 
 from bcgan_tf.settings.fields import Setting
 from bcgan_tf.settings.kinds import AttackEps
+from bcgan_tf.settings.presets import AttackSettings, ClassifierSettings, SampleSettings
 
 from . import options, output, session, suite_options
 from .command import Command, FilePath
@@ -31,10 +32,10 @@ SEARCHING = "defense-gan"
 )
 @options.defense_options()
 @options.devices_option()
-@options.recipe_options("train", "harden", "attack")
+@options.recipe_options(ClassifierSettings, SampleSettings, AttackSettings)
 @options.setting_option(
-    Setting.of("eps", AttackEps),
-    "Linf radius of the attacks on both models.  [default: the defence's, or the data set's]",
+    Setting.of("eps", AttackEps, help="Linf radius of the attacks on both models."),
+    unset="the defense's, or the data set's",
 )
 @options.run_options()
 def command(
@@ -55,8 +56,7 @@ def command(
 ) -> None:
     """Train, harden, attack, export and report, in a row.
 
-    The options below that speak of the GAN and of refinement belong to the defence `bcgan`; every
-    setting of a defence can be given as --option NAME=VALUE, and a wrong NAME lists them.
+    A setting of the defense is given as --option NAME=VALUE; `bcgan-tf settings` lists them.
 
     A run that was killed goes on with --run-dir and --resume, with the same result.
     """

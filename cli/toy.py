@@ -12,19 +12,9 @@ from bcgan_tf.settings.figures import ToySettings
 from . import options, output, session
 from .command import Command
 
-SETTINGS = {
-    "betas": "Weights of the boundary term, a panel each.",
-    "steps": "Of each GAN.",
-    "batch_size": "Of the GANs and of the classifier.",
-    "learning_rate": "Of both Adams of each GAN.",
-    "latent_dim": "Size of the noise.",
-    "classifier_steps": "Of the classifier.",
-    "samples": "Generated points that are measured.",
-}
-
 
 @click.command(cls=Command)
-@options.settings_options(ToySettings, SETTINGS)
+@options.settings_options(ToySettings)
 @options.run_options()
 def command(
     run_dir: Path | None,

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from bcgan_tf.settings.presets import ClassifierSettings
+
 from . import options, output, session
 from .command import Command
 
@@ -14,7 +16,7 @@ from .command import Command
 @click.command(cls=Command)
 @options.dataset_options()
 @options.devices_option()
-@options.recipe_options("train")
+@options.recipe_options(ClassifierSettings)
 @options.run_options()
 def command(
     dataset: str,

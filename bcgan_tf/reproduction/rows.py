@@ -14,7 +14,7 @@ from bcgan_tf.reproduction import paper
 from bcgan_tf.reproduction.protocol import FGSM_EPS, ROWS
 from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.settings.presets import Recipe, recipe
-from bcgan_tf.workflows.harden import defense_of, harden
+from bcgan_tf.workflows.harden import harden
 from bcgan_tf.workflows.train import train
 
 ORIGINAL = "original"
@@ -36,8 +36,6 @@ def defense_of_row(
         raise UserError(f"there is no row {row!r}; choose one of {', '.join(ROWS)}")
     if row == ORIGINAL:
         return None
-    if row == "bcgan":
-        return defense_of(recipe(dataset, preset), seed=seed, devices=devices)
     name, options = _named(row, dataset)
     return defense(name, dataset, preset, options=options, seed=seed, devices=devices)
 

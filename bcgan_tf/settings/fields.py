@@ -364,15 +364,6 @@ def _has_range(hint: Any) -> bool:
     )
 
 
-def fraction(value: float) -> str:
-    """A number as people write it: 0.3, or 8/255 where that is what it is."""
-    for below in (1, 255, 3, 6):
-        above = round(value * below)
-        if below > 1 and len(f"{value:g}") > 5 and abs(above / below - value) < 1e-9:
-            return f"{above}/{below}"
-    return f"{value:g}"
-
-
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 

@@ -26,23 +26,6 @@ from bcgan_tf.workflows.train import finish_training, train_oracle
 HARDENED = "hardened.keras"
 _GAN = "gan.keras"
 _GRID_ROWS = 10
-# Settings that a recipe and the defence call the same.
-_SAME = (
-    "beta",
-    "delay_epochs",
-    "warmup_epochs",
-    "boundary_loss",
-    "gan_epochs",
-    "gan_batch_size",
-    "gan_learning_rate",
-    "generator_width",
-    "discriminator_width",
-    "latent_dim",
-    "dropout",
-    "real_target",
-    "dtype",
-    "clean_ratio",
-)
 
 
 def harden(
@@ -62,8 +45,8 @@ def harden(
         run: an open run.
         data: its training and validation splits are used.
         classifier: trained; images in [0, 1] to logits.
-        recipe: the BCGAN's settings; of others it names the data set and the preset.
-        defense: one of :data:`bcgan_tf.defenses.presets.DEFENSES`.
+        recipe: names the data set and the preset, and says how BCGAN's samples are measured.
+        defense: one of :data:`bcgan_tf.settings.defenses.DEFENSES`.
         options: settings of the defence to change.
         seed: of all draws.
         devices: see :class:`bcgan_tf.defenses.Defense`.
@@ -111,10 +94,9 @@ def chosen_defense(
     Raises:
         UserError: no such defence or option.
     """
-    shared: dict[str, Any] = {"options": options, "seed": seed, "devices": devices}
-    if defense == BCGANTraining.name:
-        return defense_of(recipe, **shared)
-    return defense_named(defense, recipe.dataset, recipe.preset, **shared)
+    return defense_named(
+        defense, recipe.dataset, recipe.preset, options=options, seed=seed, devices=devices
+    )
 
 
 def _hardened_by_bcgan(
@@ -138,30 +120,6 @@ def _hardened_by_bcgan(
         resume=True,
         callbacks=[HistoryWriter(run.history, "harden")],
     )
-
-
-def defense_of(
-    recipe: Recipe,
-    *,
-    options: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    devices: int | None = None,
-) -> BCGANTraining:
-    """The BCGAN defence with a recipe's settings, some of them changed."""
-    settings = {name: getattr(recipe, name) for name in _SAME}
-    settings["epochs"] = recipe.harden_epochs
-    settings["batch_size"] = recipe.harden_batch_size
-    settings["learning_rate"] = recipe.harden_learning_rate
-    found = defense_named(
-        BCGANTraining.name,
-        recipe.dataset,
-        recipe.preset,
-        options={**settings, **(options or {})},
-        seed=seed,
-        devices=devices,
-    )
-    assert isinstance(found, BCGANTraining)
-    return found
 
 
 def _trained_gan(

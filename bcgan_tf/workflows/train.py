@@ -69,8 +69,6 @@ def build_classifier(data: Dataset, recipe: Recipe, *, seed: int = 0) -> keras.M
         name.removeprefix("architecture_"): getattr(recipe, name)
         for name in NETWORKS[recipe.architecture]
     }
-    if recipe.dtype and recipe.architecture == "resnet18":
-        options["dtype"] = recipe.dtype
     return classifiers.classifier(
         recipe.architecture, data.image_shape, data.num_classes, seed=seed, **options
     )
