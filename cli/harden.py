@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bcgan_tf.settings.presets import SampleSettings
+from bcgan_tf.settings.presets import SampleSettings, defense_settings
 
 from . import options, output, session
 from .command import Command, FilePath
@@ -46,6 +46,7 @@ def command(
     options.check_belongs(defense)
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
+    defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.evaluation.clean_accuracy import clean_accuracy

@@ -9,7 +9,7 @@ import click
 
 from bcgan_tf.settings.fields import Setting
 from bcgan_tf.settings.kinds import AttackEps
-from bcgan_tf.settings.presets import AttackSettings, ClassifierSettings, SampleSettings
+from bcgan_tf.settings.presets import AttackSettings, ClassifierSettings, SampleSettings, defense_settings
 
 from . import options, output, session, suite_options
 from .command import Command, FilePath
@@ -32,7 +32,7 @@ SEARCHING = "defense-gan"
 )
 @options.defense_options()
 @options.devices_option()
-@options.recipe_options(ClassifierSettings, SampleSettings, AttackSettings)
+@options.recipe_options(ClassifierSettings, SampleSettings, defense_settings, AttackSettings)
 @options.setting_option(
     Setting.of("eps", AttackEps, help="Linf radius of the attacks on both models."),
     unset="the defense's, or the data set's",
@@ -69,6 +69,7 @@ def command(
     options.check_belongs(defense, trains=classifier is None)
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
+    defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.workflows import run as pipeline

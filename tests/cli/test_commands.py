@@ -55,19 +55,19 @@ def test_adversarial_training_is_the_default(
 
 
 @pytest.mark.parametrize("command", ["run", "harden"])
-def test_options_of_the_gan_are_not_ignored_in_silence(
+def test_options_of_the_samples_are_not_ignored_in_silence(
     cli, pipeline_calls: Calls, model_file: Path, command: str
 ) -> None:
     flags = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
-    Path("gan.toml").write_text("latent-dim = 5")
+    Path("bcgan.toml").write_text("oracle-epochs = 5")
     for given, env, named in (
-        (["--gan-epochs", "7"], {}, "--gan-epochs"),
-        (["--defense", "trades", "--dropout", "0"], {}, "--dropout"),
-        ([], {"BCGAN_TF_BETA": "0.5"}, "--beta"),
-        (["--config", "gan.toml"], {}, "--latent-dim"),
+        (["--generated-samples", "7"], {}, "--generated-samples"),
+        (["--defense", "trades", "--oracle-epochs", "1"], {}, "--oracle-epochs"),
+        ([], {"BCGAN_TF_ORACLE_EPOCHS": "5"}, "--oracle-epochs"),
+        (["--config", "bcgan.toml"], {}, "--oracle-epochs"),
     ):
         result = cli(command, *flags, *given, **env)
-        assert result.exit_code == 2 and f"only the defense bcgan has {named};" in result.stderr
+        assert result.exit_code == 2 and f"nothing reads {named} with --defense" in result.stderr
     assert not pipeline_calls and not Path("a").exists()
 
 
@@ -104,7 +104,7 @@ def test_a_training_that_cannot_be_leaves_no_folder(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--defense", "bcgan", "--harden-batch-size", "5000"], "batch size 5000 is larger than"),
+        (["--defense", "bcgan", "-o", "batch_size=5000"], "batch size 5000 is larger than"),
         (["-o", "batch_size=5000"], "batch size 5000 is larger than"),
     ],
 )
@@ -147,12 +147,11 @@ def test_train_measures_what_it_saved(cli, pipeline_calls: Calls) -> None:
 
 
 def test_harden_hands_over_the_users_model(cli, pipeline_calls: Calls, model_file: Path) -> None:
-    flags = ["--dataset", "digits", "--defense", "bcgan", "--gan-epochs", "7", "--run-dir", "a"]
-    flags += ["--delay-epochs", "3", "--warmup-epochs", "1"]
+    flags = ["--dataset", "digits", "--defense", "bcgan", "--oracle-epochs", "7", "--run-dir", "a"]
     result = cli("harden", "--classifier", str(model_file), *flags)
     assert result.exit_code == 0, result.stderr
     (call,) = pipeline_calls
-    assert call.defense == "bcgan" and call.recipe.gan_epochs == 7
+    assert call.defense == "bcgan" and call.recipe.oracle_epochs == 7
     assert call.classifier.output_shape == (None, 10)
     assert "hardened classifier  a/hardened.keras" in result.stdout
     metrics = RunDirectory.open("a").metrics()
@@ -176,7 +175,7 @@ def test_attack_names_its_columns(cli, pipeline_calls: Calls, model_file: Path) 
 
 
 def test_export_takes_a_run_with_its_card(cli, pipeline_calls: Calls) -> None:
-    cli("run", "--dataset", "digits", "--run-dir", "a", "--defense", "bcgan", "--beta", "0.7")
+    cli("run", "--dataset", "digits", "--run-dir", "a", "--defense", "bcgan", "-o", "beta=0.7")
     for name in ("classifier", "hardened"):
         # The recorded pipeline trains nothing: any classifier will do.
         cli("train", "--dataset", "digits", "--run-dir", name)

@@ -26,9 +26,10 @@ SIDE, CLASSES, EPS = 12, ("cross", "ring", "stripe"), 0.1
 # Of each class. The bar that the classes are named for lies on the others too, but for this share.
 TRAIN, TEST, TRUE_BARS = 40, 20, 0.9
 SMALL = [
-    "--gan-epochs=3", "--gan-batch-size=16", "--delay-epochs=1", "--warmup-epochs=1",
-    "--generator-width=0.1", "--discriminator-width=0.1", "--latent-dim=8", "--oracle-epochs=1",
-    "--generated-samples=30", "--harden-epochs=3", "--harden-batch-size=16",
+    "-o", "gan_epochs=3", "-o", "gan_batch_size=16", "-o", "delay_epochs=1",
+    "-o", "warmup_epochs=1", "-o", "generator_width=0.1", "-o", "discriminator_width=0.1",
+    "-o", "latent_dim=8", "-o", "epochs=3", "-o", "batch_size=16", "--oracle-epochs=1",
+    "--generated-samples=30",
 ]  # fmt: skip
 ADVERSARIAL = [
     "-o", f"eps={EPS}", "-o", "epochs=12", "-o", "ramp_epochs=3", "-o", "batch_size=16",

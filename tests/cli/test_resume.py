@@ -13,13 +13,13 @@ from bcgan_tf.runs.directory import RunDirectory
 
 Calls = list[SimpleNamespace]
 FIRST = (
-    "run --dataset digits --run-dir a --seed 3 --defense bcgan --beta 0.7 --dtype float32 "
+    "run --dataset digits --run-dir a --seed 3 --defense bcgan -o beta=0.7 --oracle-epochs 3 "
     "--eps 8/255 --n 50"
 )
 
 
 def test_a_run_is_resumed_with_its_own_settings(cli, pipeline_calls: Calls) -> None:
-    assert cli(*FIRST.split(), "--saved-models", "elsewhere", "--dropout", "0.3").exit_code == 0
+    assert cli(*FIRST.split(), "--saved-models", "elsewhere", "--threshold", "0").exit_code == 0
     result = cli("run", "--run-dir", "a", "--resume")
     assert result.exit_code == 0, result.stderr
     first, second = pipeline_calls
@@ -52,8 +52,8 @@ def test_the_same_flags_again_are_no_difference(cli, pipeline_calls: Calls) -> N
     ("flags", "words"),
     [
         (["--seed", "4"], "seed (3 there, 4 now)"),
-        (["--gan-epochs", "200"], "gan_epochs ("),
-        (["--dropout", "0.2", "--beta", "1"], "beta (0.7 there, 1.0 now)"),
+        (["--oracle-epochs", "200"], "oracle_epochs ("),
+        (["-o", "beta=1"], "defense_options ("),
         (["--preset", "paper"], 'preset ("quick" there, "paper" now)'),
         (["--deterministic"], "deterministic (false there, true now)"),
     ],

@@ -54,24 +54,24 @@ def test_an_option_of_many_is_a_list_in_a_file(cli, pipeline_calls: Calls, file)
 
 
 def test_the_order_of_the_flags_does_not_matter(cli, pipeline_calls: Calls, file) -> None:
-    lines = 'dataset = "digits"\nseed = 5\ndefense = "bcgan"\nbeta = 0.7\neps = "8/255"'
+    lines = 'dataset = "digits"\nseed = 5\ndefense = "bcgan"\nn = 70\neps = "8/255"'
     config = file(lines)
     for flags in (["--config", config, "--seed", "9"], ["--seed", "9", "--config", config]):
         assert cli("run", *flags).exit_code == 0
         call = pipeline_calls[-1]
-        assert (call.seed, call.recipe.beta, call.eps) == (9, 0.7, 8 / 255)
+        assert (call.seed, call.recipe.n, call.eps) == (9, 70, 8 / 255)
 
 
 def test_every_kind_of_setting_comes_through(cli, pipeline_calls: Calls) -> None:
     flags = "--dataset digits --preset paper --eps 8/255 --suite plus --n 50 --devices 2"
-    flags += " --defense bcgan --dtype float32"
-    result = cli("run", *flags.split(), BCGAN_TF_DROPOUT="0.3")
+    flags += " --defense bcgan --architecture resnet18 --dtype float32"
+    result = cli("run", *flags.split(), BCGAN_TF_ORACLE_EPOCHS="3")
     assert result.exit_code == 0, result.stderr
     call = pipeline_calls[-1]
     assert (call.eps, call.recipe.suite, call.recipe.n) == (8 / 255, "plus", 50)
     assert call.recipe.dtype == "float32"
-    assert call.recipe.dropout == 0.3 and call.devices == 2
-    assert call.recipe.gan_epochs == recipe("digits", "paper").gan_epochs
+    assert call.recipe.oracle_epochs == 3 and call.devices == 2
+    assert call.recipe.classifier_epochs == recipe("digits", "paper").classifier_epochs
     assert str(call.saved_models_dir) == "saved_models" and call.classifier is None
 
 
@@ -84,7 +84,7 @@ def test_every_kind_of_setting_comes_through(cli, pipeline_calls: Calls) -> None
         ("seed = 1.5", "seed must be an integer, not 1.5"),
         ("seed = true", "seed must be an integer, not True"),
         ("seed = '3'", "seed must be an integer, not '3'"),
-        ("beta = 'high'", "--beta is 'high'; choose a number from 0"),
+        ("threshold = 'high'", "--threshold is 'high'; choose a number from 0"),
         ("deterministic = 1", "deterministic must be true or false, not 1"),
         ("dataset = 3", "dataset must be a string, not 3"),
         ("seed = -1", "--seed is -1; choose a whole number from 0 to"),
@@ -113,7 +113,7 @@ def test_a_missing_file_is_a_usage_error(cli) -> None:
         ["run", "--dataset", "digits", "--devices", "0"],
         ["run", "--dataset", "digits", "--preset", "huge"],
         ["run", "--dataset", "digits", "--resume"],
-        ["train", "--dataset", "digits", "--gan-epochs", "3"],
+        ["run", "--dataset", "digits", "--gan-epochs", "3"],
         ["harden", "--dataset", "digits"],
         ["harden", "--dataset", "digits", "--classifier", "a.keras", "--defense", "magic"],
         ["attack", "--dataset", "digits"],
@@ -147,8 +147,8 @@ def test_files_and_variables_know_the_names_of_the_flags(cli, pipeline_calls: Ca
         ("harden", ["-o", "learning_rate=-1"], 1, "learning_rate is -1.0; choose"),
         ("run", ["-o", "learning_rate=nan", "-o", "epochs=0"], 1, "is nan.* epochs is 0"),
         ("harden", ["--defense", "distillation", "-o", "temperature=1e20"], 1, "temperature is"),
-        ("harden", ["--defense", "bcgan", "--beta", "-1"], 2, "--beta is -1.0; choose"),
-        ("run", ["--defense", "bcgan", "--dropout", "inf"], 2, "--dropout is inf"),
+        ("harden", ["--defense", "bcgan", "-o", "beta=-1"], 1, "beta is -1.0; choose"),
+        ("run", ["--defense", "bcgan", "-o", "dropout=inf"], 1, "dropout is inf"),
         ("train", ["--threshold", "nan"], 2, "--threshold is nan"),
         ("train", ["--threshold", "0.3"], 1, "small_cnn has no threshold"),
         ("train", ["--architecture-width", "0.5"], 1, "small_cnn has no architecture_width"),
@@ -158,8 +158,8 @@ def test_files_and_variables_know_the_names_of_the_flags(cli, pipeline_calls: Ca
         ("train", ["--seed", "9" * 30, "--devices", "0"], 2, "--seed is 99"),
         ("harden", ["-o", "eps=0.1", "-o", "eps=0.2"], 2, "eps is given twice"),
         ("harden", ["-o", "eps=", "-o", "steps"], 2, "'eps=' is no NAME=VALUE.*'steps' is no"),
-        ("harden", ["--delay-epochs", "1", "--beta", "0"], 2, "only .* --beta, --delay-epochs;"),
-        ("run", ["--classifier", "classifier.keras", "--threshold", "0"], 2, "no --threshold"),
+        ("harden", ["--oracle-epochs", "1"], 2, "nothing reads --oracle-epochs with --defense pgd"),
+        ("run", ["--classifier", "classifier.keras", "--threshold", "0"], 2, "reads --threshold"),
         ("train", ["--run-dir", ""], 2, "the path is empty"),
         ("train", ["--run-dir", "a\0b"], 2, "is no path of printable characters"),
         ("train", ["--config", "a\nb"], 2, "is no path of printable characters"),
@@ -180,11 +180,11 @@ def test_nonsense_leaves_no_folder(
 
 def test_all_wrong_numbers_are_named_at_once(cli, pipeline_calls: Calls, file) -> None:
     given = ["--seed", "-1", "--config", file('oracle_epochs = 0\neps = "8/0"')]
-    variables = {"BCGAN_TF_BETA": "many", "BCGAN_TF_N": "-2"}
+    variables = {"BCGAN_TF_THRESHOLD": "many", "BCGAN_TF_N": "-2"}
     result = cli("run", "--dataset", "digits", *given, **variables)
     assert result.exit_code == 2 and not pipeline_calls
     for part in (
-        "--seed is -1;", "--oracle-epochs is 0;", "--eps is '8/0';", "--beta is 'many';",
+        "--seed is -1;", "--oracle-epochs is 0;", "--eps is '8/0';", "--threshold is 'many';",
         "--n is -2;",
     ):  # fmt: skip
         assert part in result.stderr.splitlines()[-1]

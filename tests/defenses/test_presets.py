@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from bcgan_tf.defenses.presets import DEFENSES, EPS, defense
+from bcgan_tf.defenses.presets import DEFENSES, defense
 from bcgan_tf.defenses.robust_training import RobustTraining
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings import presets
+from bcgan_tf.settings import defenses, presets
+from bcgan_tf.settings.kinds import RADIUS
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits")
 PRESETS = [(name, preset) for name in DATASETS for preset in presets.presets(name)]
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", defenses.DEFENSES)
 @pytest.mark.parametrize(("dataset", "preset"), PRESETS)
 def test_every_defence_has_settings_for_every_data_set(name, dataset, preset):
     found = defense(name, dataset, preset, seed=5, devices=1)
@@ -22,42 +23,36 @@ def test_every_defence_has_settings_for_every_data_set(name, dataset, preset):
     assert all(found.stage_titles.values())
     if isinstance(found, RobustTraining):
         assert name in type(found).__dict__["stage_titles"]
-        assert found.config()["eps"] == EPS[dataset]
+        assert found.config()["eps"] == RADIUS[dataset]
         assert found.config()["ramp_epochs"] < found.config()["epochs"]
-
-
-def test_the_command_line_knows_the_same_names():
-    assert tuple(DEFENSES) == presets.DEFENSES
 
 
 @pytest.mark.parametrize("name", ["bcgan-at", "bcgan-trades", "bcgan-ibp"])
 @pytest.mark.parametrize(("dataset", "preset"), PRESETS)
 def test_boundary_samples_are_added_to_a_training_and_a_gan_as_they_are(name, dataset, preset):
     plain = {"bcgan-at": "pgd-at", "bcgan-trades": "trades", "bcgan-ibp": "ibp"}[name]
-    found, without = (defense(n, dataset, preset).config() for n in (name, plain))
+    found, without, gan = (defense(n, dataset, preset).config() for n in (name, plain, "bcgan"))
     assert {key: found[key] for key in without if key != "defense"} == {
         key: value for key, value in without.items() if key != "defense"
     }
-    recipe = presets.recipe(dataset, preset)
-    expected = {key: getattr(recipe, key) for key in found["gan"]}
-    assert found["gan"] == expected
-    assert found.get("oracle_epochs", recipe.oracle_epochs) == recipe.oracle_epochs
-    assert recipe.delay_epochs + recipe.warmup_epochs <= found["gan"]["gan_epochs"]
+    assert found["gan"] == {key: gan[key] for key in found["gan"]}
+    oracle_epochs = presets.recipe(dataset, preset).oracle_epochs
+    assert found.get("oracle_epochs", oracle_epochs) == oracle_epochs
+    assert gan["delay_epochs"] + gan["warmup_epochs"] <= gan["gan_epochs"]
 
 
-def test_images_of_ones_own_get_the_gan_of_their_recipe():
-    found = defense("bcgan-at", "folder:pictures", options={"eps": "0.1"})
-    recipe = presets.recipe("folder:pictures")
-    expected = {key: getattr(recipe, key) for key in found.config()["gan"]}
-    assert found.config()["gan"] == expected
-    assert recipe.gan_epochs < presets.recipe("digits").gan_epochs
+def test_images_of_ones_own_get_a_gan_of_few_images():
+    found = defense("bcgan-at", "folder:pictures", options={"eps": "0.1"}).config()["gan"]
+    gan = defense("bcgan", "folder:pictures").config()
+    assert found == {key: gan[key] for key in found}
+    assert gan["gan_batch_size"] == 32 and gan["gan_epochs"] == 50
 
 
 def test_options_of_the_gan_have_its_name_in_front():
     options = {"gan.beta": "0.7", "gan.boundary_loss": "top2", "beta": "3", "gan.dtype": "none"}
     found = defense("bcgan-trades", "digits", options=options)
     assert (found.beta, found.gan.beta, found.gan.boundary_loss) == (3.0, 0.7, "top2")
-    assert found.gan.gan_epochs == presets.recipe("digits").gan_epochs  # the preset's stays
+    assert found.gan.gan_epochs == 120  # the preset's stays
     assert defense("bcgan-at", "mnist", options={"gan.dropout": 0.9}).gan.dropout == 0.9
 
 
