@@ -29,8 +29,8 @@ from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.runs.environment import environment
 from bcgan_tf.settings import presets
 from bcgan_tf.training.fit import fit
-from bcgan_tf.workflows.harden import draw_samples
 from bcgan_tf.workflows import train as training
+from bcgan_tf.workflows.harden import draw_samples
 
 COLUMNS = {
     "oracle_accuracy": "oracle says c",
@@ -95,9 +95,7 @@ def one_beta(run, data, classifier, oracle, recipe, base, beta, shared) -> dict:
         real_images=data.validation.scaled(),
         real_labels=data.validation.labels,
     ).to_dict()
-    draw_samples(
-        gan, run.figures / f"beta_{beta:g}.png", data.class_names, title=f"beta {beta:g}"
-    )
+    draw_samples(gan, run.figures / f"beta_{beta:g}.png", data.class_names, title=f"beta {beta:g}")
     row = {"beta": beta, "seconds": time.perf_counter() - start, **measures}
     print(json.dumps(row), flush=True)
     run.finish_stage(stage, row)

@@ -9,7 +9,7 @@ import click
 
 from bcgan_tf.settings.attack import EvaluationConfig
 
-from . import merge, options, output, session, suite_options
+from . import merge, options, output, session
 from .command import Command
 
 
@@ -36,13 +36,14 @@ class _Attack(Command):
 @click.command(cls=_Attack)
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @options.dataset_options()
-@suite_options.suite_options()
+@options.settings_options(EvaluationConfig)
+@options.batch_size_option()
+@options.model_options()
 @options.run_options()
 def command(
     models: tuple[str, ...],
     dataset: str,
     data_dir: Path | None,
-    suite: str,
     run_dir: Path | None,
     resume: bool,
     seed: int,
@@ -63,11 +64,10 @@ def command(
     programs = {name: settings[name] for name in ("surrogate", "control")}
     session.check_programs(run_dir, names, **programs)
     data = session.load_data(dataset, data_dir, seed)
-    eps = suite_options.chosen_eps(dataset, settings.pop("eps"), settings["norm"])
+    eps = options.chosen_eps(dataset, settings.pop("eps"), settings["norm"])
     batch_size = settings.pop("batch_size")
     others = {name: settings.pop(name) for name in ("surrogate", "control")}
-    settings["shard"] = settings["shard"] or (1, 1)
-    chosen = EvaluationConfig(suite=suite, eps=eps, seed=seed, **settings)
+    chosen = EvaluationConfig(eps=eps, seed=seed, **settings)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import progress
     from bcgan_tf.workflows import run as pipeline

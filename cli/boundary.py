@@ -35,6 +35,7 @@ def command(
     each on its own.
     """
     names = session.named_models(models)
+    settings["eps"] = options.chosen_eps(dataset, settings["eps"])
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.workflows import run as pipeline

@@ -10,10 +10,12 @@ import click
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.attack import EvaluationConfig
 
-from . import options, output, session, suite_options
+from . import options, output, session
 from .command import REPEAT, Command, from_run
 
 _OTHERS = ("surrogate", "control")
+# The default of options.
+_BEFORE = "as the shards were told"
 
 
 @click.command(cls=Command, name="merge")
@@ -25,8 +27,9 @@ _OTHERS = ("surrogate", "control")
     metavar="NAME=MODEL",
     help="The model NAME of the shards, where it is now.  [default: where they had it]",
 )
-@suite_options.finishing_options_as_before()
-@suite_options.batch_size_option()
+@options.model_options(_BEFORE)
+@options.settings_options(EvaluationConfig, "diagnose", "minimum_perturbation", unset=_BEFORE)
+@options.batch_size_option()
 @options.data_dir_option()
 @options.run_dir_options()
 @options.common_options()

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from bcgan_tf.settings.fields import OneOf, Setting, settings_of
 from bcgan_tf.settings.defenses import DEFENSES
-from bcgan_tf.settings.kinds import Batch, Devices, Seed
-from bcgan_tf.settings.presets import (DEFAULT_DEFENSE, PRESETS, ClassifierSettings, Recipe, SampleSettings, recipe)
+from bcgan_tf.settings.fields import OneOf, Setting, settings_of
+from bcgan_tf.settings.kinds import RADIUS, Batch, Devices, Seed
+from bcgan_tf.settings.presets import (
+    DEFAULT_DEFENSE,
+    PRESETS,
+    ClassifierSettings,
+    Recipe,
+    SampleSettings,
+    recipe,
+)
 
 from .command import FAULTS, FilePath, config_option, from_run, take_up_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 
 class SettingType(click.ParamType):
     """The values of a :class:`Setting`; what is wrong is told with all else that is wrong.
@@ -66,9 +73,9 @@ def setting_option(entry: Setting, *, unset: str = "") -> Any:
         return click.option(f"{flag}/--no-{flag[2:]}", default=default, help=text)
     if isinstance(entry.allowed, OneOf):
         return click.option(flag, type=click.Choice(entry.allowed), default=default, help=text)
-    if entry.allowed is not None:
+    if allowed := entry.allowed or getattr(entry.type, "WANTED", ""):
         about, bracket, after = text.partition("  [default:")
-        text = f"{about}  [{entry.allowed}]{bracket}{after}"
+        text = f"{about}  [{allowed}]{bracket}{after}"
     shown = default if default is None else entry.text(default)
     return click.option(flag, type=SettingType(entry), default=shown, help=text)
 
@@ -94,6 +101,20 @@ def chosen_recipe(dataset: str, options: dict[str, Any]) -> Recipe:
     names = settings_of(Recipe)
     changes = {name: options.pop(name) for name in list(options) if name in names}
     return base.changed({name: value for name, value in changes.items() if value is not None})
+
+
+def chosen_eps(dataset: str, eps: float | None, norm: str = "linf") -> float:
+    """The given eps, else the data set's.
+
+    Raises:
+        click.UsageError: it has none.
+    """
+    if eps is not None:
+        return eps
+    if norm != "linf" or dataset not in RADIUS:
+        what = f"the data set {dataset}" if norm == "linf" else "the L2 norm"
+        raise click.UsageError(f"{what} has no usual eps; give --eps")
+    return RADIUS[dataset]
 
 
 def dataset_options() -> Decorator:
@@ -162,6 +183,19 @@ def devices_option() -> Any:
     """``--devices``."""
     text = "GPUs to train on, MirroredStrategy for several."
     return setting_option(Setting.of("devices", Devices, None, text), unset="all")
+
+
+def model_options(unset: str = "") -> Decorator:
+    """``--surrogate`` and ``--control``."""
+    after = f"  [default: {unset}]" if unset else ""
+    surrogate = f"Try adversarial examples of this model too.{after}"
+    control = f"An undefended model, which attacks must break.{after}"
+    return stack(
+        [
+            click.option("--surrogate", metavar="MODEL", help=surrogate),
+            click.option("--control", metavar="MODEL", help=control),
+        ]
+    )
 
 
 def batch_size_option() -> Any:

@@ -9,9 +9,14 @@ import click
 
 from bcgan_tf.settings.fields import Setting
 from bcgan_tf.settings.kinds import AttackEps
-from bcgan_tf.settings.presets import AttackSettings, ClassifierSettings, SampleSettings, defense_settings
+from bcgan_tf.settings.presets import (
+    AttackSettings,
+    ClassifierSettings,
+    SampleSettings,
+    defense_settings,
+)
 
-from . import options, output, session, suite_options
+from . import options, output, session
 from .command import Command, FilePath
 
 SEARCHING = "defense-gan"
@@ -32,7 +37,7 @@ SEARCHING = "defense-gan"
 )
 @options.defense_options()
 @options.devices_option()
-@options.recipe_options(ClassifierSettings, SampleSettings, defense_settings, AttackSettings)
+@options.recipe_options(ClassifierSettings, SampleSettings, AttackSettings)
 @options.setting_option(
     Setting.of("eps", AttackEps, help="Linf radius of the attacks on both models."),
     unset="the defense's, or the data set's",
@@ -76,7 +81,7 @@ def command(
 
     chosen = pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
     own = getattr(chosen, "eps", None) if eps is None else eps
-    eps = suite_options.chosen_eps(dataset, own)
+    eps = options.chosen_eps(dataset, own)
     model = None
     if classifier is not None:
         model = session.load_models({"original": classifier}, data)["original"]

@@ -1,4 +1,4 @@
-"""``bcgan-tf settings``: every setting, from its declaration; docs/settings.md is what it prints."""
+"""``bcgan-tf settings``: every setting, from its declaration. It prints docs/settings.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bcgan_tf.settings.defenses import (
 from bcgan_tf.settings.fields import Setting, settings_of
 from bcgan_tf.settings.figures import BoundarySettings, ToySettings
 
-from .command import Command
+from .command import STDOUT, Command
 from .options import number
 
 _DATASETS = ("mnist", "fashion_mnist", "cifar10", "digits", "folder:PATH")
@@ -37,7 +37,7 @@ over the preset. A number may be a fraction, such as `8/255`. A setting of a def
 @click.command(cls=Command)
 def command() -> None:
     """List every setting, its default, its range and what it does, as Markdown."""
-    click.echo(page(), nl=False)
+    click.echo(page(), nl=False, file=click.get_current_context().meta[STDOUT])
 
 
 def page() -> str:
@@ -52,7 +52,10 @@ def _sections() -> Iterator[str]:
     shared = {**_known(FilteredExtraSettings), **_prefixed(GANSettings)}
     radius = _known(RobustSettings)
     extra = {name: entry for name, entry in shared.items() if name not in radius}
-    yield from _section("Defenses that train for a radius: all but the three below", radius)
+    yield from _section(
+        "Defenses that train for a radius: all but `bcgan`, `distillation` and `defense-gan`",
+        radius,
+    )
     yield from _section("Boundary samples in such a training: `bcgan-at`, `-trades`, `-ibp`", extra)
     for name, kind in DEFENSES.items():
         options = presets.options_of(kind)
@@ -77,7 +80,11 @@ def _prefixed(kind: type) -> dict[str, Setting]:
 def _section(title: str, entries: Mapping[str, Setting]) -> Iterator[str]:
     yield from ["", f"## {title}"]
     if entries:
-        yield from ["", "| setting | default | values | what it does |", "| --- | --- | --- | --- |"]
+        yield from [
+            "",
+            "| setting | default | values | what it does |",
+            "| --- | --- | --- | --- |",
+        ]
     for name, entry in entries.items():
         yield f"| `{name}` | {_default(entry)} | {entry.wanted} | {_cell(entry.help)} |"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from bcgan_tf.attacks.apgd import APGD
@@ -13,6 +12,7 @@ from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.kinds import SUITES
 
 _RESTARTS = 5
 _TARGETS = 9
@@ -57,7 +57,7 @@ def suite(
         raise UserError(f"there is no suite {name!r}; choose one of {', '.join(SUITES)}")
     shared: dict[str, Any] = {"norm": norm, "seed": seed, "batch_size": batch_size}
     targets = max(1, min(_TARGETS, num_classes - 1))
-    return tuple(SUITES[name](eps, targets, shared))
+    return tuple(_BUILDERS[name](eps, targets, shared))
 
 
 def _standard(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
@@ -91,9 +91,4 @@ def _paper(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     return [FGSM(eps, **shared), PGD(eps, **shared), CarliniWagnerL2(**unbounded)]
 
 
-SUITES: dict[str, Callable[[float, int, dict[str, Any]], list[Attack]]] = {
-    "standard": _standard,
-    "plus": _plus,
-    "rand": _rand,
-    "paper": _paper,
-}
+_BUILDERS = dict(zip(SUITES, (_standard, _plus, _rand, _paper), strict=True))

@@ -25,6 +25,7 @@ from bcgan_tf.networks.deep_cnn import deep_cnn
 from bcgan_tf.networks.strided_cnn import strided_cnn
 from bcgan_tf.settings.fields import Range, checked
 from bcgan_tf.settings.kinds import Classes, Width
+from bcgan_tf.settings.presets import NETWORKS
 
 # Convolutions of the paper's small network, each followed by a 2x2 maximum pooling.
 _SMALL_CNN_FILTERS = (32, 64)
@@ -180,11 +181,9 @@ def mlp(
     return keras.Model(vectors, logits_layer(x, num_classes, seeds), name="mlp")
 
 
+_FOR_IMAGES = (small_cnn, strided_cnn, deep_cnn, resnet18)
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
-    "small_cnn": small_cnn,
-    "strided_cnn": strided_cnn,
-    "deep_cnn": deep_cnn,
-    "resnet18": resnet18,
+    **dict(zip(NETWORKS, _FOR_IMAGES, strict=True)),
     "mlp": mlp,
 }
 

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from bcgan_tf.errors import UserError
-from bcgan_tf.settings.fields import Checked, OneOf, Range
-from bcgan_tf.settings.kinds import AttackEps, Images, Norm, Repeats, Seed, Suite
-
-# [0, 1] pixels, or the paper's [-1, 1] ones, of which an eps is worth half as much.
-UNITS = ("01", "11")
-_MOST_SHARDS = 1_000_000
-Shard = Annotated[int, Range(1, _MOST_SHARDS)]
-# The Linf radii that published results are at, [0, 1] pixel units; digits has none of its own.
-DEFAULT_EPS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.1}
+from bcgan_tf.settings.fields import Checked, OneOf, setting
+from bcgan_tf.settings.kinds import RADIUS, AttackEps, Images, Norm, Repeats, Seed, Shard, Suite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,38 +30,37 @@ class ThreatModel:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(Checked):
-    """A suite, a threat model, and what else is to be measured.
+    """A suite, a threat model, and what else is to be measured."""
 
-    Args:
-        eps: radius, in the pixels that ``eps_unit`` says.
-        suite: one of :data:`SUITES`. ``"paper"`` is run with both readings of ``eps``, because
-            the paper does not say which pixels its eps is of.
-        eps_unit: ``"01"`` for pixels in [0, 1], ``"11"`` for [-1, 1].
-        norm: ``"linf"`` or ``"l2"``.
-        n: images, drawn from the test set with seed 0; 0: all, in their order.
-        samples: calls of the model to average; None: 20 for one that draws random numbers.
-        shard: ``(i, n)``: every n-th image from the i-th on. A shard is attacked and no more;
-            what needs all images is done when the shards are merged.
-        diagnose: look for gradient masking, and give a verdict.
-        minimum_perturbation: search the smallest perturbation of each image.
-        skip_certified: attack only what interval bounds do not prove (Linf).
-        seed: of all draws.
-
-    Raises:
-        UserError: a setting is out of range.
-    """
-
-    eps: AttackEps
-    suite: Suite = "standard"
-    eps_unit: Annotated[str, OneOf(*UNITS)] = "01"
-    norm: Norm = "linf"
-    n: Images = 1000
-    samples: Repeats | None = None
-    shard: tuple[Shard, Shard] = (1, 1)
-    diagnose: bool = True
-    minimum_perturbation: bool = False
-    skip_certified: bool = False
-    seed: Seed = 0
+    eps: AttackEps = setting(
+        help="Radius, a number or a fraction such as 8/255; by default for Linf.",
+        by_dataset=RADIUS,
+    )
+    suite: Suite = setting(
+        "standard",
+        "standard: AutoAttack's; plus: its larger one; rand: for models that draw random numbers; "
+        "paper: FGSM, PGD and CW as in the paper, with eps in both pixel units, because the paper "
+        "does not say which it means.",
+    )
+    eps_unit: Annotated[str, OneOf("01", "11")] = setting(
+        "01", "Of eps: pixels in [0, 1], or in [-1, 1] as in the paper."
+    )
+    norm: Norm = setting("linf", "Of eps.")
+    n: Images = setting(1000, "Test images, drawn with seed 0, the same for every model; 0: all.")
+    samples: Repeats | None = setting(
+        None, "Calls of a model to average; none: 20 if it draws random numbers, else 1."
+    )
+    shard: Shard | None = setting(
+        None, "Attack every n-th image from the i-th on only; `attack merge` joins the shards."
+    )
+    diagnose: bool = setting(True, "Look for gradient masking, and give a verdict.")
+    minimum_perturbation: bool = setting(
+        False, "Search the smallest perturbation of each image; takes minutes."
+    )
+    skip_certified: bool = setting(
+        False, "Do not attack images that interval bounds prove (Linf): the same accuracy, sooner."
+    )
+    seed: Seed = setting(0, "Of all draws.")
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
@@ -85,13 +76,11 @@ class EvaluationConfig(Checked):
             )
         if self.skip_certified and self.norm != "linf":
             yield "interval bounds are proved for the norm linf; leave out skip_certified"
-        if len(self.shard) != 2 or self.shard[0] > self.shard[1]:
-            yield _no_shard("/".join(map(str, self.shard)))
 
     @property
     def whole(self) -> bool:
         """Whether all images are evaluated at once, not one shard of them."""
-        return self.shard[1] == 1
+        return self.shard is None or self.shard.shards == 1
 
     def threat_models(self, name: str) -> tuple[ThreatModel, ...]:
         """The threat models of the model ``name``: one, or for the paper's suite two."""
@@ -103,38 +92,3 @@ class EvaluationConfig(Checked):
         if self.eps_unit == "11":
             return (ThreatModel(name, name, self.eps / 2, of_two),)
         return (ThreatModel(name, name, self.eps, ""),)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings, for JSON; ``shard`` as ``"i/n"``, None for no shard."""
-        shard = None if self.whole else "{}/{}".format(*self.shard)
-        return dataclasses.asdict(self) | {"shard": shard}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EvaluationConfig:
-        """What :meth:`to_dict` wrote; other keys are left aside."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        found: dict[str, Any] = {key: value for key, value in values.items() if key in names}
-        found["shard"] = parse_shard(found.get("shard"))
-        return cls(**found)
-
-
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """``"2/3"`` as ``(2, 3)``; None is ``(1, 1)``.
-
-    Raises:
-        UserError: it is something else, or there is no such shard.
-    """
-    if text is None:
-        return 1, 1
-    number, _, shards = str(text).partition("/")
-    try:
-        found = int(number), int(shards)
-    except ValueError:
-        found = 0, 0
-    if not 1 <= found[0] <= found[1] <= _MOST_SHARDS:
-        raise UserError(_no_shard(text))
-    return found
-
-
-def _no_shard(text: str) -> str:
-    return f"there is no shard {text[:30]!r}; choose i/n, i from 1 to n, such as 2/8"

@@ -88,8 +88,9 @@ class Setting:
 
     Attributes:
         name: the field's or argument's.
-        type: of its value, or of each of its values. A type of one's own has a class method
-            ``parse`` from text, and ``wanted``, its values in words; its ``str`` is that text.
+        type: of its value, or of each of its values. A type of one's own may have a class method
+            ``parse`` from text, of which its ``str`` is the inverse, and ``exists``, whether there
+            is such a value; ``WANTED`` is its values in words.
         allowed: which values of that type.
         optional: None is allowed too.
         many: a tuple of values.
@@ -131,7 +132,7 @@ class Setting:
     def wanted(self) -> str:
         """The values it may have, in words."""
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        text = words.get(self.type) or getattr(self.type, "wanted", f"a {self.type.__name__}")
+        text = words.get(self.type) or getattr(self.type, "WANTED", f"a {self.type.__name__}")
         if isinstance(self.allowed, OneOf):
             text = str(self.allowed)
         elif self.allowed is not None:
@@ -156,7 +157,8 @@ class Setting:
         if self.type in (int, float):
             kind = numbers.Integral if self.type is int else numbers.Real
             return isinstance(value, kind) and not truth and self._allows(value)
-        return isinstance(value, self.type) and self._allows(value)
+        exists = getattr(value, "exists", True)
+        return isinstance(value, self.type) and exists and self._allows(value)
 
     def _allows(self, value: Any) -> bool:
         return self.allowed is None or value in self.allowed

@@ -6,10 +6,11 @@ so that a slip of the keyboard is an error at once, not after hours or when the 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from bcgan_tf.settings.fields import OneOf, Range
 
+_MOST_SHARDS = 1_000_000
 # The Linf radius of each data set, [0, 1] pixel units: that of published results, and for digits
 # one that leaves a robust network something to lose.
 RADIUS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.1}
@@ -48,11 +49,13 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 Devices = Annotated[int, Range(1, 1024)]
 Dtype = Annotated[str, OneOf("float32", "mixed_bfloat16")]
 Norm = Annotated[str, OneOf("linf", "l2")]
-# The names of bcgan_tf.attacks.suites.SUITES, for those who do not load TensorFlow.
+# Those that bcgan_tf.attacks.suites builds.
 SUITES = ("standard", "plus", "rand", "paper")
 Suite = Annotated[str, OneOf(*SUITES)]
 BoundaryLoss = Annotated[str, OneOf("uniform", "top2")]
-Augmentation = Annotated[str, OneOf("none", "shift", "flip", "crop-flip")]
+# Those that bcgan_tf.training.augmentation knows.
+AUGMENTATIONS = ("none", "shift", "flip", "crop-flip")
+Augmentation = Annotated[str, OneOf(*AUGMENTATIONS)]
 # Length of a step of an attack in units of eps.
 StepRatio = Annotated[float, Range(0, 1000, above=True)]
 # Of Defense-GAN's search, which takes steps of 10.
@@ -63,3 +66,33 @@ Temperature = Annotated[float, Range(1, 10_000)]
 StepSize = Annotated[float, Range(0, 10_000, above=True)]
 # Of the images in a batch of refinement; at 1 there are no others.
 CleanRatio = Annotated[float, Range(0.001, 1)]
+
+
+class Shard(NamedTuple):
+    """Every ``shards``-th image, from the ``number``-th on, which counts from 1."""
+
+    number: int = 1
+    shards: int = 1
+
+    WANTED = "i/n, i from 1 to n, such as 2/8"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """``"2/8"`` as the second of eight.
+
+        Raises:
+            ValueError: there is no such shard.
+        """
+        number, _, shards = text.partition("/")
+        found = cls(int(number), int(shards))
+        if not found.exists:
+            raise ValueError(text)
+        return found
+
+    @property
+    def exists(self) -> bool:
+        """Whether its number is one of its shards."""
+        return 1 <= self.number <= self.shards <= _MOST_SHARDS
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.shards}"

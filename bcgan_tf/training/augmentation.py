@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from bcgan_tf import randomness
+from bcgan_tf.settings.kinds import AUGMENTATIONS as NAMES
 
 # (images [B, H, W, C], seed int32 [2]) -> images
 Augmentation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -109,9 +110,5 @@ def mirrored_images(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.equal(mirror, 1)[:, None, None, None], images[:, :, ::-1], images)
 
 
-AUGMENTATIONS: dict[str, Augmentation | None] = {
-    "none": None,
-    "shift": shifted_images,
-    "flip": mirrored_images,
-    "crop-flip": mirrored_crops,
-}
+_CHANGES = (None, shifted_images, mirrored_images, mirrored_crops)
+AUGMENTATIONS: dict[str, Augmentation | None] = dict(zip(NAMES, _CHANGES, strict=True))

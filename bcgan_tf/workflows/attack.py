@@ -121,7 +121,7 @@ def entry(run: RunDirectory, threat: ThreatModel, settings: EvaluationConfig) ->
     if threat.text:
         found["reading"] = threat.text
     if not settings.whole:
-        found["shard"] = settings.to_dict()["shard"]
+        found["shard"] = str(settings.shard)
     for stage in _MEASURED:
         if run.stage_done(f"{stage}-{threat.label}"):
             found |= run.stage_payload(f"{stage}-{threat.label}")
@@ -218,7 +218,7 @@ class _ModelEvaluation:
                     (images, labels),
                     suite=self.settings.suite,
                     samples=self.settings.samples,
-                    shard=self.settings.shard,
+                    shard=self.settings.shard or (1, 1),
                     skip_certified=self.settings.skip_certified,
                     state=self.run.path / f"state-{label}",
                     progress=report,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bcgan_tf.attacks.suites import SUITES, suite
+from bcgan_tf.attacks.suites import suite
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.kinds import SUITES
 
 
 def _told(name, **options):
@@ -35,7 +36,7 @@ def test_rand_and_paper():
     assert list(_told("paper")) == ["FGSM", "PGD-40", "CW-L2"]
 
 
-@pytest.mark.parametrize("name", [*SUITES])
+@pytest.mark.parametrize("name", SUITES)
 def test_eps_norm_and_seed_reach_every_attack_that_has_them(name):
     for attack in suite(name, 0.5, norm="l2", num_classes=10, seed=7, batch_size=11):
         config = attack.config()

@@ -122,7 +122,15 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
 
     def whole(run: Any, data: Any, recipe: Any, **options: Any) -> dict[str, Any]:
         note("run", run, data=data.name, recipe=recipe, **options)
-        run.finish_stage("harden", {"defense": {"defense": "bcgan", "beta": float((options["options"] or {}).get("beta", 0.1))}})
+        run.finish_stage(
+            "harden",
+            {
+                "defense": {
+                    "defense": "bcgan",
+                    "beta": float((options["options"] or {}).get("beta", 0.1)),
+                }
+            },
+        )
         run.write_metrics(METRICS)
         return METRICS
 

@@ -14,6 +14,7 @@ from bcgan_tf import files
 from bcgan_tf.errors import UserError
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.attack import EvaluationConfig
+from bcgan_tf.settings.kinds import Shard
 from bcgan_tf.workflows import attack as assessment
 from bcgan_tf.workflows.attack import evaluate_models, save_evaluation
 from bcgan_tf.workflows.merge import common_config, merged
@@ -86,7 +87,7 @@ def test_shards_merged_are_one_run(quick, diagnosed, tmp_path: Path) -> None:
     folders = []
     for number in (3, 1, 2):
         folder = tmp_path / f"shard{number}"
-        shard = attack_toy(folder, dataclasses.replace(settings, shard=(number, 3)))
+        shard = attack_toy(folder, dataclasses.replace(settings, shard=Shard(number, 3)))
         (told,) = shard["models"]["m"]["evaluations"]
         assert told["shard"] == f"{number}/3" and "verdict" not in told
         assert told["n"] in (13, 14)
@@ -106,8 +107,8 @@ def test_only_shards_of_one_evaluation_are_merged(quick, tmp_path: Path) -> None
         attack_toy(tmp_path / name, dataclasses.replace(SETTINGS, **changes))
         return tmp_path / name
 
-    one, two = shard("one", shard=(1, 2)), shard("two", shard=(2, 2))
-    other = shard("other", shard=(2, 2), eps=0.05)
+    one, two = shard("one", shard=Shard(1, 2)), shard("two", shard=Shard(2, 2))
+    other = shard("other", shard=Shard(2, 2), eps=0.05)
     with pytest.raises(UserError, match=r"one and .*other differ in eps \(0.03 and 0.05\)"):
         common_config([one, other])
     with pytest.raises(UserError, match="holds no run"):
@@ -124,7 +125,7 @@ def test_only_shards_of_one_evaluation_are_merged(quick, tmp_path: Path) -> None
     with pytest.raises(Killed):
         attack_toy(
             tmp_path / "late",
-            dataclasses.replace(SETTINGS, shard=(2, 2)),
+            dataclasses.replace(SETTINGS, shard=Shard(2, 2)),
             progress=killing(3),
         )
     with pytest.raises(UserError, match=r"late is not finished .*attack --run-dir .* --resume"):

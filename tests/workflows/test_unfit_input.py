@@ -13,7 +13,8 @@ import pytest
 
 from bcgan_tf.data import Dataset, Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.settings.attack import EvaluationConfig, ThreatModel, parse_shard
+from bcgan_tf.settings.attack import EvaluationConfig, ThreatModel
+from bcgan_tf.settings.kinds import Shard
 from helpers.evaluations import (
     LABELS,
     PIXELS,
@@ -95,8 +96,8 @@ def test_eps_one_leaves_nothing(quick, tmp_path: Path) -> None:
         ({"norm": "l1"}, "norm is 'l1'"),
         ({"eps_unit": "255"}, "eps_unit is '255'"),
         ({"n": -1}, "n is -1"),
-        ({"shard": (3, 2)}, "no shard '3/2'"),
-        ({"shard": (0, 2)}, "shard is 0,2"),
+        ({"shard": Shard(3, 2)}, "shard is '3/2'; choose i/n"),
+        ({"shard": Shard(0, 2)}, "shard is '0/2'"),
     ],
 )
 def test_settings_out_of_range(changes: dict[str, Any], words: str) -> None:
@@ -106,14 +107,13 @@ def test_settings_out_of_range(changes: dict[str, Any], words: str) -> None:
 
 def test_more_shards_than_images(quick, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="60 images cannot be cut into 90 shards"):
-        attack_toy(tmp_path, dataclasses.replace(SETTINGS, shard=(2, 90)))
+        attack_toy(tmp_path, dataclasses.replace(SETTINGS, shard=Shard(2, 90)))
 
 
 def test_settings_survive_json() -> None:
-    for shard in ((1, 1), (2, 8)):
+    for shard in (None, Shard(2, 8)):
         settings = dataclasses.replace(SETTINGS, shard=shard, suite="plus")
         assert EvaluationConfig.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    assert parse_shard("2/8") == (2, 8)
     assert dataclasses.replace(SETTINGS, eps=2.0, eps_unit="11", norm="l2").threat_models("m") == (
         ThreatModel("m", "m", 1.0, "eps 2 read as of [-1, 1] pixels, 1 of [0, 1]"),
     )
