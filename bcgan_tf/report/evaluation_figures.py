@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from bcgan_tf.report.findings import SEARCHES
 from bcgan_tf.report.style import (
     FAINT,
     INK,
@@ -33,11 +34,6 @@ from bcgan_tf.report.table import NORMS, eps_text, interval_of, percent
 # From this Linf distance on every image reaches the grey one.
 GREY = 0.5
 _MARGIN = " margin"
-READINGS = {
-    "fgsm": "along the gradient's sign (FGSM)",
-    "multi": "along many lines",
-    "best": "best of all searches",
-}
 
 
 def figure_name(kind: str, model: str, evaluation: Mapping[str, Any]) -> str:
@@ -88,7 +84,10 @@ def robust_accuracy_curves(
         if eps[0] == 0:
             axes.plot([0], [left[0]], "o", color=color, markersize=6, clip_on=False, zorder=4)
             if len(curves) == 1:
-                _note(axes, f"clean {percent(left[0])}", (0, left[0]), (7, 4))
+                axes.annotate(
+                    f"clean {percent(left[0])}", (0, left[0]), xytext=(7, 4),
+                    textcoords="offset points", fontsize=8, color=INK,
+                )  # fmt: skip
         if measured and model in measured:
             at, share, (low, high) = measured[model]
             bars = axes.errorbar(
@@ -107,16 +106,17 @@ def robust_accuracy_curves(
             label=f"bound from eps 0.5 on: largest class, {percent(largest_class)}",
         )  # fmt: skip
         axes.axvline(GREY, color=FAINT, linewidth=0.8)
-    style_axes(axes, x=f"eps ({NORMS[norm]}, in [0, 1] pixel units)", y="robust accuracy")
-    axes.set_ylim(-0.02, 1.09)
+    _style_over_eps(axes, norm, "robust accuracy", ncols=1 if len(curves) < 3 else 2)
     axes.set_xlim(0, end or 1.0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    legend(axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=1 if len(curves) < 3 else 2)
     return save(figure, path)
 
 
-def _note(axes: Axes, words: str, at: tuple[float, float], shift: tuple[int, int]) -> None:
-    axes.annotate(words, at, xytext=shift, textcoords="offset points", fontsize=8, color=INK)
+def _style_over_eps(axes: Axes, norm: str, y: str, *, ncols: int) -> None:
+    style_axes(axes, x=f"eps ({NORMS[norm]}, in [0, 1] pixel units)", y=y)
+    axes.set_ylim(-0.02, 1.09)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    legend(axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=ncols)
 
 
 def radii_curves(radii: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
@@ -145,11 +145,7 @@ def radii_curves(radii: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
             label=model,
         )
     norm = next(iter(radii.values()))["norm"]
-    style_axes(axes, x=f"eps ({NORMS[norm]}, in [0, 1] pixel units)", y="accuracy under attack")
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_xlim(left=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    legend(axes, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=max(len(radii), 1))
+    _style_over_eps(axes, norm, "accuracy under attack", ncols=len(radii))
     return save(figure, path)
 
 
@@ -229,8 +225,9 @@ def distance_histogram(
             axes, y="images", x=f"{NORMS[norm]} distance, in [0, 1] pixel units" if last else ""
         )
         aside = (
-            f"{READINGS.get(name, name)}\nmisclassified as they are: {found['misclassified']:,}"
-            f"\nnothing found: {found['not_found']:,}"
+            f"{SEARCHES.get(name, (name,))[0]}\n"
+            f"misclassified as they are: {found['misclassified']:,}\n"
+            f"nothing found: {found['not_found']:,}"
         )
         axes.text(
             1.01, 0.98, escape_mathtext(aside), transform=axes.transAxes, fontsize=7.5, color=INK,

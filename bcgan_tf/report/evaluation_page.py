@@ -42,13 +42,11 @@ def section(
     headline, severity = findings.headline(evaluation)
     perturbation = evaluation.get("minimum_perturbation") or {}
     causes = evaluation.get("causes") or {}
-    count = (evaluation.get("diagnosis") or {}).get("n")
 
     def file(kind: str) -> Path:
         return drawn / figures.figure_name(kind, name, evaluation)
 
     largest = per_example.largest_class(folder, name, evaluation)
-    bounded = largest is not None and evaluation.get("norm", "linf") == "linf"
     return SimpleNamespace(
         name=name,
         threat=findings.threat(evaluation),
@@ -63,20 +61,15 @@ def section(
         note=evaluation.get("note"),
         attack_settings=_attack_settings(evaluation),
         flags=findings.flags_table(evaluation),
-        flags_basis=f"Measured on {count:,} images. " if count else "",
+        flags_n=(evaluation.get("diagnosis") or {}).get("n"),
         curve=_curve(name, evaluation, file("curve"), largest),
-        curve_basis=f" ({perturbation['n']:,} images)" if perturbation.get("n") else "",
-        curve_bound=" No model can be above the dashed line: from Linf eps 0.5 on every image can "
-        "be turned into the same grey one, so at most the largest class stays right."
-        if bounded
-        else "",
+        curve_n=perturbation.get("n"),
+        curve_is_bounded=largest is not None and evaluation.get("norm", "linf") == "linf",
         losses=_losses(evaluation, file("loss")),
-        losses_basis=_losses_basis(evaluation),
+        losses_n=(evaluation.get("loss_curves") or {}).get("n"),
         distances=findings.distances_table(perturbation),
         distances_norm=NORMS.get(perturbation.get("norm", ""), ""),
-        distances_limit=f", searched up to {perturbation['limit']:.4g}"
-        if perturbation.get("limit")
-        else "",
+        distances_limit=perturbation.get("limit"),
         histogram=_histogram(evaluation, file("distances")),
         causes=findings.causes_table(causes),
         causes_text=causes.get("text"),
@@ -127,11 +120,6 @@ def _losses(evaluation: Mapping[str, Any], file: Path) -> Picture | None:
     if not curves or not figures.loss_series(curves):
         return None
     return picture(figures.loss_against_iteration(curves, file))
-
-
-def _losses_basis(evaluation: Mapping[str, Any]) -> str:
-    count = (evaluation.get("loss_curves") or {}).get("n")
-    return f"Means over {count:,} images; " if count else "Means; "
 
 
 def _histogram(evaluation: Mapping[str, Any], file: Path) -> Picture | None:

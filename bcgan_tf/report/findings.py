@@ -198,12 +198,13 @@ def _share(value: float | None) -> str:
     return "-" if value is None else percent(value)
 
 
-_SEARCHES = (
-    ("rho_fgsm", "Along the gradient's sign (FGSM)", "Misled by masked gradients: compare it with "
-     "the best. Over the images that are classified right; misses count as the limit."),
-    ("rho_multi", "Along many lines", "Over all images; misclassified ones count as 0."),
-    ("rho_best", "Best of all searches", "The headline: over all images, misclassified ones as 0."),
-)  # fmt: skip
+# The searches for the smallest perturbation: what each is called, and how to read its distances.
+SEARCHES = {
+    "fgsm": ("Along the gradient's sign (FGSM)", "Misled by masked gradients: compare it with the "
+             "best. Over the images that are classified right; misses count as the limit."),
+    "multi": ("Along many lines", "Over all images; misclassified ones count as 0."),
+    "best": ("Best of all searches", "The headline: over all images, misclassified ones as 0."),
+}  # fmt: skip
 
 
 def distances_table(found: Mapping[str, Any]) -> Table:
@@ -220,10 +221,10 @@ def distances_table(found: Mapping[str, Any]) -> Table:
             _share(numbers.get("capped_share", numbers.get("censored_share"))),
             _share(numbers.get("zero_gradient_share")),
             numbers.get("n", "-"),
-            strong=key == "rho_best",
+            strong=search == "best",
         )
-        for key, label, reading in _SEARCHES
-        if (numbers := found.get(key))
+        for search, (label, reading) in SEARCHES.items()
+        if (numbers := found.get(f"rho_{search}"))
     ]
     head = ("reading", "mean", "median", "nothing found", "zero gradient", "images")
     return Table(head, tuple(rows))
