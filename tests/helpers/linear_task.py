@@ -52,13 +52,14 @@ def linear_model(classes: int) -> tuple[Linear, np.ndarray, np.ndarray]:
 
 
 def images_at(
-    distance: float, norm: str, classes: int, count: int = 12
+    distance: float, norm: str, classes: int, count: int = 12, *, seed: int | None = None
 ) -> tuple[Linear, np.ndarray, np.ndarray]:
     """A linear model of 4x3x1 images around gray, all ``distance`` from the nearest other class.
 
-    The box does not bind: no pixel is nearer to black or white than 0.2.
+    The box does not bind: no pixel is nearer to black or white than 0.2. The seed, else the number
+    of classes, chooses the model and the images.
     """
-    rng = np.random.default_rng(classes)
+    rng = np.random.default_rng(classes if seed is None else seed)
     weights = rng.normal(size=(12, classes))
     model = Linear(weights.astype(np.float32), (-0.5 * weights.sum(0)).astype(np.float32))
     images, labels = [], []
@@ -76,11 +77,17 @@ def images_at(
 
 
 def around(
-    distance: float, norm: str, classes: int, below: float, above: float
+    distance: float,
+    norm: str,
+    classes: int,
+    below: float,
+    above: float,
+    *,
+    seed: int | None = None,
 ) -> tuple[Linear, np.ndarray, np.ndarray]:
     """24 such images: 12 at ``below * distance``, then 12 at ``above * distance``."""
-    model, near, near_labels = images_at(below * distance, norm, classes)
-    _, far, far_labels = images_at(above * distance, norm, classes)
+    model, near, near_labels = images_at(below * distance, norm, classes, seed=seed)
+    _, far, far_labels = images_at(above * distance, norm, classes, seed=seed)
     return model, np.concatenate([near, far]), np.concatenate([near_labels, far_labels])
 
 
