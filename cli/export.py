@@ -75,7 +75,6 @@ def command(
     from bcgan_tf.runs.directory import RunDirectory
     from bcgan_tf.serving import card as model_card
     from bcgan_tf.serving import export as serving
-    from bcgan_tf.workflows import run as pipeline
 
     names = [part.strip() for part in class_names.split(",")] if class_names else None
     if names and (not all(names) or len(set(names)) < len(names)):
@@ -89,8 +88,9 @@ def command(
         card = model_card.with_evaluation(card, RunDirectory.open(evaluation), model_digest(file))
     classifier = load_classifier(file)
     names = names or [str(i) for i in range(classifier.output_shape[-1])]
-    classifier, changed = pipeline.deterministic_for_serving(classifier, seed=seed)
-    if changed:
+    changed: dict[str, Any] = {}
+    if fixed := getattr(classifier, "deterministic_for_serving", None):
+        classifier, changed = fixed(seed)
         click.echo(f"note: {changed['note']}", err=True)
     path = serving.export(
         classifier,

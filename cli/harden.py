@@ -49,6 +49,7 @@ def command(
     defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
+    from bcgan_tf.defenses.presets import defense as defense_named
     from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
     from bcgan_tf.loading.classifier import load_classifier
     from bcgan_tf.workflows import run as pipeline
@@ -68,19 +69,12 @@ def command(
         "defense": defense,
     }
     # Before there is a folder, which a corrected command could not begin in.
-    chosen = pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
+    chosen = defense_named(
+        defense, dataset, recipe.preset, options=changes, seed=seed, devices=devices
+    )
     chosen.check(original, data)
     with session.open_run("harden", config, run_dir=run_dir, resume=resume) as run:
-        path = pipeline.harden(
-            run,
-            data,
-            original,
-            recipe,
-            defense=defense,
-            options=changes,
-            seed=seed,
-            devices=devices,
-        )
+        path = pipeline.harden(run, data, original, chosen, recipe)
         models = {"original": original, "hardened": load_classifier(path)}
         metrics = {
             "dataset": data.name,

@@ -77,9 +77,12 @@ def command(
     defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, deterministic)
+    from bcgan_tf.defenses.presets import defense as defense_named
     from bcgan_tf.workflows import run as pipeline
 
-    chosen = pipeline.chosen_defense(recipe, defense, options=changes, seed=seed, devices=devices)
+    chosen = defense_named(
+        defense, dataset, recipe.preset, options=changes, seed=seed, devices=devices
+    )
     own = getattr(chosen, "eps", None) if eps is None else eps
     eps = options.chosen_eps(dataset, own)
     model = None
@@ -107,13 +110,10 @@ def command(
         metrics = pipeline.run(
             run,
             data,
+            chosen,
             recipe,
             eps=eps,
-            seed=seed,
-            devices=devices,
             classifier=model,
-            defense=defense,
-            options=changes,
             saved_models_dir=saved_models,
         )
         if as_json:

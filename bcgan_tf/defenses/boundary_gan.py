@@ -49,7 +49,10 @@ class BCGANTraining(BCGANSettings, Defense):
         resume: bool,
         callbacks: StageCallbacks,
     ) -> keras.Model:
-        """Both stages; see :meth:`Defense.harden`."""
+        """Both stages; see :meth:`Defense.harden`.
+
+        Between them a method ``gan_trained(gan)`` of ``callbacks`` is called, if it has one.
+        """
         gan = self.train_gan(
             classifier,
             data,
@@ -57,6 +60,8 @@ class BCGANTraining(BCGANSettings, Defense):
             resume=resume,
             callbacks=callbacks("gan"),
         )
+        if told := getattr(callbacks, "gan_trained", None):
+            told(gan)
         return self.refine(
             classifier,
             gan,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 
 from bcgan_tf import progress
 from bcgan_tf.data import Split, evaluation_batches
-from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.statistics import wilson_interval
 
 # Test images for a model that searches for each answer.
@@ -26,10 +25,10 @@ def clean_accuracy(model: keras.Model, test: Split, *, seed: int = 0) -> dict[st
         test: images and labels.
         seed: of the starting points of Defense-GAN's search.
     """
-    if isinstance(model, DefenseGANClassifier):
-        test = test.take(_SEARCHED, seed=0)
+    if getattr(model, "answers_by_search", False):
+        test, searching = test.take(_SEARCHED, seed=0), cast(Any, model)
         with progress.told("Defense-GAN's search on test images") as count:
-            logits = model.logits(test.scaled(), seed=seed, progress=count)
+            logits = searching.logits(test.scaled(), seed=seed, progress=count)
         correct = int((logits.argmax(-1) == test.labels).sum())
     else:
         correct = sum(

@@ -16,6 +16,7 @@ from bcgan_tf.defenses.boundary_adversarial import (
     BoundaryTraining,
     FilteredBoundaryTraining,
 )
+from bcgan_tf.defenses.presets import defense as defense_named
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import (
     PARTIAL_PREFIX,
@@ -41,7 +42,7 @@ from bcgan_tf.runs.history import ELSEWHERE
 from bcgan_tf.settings.defenses import GENERATED
 from bcgan_tf.settings.kinds import RADIUS
 from bcgan_tf.settings.presets import recipe
-from bcgan_tf.workflows.harden import chosen_defense, harden
+from bcgan_tf.workflows.harden import harden
 
 _IDENTITY = ("dataset", "preset", "seed", "settings", "eps")
 _NETWORK = "strided_cnn"
@@ -170,8 +171,14 @@ def _trained(
     )
     original = original_of(workspace, plan)
     options = settings.options(defense, arm)
-    shared: dict[str, Any] = {"seed": workspace.seed, "devices": workspace.devices}
-    chosen = chosen_defense(plan, defense, options=options, **shared)
+    chosen = defense_named(
+        defense,
+        plan.dataset,
+        plan.preset,
+        options=options,
+        seed=workspace.seed,
+        devices=workspace.devices,
+    )
     assert isinstance(chosen, BoundaryTraining)
     identity = {**lasting_settings(chosen), "original": file_digest(original)}
     with workspace.open_run("harden", f"ablation-{defense}-{arm}", identity) as run:
@@ -181,15 +188,7 @@ def _trained(
             if folder.exists() and not own.exists():
                 _copy_folder(folder, own)
                 (own / ELSEWHERE).touch()
-        file = harden(
-            run,
-            workspace.data,
-            load_classifier(original),
-            plan,
-            defense=defense,
-            options=options,
-            **shared,
-        )
+        file = harden(run, workspace.data, load_classifier(original), chosen, plan)
         for name, folder in shared_folders.items():
             if name != "gan" or not chosen.refresh_epochs:  # as it was before the training
                 _copy_folder(run.checkpoints / name, folder)

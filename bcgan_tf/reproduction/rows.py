@@ -61,16 +61,7 @@ def trained(workspace: Workspace, row: str) -> Path:
     if row == "bcgan":
         settings |= {"oracle_epochs": chosen.oracle_epochs, "samples": chosen.generated_samples}
     with workspace.open_run("harden", row, {**settings, "original": file_digest(original)}) as run:
-        name, options = _named(row, workspace.data.name)
-        return harden(
-            run,
-            workspace.data,
-            load_classifier(original),
-            chosen,
-            defense=name,
-            options=options,
-            **shared,
-        )
+        return harden(run, workspace.data, load_classifier(original), hardening, chosen)
 
 
 def original_of(workspace: Workspace, chosen: Recipe) -> Path:

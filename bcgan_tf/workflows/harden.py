@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,7 @@ import keras
 import numpy as np
 
 from bcgan_tf.data import Dataset
-from bcgan_tf.defenses import BCGANTraining
 from bcgan_tf.defenses.defense import Defense
-from bcgan_tf.defenses.presets import defense as defense_named
-from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.evaluation.generated_set import measure_generated_set
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.report import figures
@@ -24,7 +21,7 @@ from bcgan_tf.training.callbacks import HistoryWriter
 from bcgan_tf.workflows.train import finish_training, train_oracle
 
 HARDENED = "hardened.keras"
-_GAN = "gan.keras"
+_GAN_STAGE, _GAN = "gan", "gan.keras"
 _GRID_ROWS = 10
 
 
@@ -32,12 +29,8 @@ def harden(
     run: RunDirectory,
     data: Dataset,
     classifier: keras.Model,
+    defense: Defense,
     recipe: Recipe,
-    *,
-    defense: str,
-    options: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    devices: int | None = None,
 ) -> Path:
     """Hardens a classifier by a defence; a finished stage is not repeated.
 
@@ -45,126 +38,77 @@ def harden(
         run: an open run.
         data: its training and validation splits are used.
         classifier: trained; images in [0, 1] to logits.
-        recipe: names the data set and the preset, and says how BCGAN's samples are measured.
-        defense: one of :data:`bcgan_tf.settings.defenses.DEFENSES`.
-        options: settings of the defence to change.
-        seed: of all draws.
-        devices: see :class:`bcgan_tf.defenses.Defense`.
+        defense: with its settings.
+        recipe: how the samples of a GAN are measured.
 
     Returns:
         The saved hardened classifier, ``hardened.keras`` in the run's folder.
 
     Raises:
-        UserError: no such defence or option, or the training failed.
+        UserError: the training failed.
     """
     path = run.path / HARDENED
     if run.stage_done("harden"):
         return path
-    chosen = chosen_defense(recipe, defense, options=options, seed=seed, devices=devices)
-    if isinstance(chosen, BCGANTraining):
-        hardened = _hardened_by_bcgan(run, data, classifier, chosen, recipe)
-    else:
-        keras.utils.set_random_seed(seed)
-        hardened = chosen.harden(
-            classifier,
-            data,
-            directory=run.checkpoints,
-            resume=True,
-            callbacks=lambda stage: [HistoryWriter(run.history, stage)],
-        )
+    keras.utils.set_random_seed(defense.seed)
+    hardened = defense.harden(
+        classifier,
+        data,
+        directory=run.checkpoints,
+        resume=True,
+        callbacks=_Stages(run, data, classifier, defense, recipe),
+    )
     payload = {
-        "defense": chosen.config(),
-        "titles": dict(chosen.stage_titles),
+        "defense": defense.config(),
+        "titles": dict(defense.stage_titles),
         "classes": data.class_names,
     }
     finish_training(run, "harden", hardened, path, payload)
     return path
 
 
-def chosen_defense(
-    recipe: Recipe,
-    defense: str,
-    *,
-    options: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    devices: int | None = None,
-) -> Defense:
-    """The defence that :func:`harden` would use.
+@dataclasses.dataclass(frozen=True)
+class _Stages:
+    """The callbacks of each stage of a defence, and what is made of a GAN that it trained."""
 
-    Raises:
-        UserError: no such defence or option.
-    """
-    return defense_named(
-        defense, recipe.dataset, recipe.preset, options=options, seed=seed, devices=devices
-    )
+    run: RunDirectory
+    data: Dataset
+    classifier: keras.Model
+    defense: Defense
+    recipe: Recipe
 
+    def __call__(self, stage: str) -> Sequence[keras.callbacks.Callback]:
+        history = HistoryWriter(self.run.history, stage)
+        if stage != _GAN_STAGE:
+            return [history]
+        return [history, _SampleGrid(self.run.figures / stage, self.data.class_names)]
 
-def _hardened_by_bcgan(
-    run: RunDirectory,
-    data: Dataset,
-    classifier: keras.Model,
-    defense: BCGANTraining,
-    recipe: Recipe,
-) -> keras.Model:
-    """Trains the GAN and an oracle, measures the samples, refines the classifier."""
-    gan = _trained_gan(run, data, classifier, defense)
-    if not run.stage_done("generated_set"):
-        measures = _measure_generated(run, data, classifier, gan, recipe, defense)
-        run.finish_stage("generated_set", measures)
-    keras.utils.set_random_seed(defense.seed)
-    return defense.refine(
-        classifier,
-        gan,
-        data,
-        directory=run.checkpoints / "harden",
-        resume=True,
-        callbacks=[HistoryWriter(run.history, "harden")],
-    )
+    def gan_trained(self, gan: BCGAN) -> None:
+        """Saves the GAN and measures its samples, with an oracle trained for that."""
+        run = self.run
+        if not run.stage_done(_GAN_STAGE):
+            finish_training(run, _GAN_STAGE, gan, run.path / _GAN)
+        if not run.stage_done("generated_set"):
+            run.finish_stage("generated_set", self._measure_samples(gan))
+        # The next stage draws the same whether the GAN was trained now or before a resume.
+        keras.utils.set_random_seed(self.defense.seed)
 
-
-def _trained_gan(
-    run: RunDirectory, data: Dataset, classifier: keras.Model, defense: BCGANTraining
-) -> BCGAN:
-    path = run.path / _GAN
-    if run.stage_done("gan"):
-        with scope(strategy(defense.devices)):
-            return keras.models.load_model(path)
-    gan = defense.train_gan(
-        classifier,
-        data,
-        directory=run.checkpoints / "gan",
-        resume=True,
-        callbacks=[
-            HistoryWriter(run.history, "gan"),
-            _SampleGrid(run.figures / "gan", data.class_names),
-        ],
-    )
-    finish_training(run, "gan", gan, path)
-    return gan
-
-
-def _measure_generated(
-    run: RunDirectory,
-    data: Dataset,
-    classifier: keras.Model,
-    gan: BCGAN,
-    recipe: Recipe,
-    defense: BCGANTraining,
-) -> dict[str, Any]:
-    # In batches of the size that was found possible before the GAN was trained.
-    sized = dataclasses.replace(recipe, classifier_batch_size=defense.batch_size)
-    oracle_path = train_oracle(run, data, sized, seed=defense.seed, devices=defense.devices)
-    labels = np.arange(recipe.generated_samples) % data.num_classes
-    measures = measure_generated_set(
-        gan.generate(labels, seed=1),
-        labels,
-        classifier=classifier,
-        oracle=keras.models.load_model(oracle_path),
-        real_images=data.validation.scaled(),
-        real_labels=data.validation.labels,
-    )
-    draw_samples(gan, run.figures / "boundary_samples.png", data.class_names)
-    return {**measures.to_dict(), "classes": data.num_classes}
+    def _measure_samples(self, gan: BCGAN) -> dict[str, Any]:
+        run, data, defense = self.run, self.data, self.defense
+        # In batches of the size that was found possible before the GAN was trained.
+        sized = dataclasses.replace(self.recipe, classifier_batch_size=defense.batch_sizes()[-1])
+        oracle_path = train_oracle(run, data, sized, seed=defense.seed, devices=defense.devices)
+        labels = np.arange(self.recipe.generated_samples) % data.num_classes
+        measures = measure_generated_set(
+            gan.generate(labels, seed=1),
+            labels,
+            classifier=self.classifier,
+            oracle=keras.models.load_model(oracle_path),
+            real_images=data.validation.scaled(),
+            real_labels=data.validation.labels,
+        )
+        draw_samples(gan, run.figures / "boundary_samples.png", data.class_names)
+        return {**measures.to_dict(), "classes": data.num_classes}
 
 
 class _SampleGrid(keras.callbacks.Callback):

@@ -10,9 +10,9 @@ import keras
 
 from bcgan_tf import progress
 from bcgan_tf.data import Dataset
+from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.files import read_json
 from bcgan_tf.loading.classifier import load_classifier
-from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.report import page
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.serving import card as model_card
@@ -20,15 +20,13 @@ from bcgan_tf.serving import export as serving
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.presets import Recipe
 from bcgan_tf.workflows.attack import evaluate_models, write_metrics
-from bcgan_tf.workflows.harden import HARDENED, chosen_defense, harden
+from bcgan_tf.workflows.harden import HARDENED, harden
 from bcgan_tf.workflows.train import CLASSIFIER, check_training, train
 
 __all__ = [
     "CLASSIFIER",
     "HARDENED",
     "check_training",
-    "chosen_defense",
-    "deterministic_for_serving",
     "evaluate_models",
     "export",
     "harden",
@@ -37,24 +35,6 @@ __all__ = [
     "train",
     "write_metrics",
 ]
-
-
-def deterministic_for_serving(
-    model: keras.Model, *, seed: int = 0
-) -> tuple[keras.Model, dict[str, Any]]:
-    """The model in a form that answers the same to the same image, and what its card says of that.
-
-    Only Defense-GAN's is another one: its search draws its starting points anew at every call, and
-    what is served has them drawn once.
-    """
-    if not isinstance(model, DefenseGANClassifier):
-        return model, {}
-    note = (
-        f"Defense-GAN with starting points drawn once (seed {seed}): the served model answers the "
-        "same to the same image. The model that was measured draws them at every call; with fixed "
-        "ones it is easier to attack."
-    )
-    return model.with_fixed_starts(seed), {"note": note}
 
 
 def export(
@@ -101,34 +81,28 @@ def report(run: RunDirectory) -> Path:
 def run(
     run: RunDirectory,
     data: Dataset,
+    defense: Defense,
     recipe: Recipe,
     *,
-    defense: str,
     eps: float,
-    seed: int = 0,
-    devices: int | None = None,
     classifier: keras.Model | None = None,
-    options: Mapping[str, Any] | None = None,
     saved_models_dir: str | Path = "saved_models",
 ) -> dict[str, Any]:
     """Train (unless a classifier is given), harden, attack both, export, report.
 
-    ``defense`` and ``options`` are those of :func:`bcgan_tf.workflows.harden.harden`. Both models
-    are attacked within ``eps``, a Linf radius in [0, 1] pixel units, by the recipe's ``suite`` on
-    ``n`` test images.
+    Both models are attacked within ``eps``, a Linf radius in [0, 1] pixel units, by the recipe's
+    ``suite`` on ``n`` test images. The defence's seed and devices are those of all stages.
 
     Returns:
         The metrics, with ``"exported"``: the version's folder.
     """
     # Before the hours of training that come first, not after them.
-    chosen = chosen_defense(recipe, defense, options=options, seed=seed, devices=devices)
-    chosen.check_data(data)
+    defense.check_data(data)
+    seed = defense.seed
     if classifier is None:
-        classifier = load_classifier(train(run, data, recipe, seed=seed, devices=devices))
-    path = harden(
-        run, data, classifier, recipe, defense=defense, options=options, seed=seed, devices=devices
-    )
-    hardened = load_classifier(path)
+        trained = train(run, data, recipe, seed=seed, devices=defense.devices)
+        classifier = load_classifier(trained)
+    hardened = load_classifier(harden(run, data, classifier, defense, recipe))
     metrics = evaluate_models(
         run,
         data,
@@ -137,7 +111,7 @@ def run(
         progress=progress.told,
     )
     card = model_card.of_training(run, "hardened")
-    name = serving.served_name(data.name, defense)
+    name = serving.served_name(data.name, defense.name)
     exported = export(run, hardened, data, name, saved_models_dir, card)
     metrics = {**metrics, "exported": str(exported)}
     run.write_metrics(metrics)

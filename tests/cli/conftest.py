@@ -104,8 +104,8 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         run.finish_stage("train", {"classes": data.class_names}, files=[path])
         return path
 
-    def harden(run: Any, data: Any, classifier: keras.Model, recipe: Any, **options: Any) -> Path:
-        note("harden", run, data=data.name, recipe=recipe, classifier=classifier, **options)
+    def harden(run: Any, data: Any, classifier: keras.Model, defense: Any, recipe: Any) -> Path:
+        note("harden", run, data=data.name, recipe=recipe, classifier=classifier, defense=defense)
         run.finish_stage("generated_set", {"n": 10, "oracle_accuracy": 0.5})
         path = save(run, "hardened.keras")
         run.finish_stage("harden", files=[path])
@@ -120,17 +120,10 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
         run.write_metrics(metrics)
         return metrics
 
-    def whole(run: Any, data: Any, recipe: Any, **options: Any) -> dict[str, Any]:
-        note("run", run, data=data.name, recipe=recipe, **options)
-        run.finish_stage(
-            "harden",
-            {
-                "defense": {
-                    "defense": "bcgan",
-                    "beta": float((options["options"] or {}).get("beta", 0.1)),
-                }
-            },
-        )
+    def whole(run: Any, data: Any, defense: Any, recipe: Any, **options: Any) -> dict[str, Any]:
+        seeds = {"seed": defense.seed, "devices": defense.devices}
+        note("run", run, data=data.name, defense=defense, recipe=recipe, **seeds, **options)
+        run.finish_stage("harden", {"defense": {"beta": 0.1, **defense.config()}})
         run.write_metrics(METRICS)
         return METRICS
 

@@ -36,7 +36,7 @@ def test_run_hands_over_the_defence(cli, pipeline_calls: Calls) -> None:
     result = cli("run", "--dataset", "digits", "--run-dir", "a", *flags)
     assert result.exit_code == 0, result.stderr
     (call,) = pipeline_calls
-    assert call.defense == "pgd-at" and call.options == {"eps": "0.1", "epochs": "9"}
+    assert call.defense.name == "pgd-at" and (call.defense.eps, call.defense.epochs) == (0.1, 9)
     saved = RunDirectory.saved_config("a")
     assert saved is not None and saved["config"]["defense_options"] == ["eps=0.1", "epochs=9"]
     assert "gan_epochs" not in saved["config"] and saved["config"]["n"] == 200
@@ -49,9 +49,9 @@ def test_adversarial_training_is_the_default(
 ) -> None:
     flags = ["--dataset", "digits", "--classifier", str(model_file), "--run-dir", "a"]
     assert cli(command, *flags).exit_code == 0
-    assert pipeline_calls[0].defense == "pgd-at"
+    assert pipeline_calls[0].defense.name == "pgd-at"
     assert cli(command, "--run-dir", "a", "--resume").exit_code == 0
-    assert pipeline_calls[-1].defense == "pgd-at"
+    assert pipeline_calls[-1].defense.name == "pgd-at"
 
 
 @pytest.mark.parametrize("command", ["run", "harden"])
@@ -151,7 +151,7 @@ def test_harden_hands_over_the_users_model(cli, pipeline_calls: Calls, model_fil
     result = cli("harden", "--classifier", str(model_file), *flags)
     assert result.exit_code == 0, result.stderr
     (call,) = pipeline_calls
-    assert call.defense == "bcgan" and call.recipe.oracle_epochs == 7
+    assert call.defense.name == "bcgan" and call.recipe.oracle_epochs == 7
     assert call.classifier.output_shape == (None, 10)
     assert "hardened classifier  a/hardened.keras" in result.stdout
     metrics = RunDirectory.open("a").metrics()

@@ -38,8 +38,8 @@ def test_a_defence_is_resumed_with_its_own_options(
     result = cli(command, "--run-dir", "a", "--resume")
     assert result.exit_code == 0, result.stderr
     before, after = pipeline_calls
-    assert after.defense == before.defense == "pgd-at"
-    assert after.options == before.options == {"eps": "0.1", "epochs": "9"}
+    assert after.defense == before.defense and after.defense.name == "pgd-at"
+    assert (after.defense.eps, after.defense.epochs) == (0.1, 9)
 
 
 def test_the_same_flags_again_are_no_difference(cli, pipeline_calls: Calls) -> None:

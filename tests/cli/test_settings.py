@@ -48,7 +48,7 @@ def test_an_option_of_many_is_a_list_in_a_file(cli, pipeline_calls: Calls, file)
     lines = 'dataset = "digits"\ndefense = "trades"\ndefense-options = ["eps=8/255", "beta=2"]'
     result = cli("run", "--config", file(lines))
     assert result.exit_code == 0, result.stderr
-    assert pipeline_calls[-1].options == {"eps": "8/255", "beta": "2"}
+    assert (pipeline_calls[-1].defense.eps, pipeline_calls[-1].defense.beta) == (8 / 255, 2)
     result = cli("run", "--config", file('dataset = "digits"\ndefense-options = "eps=1"'))
     assert result.exit_code == 2 and "must be a list of strings" in result.stderr
 
@@ -138,7 +138,7 @@ def test_files_and_variables_know_the_names_of_the_flags(cli, pipeline_calls: Ca
         result = cli("run", *flags, *settings, **env)
         assert result.exit_code == 0, result.stderr
         assert result.stdout.startswith("{")
-        assert pipeline_calls[-1].options == {"eps": "0.1", "epochs": "9"}
+        assert (pipeline_calls[-1].defense.eps, pipeline_calls[-1].defense.epochs) == (0.1, 9)
 
 
 @pytest.mark.parametrize(
