@@ -38,6 +38,6 @@ def load(*, seed: int = 0) -> Dataset:
 def _draw(random: np.random.RandomState, per_class: int) -> Split:
     """Both classes, alternating, so that any prefix is balanced."""
     labels = np.arange(2 * per_class, dtype=np.int64) % 2
-    centres = np.where(labels[:, np.newaxis] == 1, MEAN, -MEAN)
-    points = random.standard_normal((len(labels), 2)) + centres
+    centers = np.where(labels[:, np.newaxis] == 1, MEAN, -MEAN)
+    points = random.standard_normal((len(labels), 2)) + centers
     return Split(points.astype(np.float32), labels)

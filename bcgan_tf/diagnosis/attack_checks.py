@@ -113,8 +113,8 @@ def large_eps(subject: Subject) -> Flag:
             left = left & subject.attack(subject.apgd(eps, loss="dlr"), mask=left).robust
         found.append((float(left.mean()), eps))
     value, eps = max(found)
-    grey = subject.predict(np.full_like(subject.images[:1], 0.5)).argmax(-1)[0]
-    bound = float((subject.right & (subject.labels == grey)).mean())
+    gray = subject.predict(np.full_like(subject.images[:1], 0.5)).argmax(-1)[0]
+    bound = float((subject.right & (subject.labels == gray)).mean())
     text = (
         f"gradient attacks leave {percent(value)} at eps {eps:.3g}; with the grey image alone no "
         f"more than {percent(bound)} can be left, the largest class is {percent(largest)}"

@@ -76,8 +76,8 @@ class BoundaryPlane:
         Interpolated linearly between grid points; L2, before clipping. 0 when the image itself is
         misclassified, None when the label holds to the edge of the plane.
         """
-        centre = len(self.v) // 2
-        margin, u = self.margin[centre, centre:].astype("float64"), self.u[centre:]
+        center = len(self.v) // 2
+        margin, u = self.margin[center, center:].astype("float64"), self.u[center:]
         crossed = np.flatnonzero(margin <= 0)
         if crossed.size == 0:
             return None

@@ -124,8 +124,8 @@ class _OwnRadius(APGD):
     ) -> tf.Tensor:
         # Drawn around grey, where [0, 1] is in no draw's way: the ball is half as large there.
         half = dataclasses.replace(self, eps=0.5)
-        grey = 0.5 * tf.ones_like(images)
-        noise = (BoundedAttack.draw_start(half, grey, indices, round_index) - grey) / 0.5
+        gray = 0.5 * tf.ones_like(images)
+        noise = (BoundedAttack.draw_start(half, gray, indices, round_index) - gray) / 0.5
         return self.clip_to_ball(images, images + per_example(self._radius(images), images) * noise)
 
     def _noise(self, index: int, round_index: int, shape: list[int]) -> np.ndarray:

@@ -32,7 +32,7 @@ from bcgan_tf.report.style import (
 from bcgan_tf.report.table import NORMS, eps_text, interval_of, percent
 
 # From this Linf distance on every image reaches the grey one.
-GREY = 0.5
+GRAY = 0.5
 _MARGIN = " margin"
 
 
@@ -100,12 +100,12 @@ def robust_accuracy_curves(
             end = max(end, at)
     if norm == "linf" and largest_class is not None:
         # The line needs room to be seen where the curve ends at 0.5.
-        end = max(end, GREY * 1.15)
+        end = max(end, GRAY * 1.15)
         axes.plot(
-            [GREY, end], [largest_class] * 2, "--", color=INK, linewidth=1.6,
+            [GRAY, end], [largest_class] * 2, "--", color=INK, linewidth=1.6,
             label=f"bound from eps 0.5 on: largest class, {percent(largest_class)}",
         )  # fmt: skip
-        axes.axvline(GREY, color=FAINT, linewidth=0.8)
+        axes.axvline(GRAY, color=FAINT, linewidth=0.8)
     _style_over_eps(axes, norm, "robust accuracy", ncols=1 if len(curves) < 3 else 2)
     axes.set_xlim(0, end or 1.0)
     return save(figure, path)

@@ -62,10 +62,10 @@ class AdversarialTrainer(RobustTrainer):
             objective = losses.average(per_example)
         self._descend(tape, objective)
         self._loss.update_state(per_example)
-        labelled, _ = weights_of_terms(weights)
+        labeled, _ = weights_of_terms(weights)
         if logits is not None:
-            self._accuracy.update_state(labels, logits, labelled)
-        self._robust_accuracy.update_state(labels, adversarial_logits, labelled)
+            self._accuracy.update_state(labels, logits, labeled)
+        self._robust_accuracy.update_state(labels, adversarial_logits, labeled)
         return {
             metric.name: metric.result()
             for metric in self.metrics

@@ -108,14 +108,14 @@ def test_other_models_are_not(name):
         check_answers(lambda images: FIT[name](images), IMAGES)
 
 
-def _normalised() -> keras.Model:
+def _normalized() -> keras.Model:
     image = keras.Input((4, 4, 1))
     x = keras.layers.BatchNormalization()(keras.layers.Dense(8)(keras.layers.Flatten()(image)))
     return keras.Model(image, keras.layers.Dense(4)(x))
 
 
 def test_rows_that_depend_on_the_batch_are_refused_and_the_weights_kept():
-    model = _normalised()
+    model = _normalized()
     before = model.get_weights()
     check_answers(model, IMAGES)
     with pytest.raises(UserError, match=r"other images of the batch; calling it changes its weig"):
@@ -159,7 +159,7 @@ ATTACKED = {
 
 @pytest.mark.parametrize("where", ATTACKED)
 def test_whoever_attacks_looks(where):
-    model = _normalised()
+    model = _normalized()
     with pytest.raises(UserError, match="draws outside"):
         ATTACKED[where](_chosen)
     with pytest.raises(UserError, match="other images of the batch; calling it changes"):

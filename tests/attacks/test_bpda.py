@@ -21,7 +21,7 @@ def _threshold(images: tf.Tensor) -> tf.Tensor:
     return tf.concat([0.5 - images, images - 0.5], axis=1)
 
 
-def _quantise(images: tf.Tensor) -> tf.Tensor:
+def _quantize(images: tf.Tensor) -> tf.Tensor:
     return tf.round(7.0 * images) / 7.0
 
 
@@ -39,17 +39,17 @@ def test_the_identity_is_the_default_and_the_forward_is_bit_exact():
     inputs = tf.constant(np.random.default_rng(0).random(1000).astype(np.float32))
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        outputs = bpda(_quantise)(inputs)
-    np.testing.assert_array_equal(outputs, _quantise(inputs))
+        outputs = bpda(_quantize)(inputs)
+    np.testing.assert_array_equal(outputs, _quantize(inputs))
     np.testing.assert_array_equal(tape.gradient(outputs, inputs), np.ones(1000))
 
 
 def test_the_forward_may_be_of_less_precision():
     images = tf.constant([[0.2, 0.7]])
-    quantise = bpda(lambda x: tf.cast(x, tf.bfloat16))
+    quantize = bpda(lambda x: tf.cast(x, tf.bfloat16))
     with tf.GradientTape() as tape:
         tape.watch(images)
-        found = quantise(images)
+        found = quantize(images)
         total = tf.reduce_sum(3 * found)
     gradient = tape.gradient(total, images)
     assert found.dtype == tf.bfloat16 and gradient.dtype == tf.float32
@@ -58,23 +58,23 @@ def test_the_forward_may_be_of_less_precision():
 
 def test_a_quantised_model_stops_pgd_but_not_with_bpda():
     def masked(images):
-        return _threshold(_quantise(images))
+        return _threshold(_quantize(images))
 
     with pytest.raises(UserError, match="no gradient"):
         PGD(0.45, steps=5)(masked, IMAGES, LABELS)
-    attacked = PGD(0.45, steps=5)(lambda x: _threshold(bpda(_quantise)(x)), IMAGES, LABELS)
+    attacked = PGD(0.45, steps=5)(lambda x: _threshold(bpda(_quantize)(x)), IMAGES, LABELS)
     assert attacked.clean_accuracy == 1 and attacked.robust_accuracy == 0
 
 
 def test_a_callable_model_may_bring_its_own_backward():
-    class Quantised:
+    class Quantized:
         def __call__(self, images):
-            return _threshold(_quantise(images))
+            return _threshold(_quantize(images))
 
         def backward(self, images):
             return _threshold(images)
 
-    model = Quantised()
+    model = Quantized()
     np.testing.assert_array_equal(as_logits_fn(model)(IMAGES), model(IMAGES))
     assert FGSM(0.45)(model, IMAGES, LABELS).robust_accuracy == 0
 

@@ -23,7 +23,7 @@ IMAGES = np.random.default_rng(0).uniform(size=(6, 8, 8, 1)).astype(np.float32)
 
 
 @keras.saving.register_keras_serializable(package="test")
-class Quantised(keras.layers.Layer):
+class Quantized(keras.layers.Layer):
     """Pixels of two levels."""
 
     def call(self, inputs):
@@ -69,7 +69,7 @@ def _broken_behind(model: keras.Model) -> bool:
 
 def test_it_finds_what_a_flat_gradient_hides():
     """All pixels at 0.4 are rounded to 0; with 0.15 more to 1; the gradient is zero."""
-    assert _broken_behind(_linear_behind(Quantised()))
+    assert _broken_behind(_linear_behind(Quantized()))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def _breakers(model: keras.Model) -> dict[str, int]:
 
 
 def test_the_standard_suite_looks_behind_preprocessing():
-    found = _breakers(_linear_behind(Quantised()))
+    found = _breakers(_linear_behind(Quantized()))
     assert list(found)[-1] == "Square"
     assert (found["APGD-CE"], found["APGD-CE+BPDA"]) == (0, 4)
 
@@ -131,7 +131,7 @@ def test_the_parts_of_a_network_that_cuts_off_give_the_whole():
     [
         [],
         [keras.layers.Rescaling(2.0)],  # its gradient is right as it is
-        [Quantised()],
+        [Quantized()],
         [keras.layers.Rescaling(-1.0, 1.0), keras.layers.ReLU(max_value=0.5)],
         [keras.layers.ReLU(max_value=0.5, negative_slope=0.1)],
     ],
@@ -172,11 +172,11 @@ def test_a_sequential_model_is_looked_into_however_it_was_made(source, tmp_path)
     """Each ``add`` calls all layers again, and the earlier calls stay behind."""
     if "backbone" in source:
         backbone = keras.Sequential([keras.Input((8, 8, 1)), *_linear()])
-        model = keras.Sequential([keras.Input((8, 8, 1)), Quantised(), backbone])
+        model = keras.Sequential([keras.Input((8, 8, 1)), Quantized(), backbone])
     elif source == "added":
-        model = _added([Quantised(), *_linear()])
+        model = _added([Quantized(), *_linear()])
     else:
-        model = keras.Sequential([keras.Input((8, 8, 1)), Quantised(), *_linear()])
+        model = keras.Sequential([keras.Input((8, 8, 1)), Quantized(), *_linear()])
     model.set_weights(_linear_behind().get_weights())
     if "loaded" in source:
         model = _loaded(model, tmp_path)
@@ -201,7 +201,7 @@ def test_operations_without_a_layer_are_seen():
 
 def test_a_model_in_front_is_looked_through():
     pixels = keras.Input((8, 8, 1))
-    first = keras.Model(pixels, Quantised()(keras.layers.Rescaling(1.0)(pixels)))
+    first = keras.Model(pixels, Quantized()(keras.layers.Rescaling(1.0)(pixels)))
     model = _linear_behind(first)
     np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), model(IMAGES))
     assert may_hide_gradients(model) and _broken_behind(model)
@@ -210,7 +210,7 @@ def test_a_model_in_front_is_looked_through():
 
 def test_an_input_that_is_read_twice_has_nothing_in_front_of_all():
     images = keras.Input((8, 8, 1))
-    both = keras.layers.Concatenate()([Quantised()(images), keras.layers.Conv2D(1, 1)(images)])
+    both = keras.layers.Concatenate()([Quantized()(images), keras.layers.Conv2D(1, 1)(images)])
     model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(both)))
     assert not may_hide_gradients(model)
     with pytest.raises(UserError, match="no preprocessing"):

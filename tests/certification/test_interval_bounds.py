@@ -40,7 +40,7 @@ def bounds_of(model, lower, upper):
     return box.lower.numpy(), box.upper.numpy()
 
 
-def randomised(model):
+def randomized(model):
     """All weights random: biases and the statistics of batch normalisation too."""
     for weight in model.weights:
         if weight.dtype == "float32":
@@ -98,10 +98,10 @@ def test_batch_normalisation_by_hand_with_a_negative_factor():
 def test_a_convolution_is_exact(padding, strides, dilation):
     """Each output is reached at the corner that the signs of its weights point to."""
     layer = L.Conv2D(3, 3, strides=strides, padding=padding, dilation_rate=dilation)
-    model = randomised(functional((6, 6, 2), layer))
-    centre, radius = RNG.normal(size=(1, 6, 6, 2)), RNG.uniform(0, 1, (1, 6, 6, 2))
-    lower, upper = bounds_of(model, centre - radius, centre + radius)
-    points = tf.constant(centre, tf.float32)
+    model = randomized(functional((6, 6, 2), layer))
+    center, radius = RNG.normal(size=(1, 6, 6, 2)), RNG.uniform(0, 1, (1, 6, 6, 2))
+    lower, upper = bounds_of(model, center - radius, center + radius)
+    points = tf.constant(center, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(points)
         outputs = tf.reshape(model(points), [-1])
@@ -184,27 +184,27 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_bounds_contain_every_random_point_and_corner(name):
     """10,000 points of one box, half of them corners."""
-    model = randomised(NETWORKS[name]())
-    centre, radius = RNG.uniform(0.2, 0.8, (1, 6, 6, 1)), RNG.uniform(0, 0.2, (1, 6, 6, 1))
-    lower, upper = bounds_of(model, centre - radius, centre + radius)
+    model = randomized(NETWORKS[name]())
+    center, radius = RNG.uniform(0.2, 0.8, (1, 6, 6, 1)), RNG.uniform(0, 0.2, (1, 6, 6, 1))
+    lower, upper = bounds_of(model, center - radius, center + radius)
     offsets = RNG.uniform(-1, 1, (10_000, 6, 6, 1))
     offsets[5000:] = np.sign(offsets[5000:])
-    outputs = model(np.float32(centre + offsets * radius), training=False).numpy()
+    outputs = model(np.float32(center + offsets * radius), training=False).numpy()
     slack = 1e-5 * np.abs(upper - lower).max()
     assert (outputs >= lower - slack).all() and (outputs <= upper + slack).all()
     assert np.isfinite(upper).all() and (upper > lower).all()
-    at_centre = bounds_of(model, centre, centre)
-    for side in at_centre:  # a box of one point is that point's answer
+    at_center = bounds_of(model, center, center)
+    for side in at_center:  # a box of one point is that point's answer
         np.testing.assert_allclose(
-            side, model(np.float32(centre), training=False), rtol=1e-3, atol=1e-4
+            side, model(np.float32(center), training=False), rtol=1e-3, atol=1e-4
         )
 
 
 def test_all_corners_of_a_small_box():
-    model = randomised(mlp(6, 3, hidden=(5, 4), seed=0))
-    centre = RNG.normal(size=6)
-    lower, upper = bounds_of(model, centre[None] - 0.3, centre[None] + 0.3)
-    corners = np.float32(list(itertools.product(*[(v - 0.3, v + 0.3) for v in centre])))
+    model = randomized(mlp(6, 3, hidden=(5, 4), seed=0))
+    center = RNG.normal(size=6)
+    lower, upper = bounds_of(model, center[None] - 0.3, center[None] + 0.3)
+    corners = np.float32(list(itertools.product(*[(v - 0.3, v + 0.3) for v in center])))
     outputs = model(corners).numpy()
     assert (outputs >= lower - 1e-5).all() and (outputs <= upper + 1e-5).all()
 
@@ -242,7 +242,7 @@ def own_call():
     return OwnCall(pixels, L.Dense(2)(pixels))
 
 
-def quantised(mode):
+def quantized(mode):
     model = functional((4,), L.Dense(2, name="small"))
     model.quantize(mode)
     return model
@@ -272,7 +272,7 @@ def rounded_input():
         (two_inputs, "needs exactly one input"),
         (Subclassed, "Subclassed .* is no functional model"),
         (own_call, "OwnCall .* is a subclass with its own call"),
-        (lambda: quantised("int8"), r"Dense .* is quantized \(int8\)"),
+        (lambda: quantized("int8"), r"Dense .* is quantized \(int8\)"),
         (rounded_input, "takes its images in bfloat16"),
     ],
 )

@@ -123,7 +123,7 @@ def test_non_finite_gradients_are_counted_and_replaced_by_zero():
     assert PGD(0.4, steps=10)(attackable, IMAGES, LABELS).success_rate == 1
 
 
-class _Quantised:
+class _Quantized:
     """A step at 0.5 that brings a stand-in for its gradient."""
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
@@ -134,7 +134,7 @@ class _Quantised:
 
 
 def test_a_stand_in_is_attacked_but_the_own_gradient_is_judged():
-    model, health = guard_gradient(_Quantised(), IMAGES, LABELS)
+    model, health = guard_gradient(_Quantized(), IMAGES, LABELS)
     assert health.backward and health.missing and health.dead == 1
     assert FGSM(0.31)(model, IMAGES, LABELS).success_rate == 1
     stripped, _ = guard_gradient(lambda images: _linear(tf.round(images)), IMAGES, LABELS)
