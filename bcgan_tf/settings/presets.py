@@ -349,9 +349,9 @@ def defense_settings(
 
 def preset_changes(name: str, dataset: str, preset: str) -> dict[str, Any]:
     """What a preset changes of a defence's defaults, by option."""
-    table = _DEFENSES[_WITHOUT_FAKES.get(name, name)]
+    table = _DEFENSES.get(_WITHOUT_FAKES.get(name, name), {})
     if _kind(dataset) in ("digits", "folder"):  # the defaults are of a set forty times as large
-        found = table["digits", "quick"]
+        found = table.get(("digits", "quick"), {})
     else:
         found = table.get((dataset, preset), {})
     key, gan = (_kind(dataset), preset), "gan." if name in _WITHOUT_FAKES else ""
