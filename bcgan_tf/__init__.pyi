@@ -32,7 +32,7 @@ from .diagnosis.diagnostics import diagnose as diagnose
 from .diagnosis.verdict import verdict as verdict
 from .errors import UserError as UserError
 from .evaluation.robust_accuracy import Evaluation as Evaluation
-from .evaluation.runner import evaluate as evaluate
+from .evaluation.task import EvaluationTask as EvaluationTask
 from .loading.classifier import load_classifier as load_classifier
 from .loading.model import load_model as load_model
 from .models.acgan import ACGAN as ACGAN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks import checks
-from bcgan_tf.attacks.answers import check_answers, derived
-from bcgan_tf.attacks.attack import Attack
+from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import margins, not_inlined, per_example, require_gradient
-from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.diagnosis.attack_checks import scaled, temperature
 from bcgan_tf.diagnosis.flags import DECISIVE, percent
-from bcgan_tf.diagnosis.subject import Subject
+from bcgan_tf.diagnosis.shared_attacks import SharedAttacks
 from bcgan_tf.diagnosis.transfer import transferred
-from bcgan_tf.evaluation.gradient_health import guard_gradient
+from bcgan_tf.evaluation.task import EvaluationTask
+from bcgan_tf.progress import Progress
 
 # What Keras' losses on probabilities clip at (keras.config.epsilon()).
 _CLIP = 1e-7
@@ -61,19 +61,12 @@ class Causes:
 
 
 def measure_causes(
-    model: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    eps: float,
-    norm: str = "linf",
+    task: EvaluationTask,
     surrogate: Any = None,
-    samples: int = 100,
-    cw_samples: int = 24,
+    *,
+    cw_n: int = 24,
     fixed_const: float = 1e-3,
-    seed: int = 0,
-    batch_size: int = 250,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Causes:
     """Switches each candidate cause of an inflated accuracy on and off.
 
@@ -87,39 +80,25 @@ def measure_causes(
     - ``transfer``: examples made on the surrogate, against white-box PGD.
 
     Args:
-        model: a Keras model or a callable, float32 images in [0, 1] to logits ``[B, K]``.
-        images: float32 ``[N, ...]`` in [0, 1].
-        labels: int ``[N]``, the true classes.
-        eps: radius of PGD, in [0, 1] pixel units, above 0.
-        norm: ``"linf"`` or ``"l2"``.
+        task: the model, the images and PGD's radius, which is above 0.
         surrogate: the original, undefended model; without it ``transfer`` is not run.
-        samples: the first ``samples`` images are used.
-        cw_samples: of these, for Carlini-Wagner.
+        cw_n: images, the first of the task, for Carlini-Wagner.
         fixed_const: the one constant; 1e-3 is the first that the reference tries.
-        seed: of the random starts.
-        batch_size: most images at once.
         progress: called with (causes done, causes to do, the next cause).
 
     Raises:
-        UserError: if the model's output, the images, labels or eps are unfit.
+        UserError: ``eps`` is 0 or None, ``cw_n`` is below 1, or the surrogate cannot be attacked.
     """
-    images = as_images(images)
-    labels = as_labels(labels, len(images))
-    checks.check_model_input(model, images)
-    checks.check_number("eps", eps, above=0)
-    checks.check_positive_int("samples", samples)
-    checks.check_positive_int("cw_samples", cw_samples)
-    check_answers(model, images)
-    images, labels = images[:samples], labels[:samples]
-    attackable, _ = guard_gradient(model, images, labels, batch_size=batch_size)
-    subject = Subject(attackable, images, labels, float(eps), norm, seed, batch_size)
-    cw = _CarliniWagner(subject, cw_samples, fixed_const)
+    checks.check_number("eps", task.eps, above=0)
+    checks.check_positive_int("cw_n", cw_n)
+    shared = SharedAttacks(task)
+    cw = _CarliniWagner(task.take(np.arange(min(cw_n, task.n))), fixed_const)
     table: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-        ("logit scale", lambda: _logit_scale(subject)),
-        ("loss on probabilities", lambda: _probabilities(subject)),
+        ("logit scale", lambda: _logit_scale(shared)),
+        ("loss on probabilities", lambda: _probabilities(shared)),
         ("fixed-c CW", cw.fixed_constant),
         ("label trap", cw.label_trap),
-        ("transfer", lambda: _transfer(subject, surrogate)),
+        ("transfer", lambda: _transfer(shared, surrogate)),
     ]
     rows = []
     for done, (cause, measure) in enumerate(table):
@@ -128,7 +107,7 @@ def measure_causes(
         rows.append({"cause": cause} | measure())
     if progress is not None:
         progress(len(table), len(table), "")
-    return Causes(tuple(rows), float(subject.right.mean()), _sentence(rows))
+    return Causes(tuple(rows), float(task.correct.mean()), _sentence(rows))
 
 
 def _row(
@@ -161,22 +140,21 @@ def _sentence(rows: list[dict[str, Any]]) -> str:
     return text + (f"; not run: {', '.join(skipped)}" if skipped else "")
 
 
-def _accuracy(attack: Attack, model: Any, subject: Subject) -> float:
-    return attack(model, subject.images, subject.labels).robust_accuracy
+def _logit_scale(shared: SharedAttacks) -> dict[str, Any]:
+    scale = temperature(shared.task)
+    on = off = float(shared.survivors(shared.pgd()).mean())
+    if scale != 1:
+        divided = shared.task.with_logits(scaled(shared.task.attacked, scale))
+        off = divided.attack(shared.pgd()).robust_accuracy
+    return _row("PGD on the logits", f"PGD on logits / {scale:.3g}", on, off, shared.task.n)
 
 
-def _logit_scale(subject: Subject) -> dict[str, Any]:
-    scale = temperature(subject)
-    on = float(subject.survivors(subject.pgd()).mean())
-    off = on if scale == 1 else _accuracy(subject.pgd(), scaled(subject.model, scale), subject)
-    return _row("PGD on the logits", f"PGD on logits / {scale:.3g}", on, off, subject.n)
-
-
-def _probabilities(subject: Subject) -> dict[str, Any]:
-    off = float(subject.survivors(subject.pgd()).mean())
-    on = _accuracy(subject.pgd(), clipped_log_probabilities(subject.model), subject)
+def _probabilities(shared: SharedAttacks) -> dict[str, Any]:
+    off = float(shared.survivors(shared.pgd()).mean())
+    clipped = shared.task.with_logits(clipped_log_probabilities(shared.task.attacked))
+    on = clipped.attack(shared.pgd()).robust_accuracy
     what = f"PGD on probabilities clipped at {_CLIP:g}"
-    return _row(what, "PGD on the logits", on, off, subject.n)
+    return _row(what, "PGD on the logits", on, off, shared.task.n)
 
 
 def clipped_log_probabilities(model: Any) -> LogitsFn:
@@ -189,57 +167,45 @@ def clipped_log_probabilities(model: Any) -> LogitsFn:
     return derived(call, model)
 
 
-def _transfer(subject: Subject, surrogate: Any) -> dict[str, Any]:
+def _transfer(shared: SharedAttacks, surrogate: Any) -> dict[str, Any]:
+    task = shared.task
     on, off = "examples made on the surrogate", "white-box PGD"
     if surrogate is None:
-        return _row(on, off, None, None, subject.n)
-    broken = transferred(
-        guard_gradient(surrogate, subject.images, subject.labels)[0],
-        subject.model,
-        subject.images,
-        subject.labels,
-        eps=subject.eps,
-        norm=subject.norm,
-        batch_size=subject.batch_size,
-    )
-    white_box = float(subject.survivors(subject.pgd()).mean())
-    return _row(on, off, float((subject.right & ~broken).mean()), white_box, subject.n)
+        return _row(on, off, None, None, task.n)
+    broken = transferred(task, task.with_model(surrogate))
+    white_box = float(shared.survivors(shared.pgd()).mean())
+    return _row(on, off, float((task.correct & ~broken).mean()), white_box, task.n)
 
 
 class _CarliniWagner:
     """The two causes that concern CW; the honest attack is run once for both."""
 
-    def __init__(self, subject: Subject, count: int, const: float) -> None:
-        self._subject, self._const = subject, const
-        self._images, self._labels = subject.images[:count], subject.labels[:count]
-        self._honest: float | None = None
+    def __init__(self, task: EvaluationTask, const: float) -> None:
+        self._task, self._const = task, const
 
     def _accuracy(self, **settings: Any) -> float:
-        batch_size = self._subject.batch_size
-        attack = CarliniWagnerL2(batch_size=batch_size, **(_CW | settings))
-        return attack(self._subject.model, self._images, self._labels).robust_accuracy
+        attack = CarliniWagnerL2(batch_size=self._task.batch_size, **(_CW | settings))
+        return self._task.attack(attack).robust_accuracy
 
+    @functools.cached_property
     def honest(self) -> float:
         """Accuracy under CW with its binary search, away from the true label."""
-        if self._honest is None:
-            self._honest = self._accuracy()
-        return self._honest
+        return self._accuracy()
 
     def fixed_constant(self) -> dict[str, Any]:
         on = self._accuracy(binary_search_steps=1, initial_const=self._const)
         what = f"CW with c = {self._const:g} only"
-        return _row(what, "CW with binary search", on, self.honest(), len(self._labels))
+        return _row(what, "CW with binary search", on, self.honest, self._task.n)
 
     def label_trap(self) -> dict[str, Any]:
-        towards = Batched(
-            lambda images, labels: towards_true_label(
-                checks.as_logits_fn(self._subject.model), images, labels
-            ),
-            self._subject.batch_size,
-        )(self._images, self._labels)
-        on = float((self._subject.predict(towards).argmax(-1) == self._labels).mean())
+        task = self._task
+        moved = Batched(
+            lambda images, labels: towards_true_label(task.attacked, images, labels),
+            task.batch_size,
+        )(task.images, task.labels)
+        on = float((task.predict(moved).argmax(-1) == task.labels).mean())
         what = "CW towards the true label, misclassified images included"
-        return _row(what, "CW away from it", on, self.honest(), len(self._labels))
+        return _row(what, "CW away from it", on, self.honest, task.n)
 
 
 def towards_true_label(logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

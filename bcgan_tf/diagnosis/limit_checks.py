@@ -11,7 +11,7 @@ from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
 from bcgan_tf.attacks.expectation import PASSES
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.diagnosis.flags import Flag, above, not_run, percent, points
-from bcgan_tf.diagnosis.subject import Subject
+from bcgan_tf.diagnosis.shared_attacks import SharedAttacks
 from bcgan_tf.evaluation.gradient_health import GradientHealth
 
 # Share of images without a usable gradient: a dead image now and then proves nothing.
@@ -73,7 +73,7 @@ def stochastic(share: float, evaluated_with: int | None) -> Flag:
     return Flag("stochastic forward", grade, True, share > 0, share, 0.0, text, in_points=False)
 
 
-def unbounded(subject: Subject) -> Flag:
+def unbounded(shared: SharedAttacks) -> Flag:
     """Every image can be turned into another class: without a bound an attack must succeed.
 
     CW first: from a constant that succeeds on most models at once, then from its usual small one.
@@ -81,24 +81,25 @@ def unbounded(subject: Subject) -> Flag:
     constant does not leave, so PGD on the whole cube, from the image, tries what is left.
     """
     name = "unbounded attack"
-    rows = np.flatnonzero(subject.right)[: _UNBOUNDED_IMAGES if subject.calls == 1 else 4]
+    task = shared.task
+    rows = np.flatnonzero(task.correct)[: _UNBOUNDED_IMAGES if task.calls == 1 else 4]
     if not rows.size:
         return not_run(name, "evidence", "no image is classified right")
-    images, labels = subject.images[rows], subject.labels[rows]
-    size: dict[str, Any] = {"batch_size": subject.batch_size}
+    some = task.take(rows)
+    size: dict[str, Any] = {"batch_size": task.batch_size}
     cw: dict[str, Any] = {"steps": 200, "learning_rate": 0.05} | size
-    if subject.calls > 1:  # each step is twenty
+    if task.calls > 1:  # each step is twenty
         cw |= {"steps": 50, "learning_rate": 0.2}
     ladder: list[tuple[str, Attack]] = [
         ("CW-L2", CarliniWagnerL2(initial_const=0.1, binary_search_steps=4, **cw)),
         ("CW-L2 from c = 0.001", CarliniWagnerL2(**cw)),
         ("PGD", PGD(1.0, steps=100, random_start=False, **size)),
     ]
-    if subject.calls > 1:
+    if task.calls > 1:
         del ladder[1]
     standing, told = np.ones(len(rows), bool), []
     for label, attack in ladder:
-        standing = standing & attack(subject.model, images, labels, mask=standing).robust
+        standing = standing & some.attack(attack, mask=standing).robust
         told.append(f"{label} {percent(1 - standing.mean())}")
         if not standing.any():
             break
@@ -107,23 +108,23 @@ def unbounded(subject: Subject) -> Flag:
     return Flag(name, "evidence", True, value < 1, value, 1.0, text, in_points=False)
 
 
-def random_noise(subject: Subject) -> Flag:
+def random_noise(shared: SharedAttacks) -> Flag:
     """Random points of the ball must not find what attacks missed."""
-    draws = _DRAWS
-    left = np.flatnonzero(subject.gradient_survivors)
-    rows = left[: max(1, _NOISE_CALLS // (draws * subject.calls))]
+    task, draws = shared.task, _DRAWS
+    left = np.flatnonzero(shared.gradient_survivors)
+    rows = left[: max(1, _NOISE_CALLS // (draws * task.calls))]
     broken = np.zeros(len(rows), bool)
     for position, row in enumerate(rows):
-        generator = np.random.default_rng([subject.seed, int(row)])
-        image = subject.images[row]
-        for start in range(0, draws, subject.batch_size):
-            count = min(subject.batch_size, draws - start)
-            noise = _noise(generator, (count, *image.shape), subject.eps, subject.norm)
-            answers = subject.predict(np.clip(image + noise, 0, 1), total=draws).argmax(-1)
-            if (answers != subject.labels[row]).any():
+        generator = np.random.default_rng([task.seed, int(task.indices[row])])
+        image = task.images[row]
+        for start in range(0, draws, task.batch_size):
+            count = min(task.batch_size, draws - start)
+            noise = _noise(generator, (count, *image.shape), task.radius, task.norm)
+            answers = task.predict(np.clip(image + noise, 0, 1), total=draws).argmax(-1)
+            if (answers != task.labels[row]).any():
                 broken[position] = True
                 break
-    value = float(broken.mean() * len(left) / subject.n) if rows.size else 0.0
+    value = float(broken.mean() * len(left) / task.n) if rows.size else 0.0
     text = (
         f"{draws:,} random draws break {int(broken.sum())} of {len(rows)} images that gradient "
         f"attacks left ({points(value)} of all)"

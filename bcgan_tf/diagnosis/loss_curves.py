@@ -15,9 +15,8 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.primitives import margins, not_inlined, require_gradient
-from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import guard_gradient
+from bcgan_tf.evaluation.task import EvaluationTask
 
 # The key of a run's mean margin is that of its mean cross entropy and this.
 MARGIN = " margin"
@@ -28,19 +27,7 @@ _CROSS_ENTROPY: tuple[str, _Loss] = ("", losses.cross_entropy)
 _MARGIN: tuple[str, _Loss] = (" (margin loss)", lambda labels, logits: margins(logits, labels))
 
 
-def loss_curves(
-    model: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    eps: float,
-    norm: str = "linf",
-    steps: int = 50,
-    long_steps: int = 250,
-    samples: int = 100,
-    seed: int = 0,
-    batch_size: int = 250,
-) -> dict[str, Any]:
+def loss_curves(task: EvaluationTask, *, steps: int = 50, long_steps: int = 250) -> dict[str, Any]:
     """Projected gradient ascent that goes on after an image is broken, its losses written down.
 
     Three runs from one random start each: on the cross entropy, on the cross entropy with many
@@ -50,18 +37,11 @@ def loss_curves(
     gradient masking; a long run far above the short one is an attack that was stopped too early.
 
     Args:
-        model: a Keras model or a callable, float32 images in [0, 1] to logits ``[B, K]``. A
-            missing or non-finite gradient counts as zero, which is a flat line.
-        images: float32 ``[N, ...]`` in [0, 1].
-        labels: int ``[N]``, the true classes.
-        eps: radius in [0, 1] pixel units, above 0.
-        norm: ``"linf"`` or ``"l2"``.
+        task: the model, the images and the radius, which is above 0. The images that are classified
+            right are used (all of them, where none is). A missing or non-finite gradient counts as
+            zero, which is a flat line.
         steps: of the short runs; their step size is :class:`bcgan_tf.attacks.pgd.PGD`'s.
         long_steps: of the long run, at least ``steps``.
-        samples: the first ``samples`` images are used, and of these the correctly classified (all
-            of them, where none is).
-        seed: of the random starts.
-        batch_size: most images at once; it changes no result.
 
     Returns:
         JSON-able: ``n``, ``eps``, ``norm``; ``iterations``, 0 ... ``long_steps``; and for each
@@ -69,39 +49,32 @@ def loss_curves(
         its mean margin, at iterations 0 (the start), 1, ... A mean that is not finite is None.
 
     Raises:
-        UserError: if a setting, the images, the labels or the model's outputs are unfit.
+        UserError: a setting is out of range.
     """
-    images = as_images(images)
-    labels = as_labels(labels, len(images))
-    checks.check_model_input(model, images)
-    checks.check_number("eps", eps, above=0)
-    for name, value in (("steps", steps), ("long_steps", long_steps), ("samples", samples)):
+    checks.check_number("eps", task.eps, above=0)
+    for name, value in (("steps", steps), ("long_steps", long_steps)):
         checks.check_positive_int(name, value)
     if long_steps < steps:
         raise UserError(f"long_steps is {long_steps}, fewer than steps, {steps}; give more")
-    images, labels = images[:samples], labels[:samples]
-    attackable, _ = guard_gradient(model, images, labels, batch_size=batch_size)
-    logits_fn = checks.as_logits_fn(attackable)
-    logits = Batched(logits_fn, batch_size)(images)
-    checks.check_logits(logits, labels)
-    rows = np.flatnonzero(logits.argmax(-1) == labels)
-    rows = rows if rows.size else np.arange(len(images))
-
-    found: dict[str, Any] = {
-        "n": len(rows),
-        "eps": float(eps),
-        "norm": norm,
+    right = np.flatnonzero(task.correct)
+    part = task.take(right) if right.size else task
+    curves: dict[str, Any] = {
+        "n": part.n,
+        "eps": part.eps,
+        "norm": part.norm,
         "iterations": list(range(long_steps + 1)),
     }
     plan = [(steps, *_CROSS_ENTROPY), (long_steps, *_CROSS_ENTROPY), (steps, *_MARGIN)]
+    shared: dict[str, Any] = {"norm": part.norm, "seed": part.seed, "batch_size": part.batch_size}
     for count, suffix, loss in dict.fromkeys(plan):
-        attack = PGD(float(eps), steps=count, norm=norm, seed=seed, batch_size=batch_size)
-        climb = Batched(_ascent(attack, logits_fn, loss), batch_size)
-        values = climb(images[rows], labels[rows], rows.astype(np.int64)).astype(np.float64)
+        climb = Batched(
+            _ascent(PGD(part.radius, steps=count, **shared), part.attacked, loss), part.batch_size
+        )
+        values = climb(part.images, part.labels, part.indices).astype(np.float64)
         entropy, margin = values.mean(axis=0)
-        found[f"PGD-{count}{suffix}"] = _finite(entropy)
-        found[f"PGD-{count}{suffix}{MARGIN}"] = _finite(margin)
-    return found
+        curves[f"PGD-{count}{suffix}"] = _finite(entropy)
+        curves[f"PGD-{count}{suffix}{MARGIN}"] = _finite(margin)
+    return curves
 
 
 def _ascent(attack: PGD, logits_fn: LogitsFn, loss: _Loss) -> Callable[..., tf.Tensor]:

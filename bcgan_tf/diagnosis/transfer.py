@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bcgan_tf.attacks import checks
-from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import cross_entropy_gradient, not_inlined
+from bcgan_tf.evaluation.task import EvaluationTask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,32 +56,16 @@ class FullPGD(BoundedAttack):
         return final[1]
 
 
-def transferred(
-    surrogate: Any,
-    model: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    eps: float,
-    norm: str = "linf",
-    batch_size: int = 250,
-) -> np.ndarray:
+def transferred(task: EvaluationTask, surrogate: EvaluationTask) -> np.ndarray:
     """bool ``[N]``: right on the clean image, wrong on the example made on the surrogate.
 
     Args:
-        surrogate: a Keras model or a callable whose gradients make the examples.
-        model: the one that is judged.
-        images: float32 ``[N, ...]`` in [0, 1].
-        labels: int ``[N]``, the true classes.
-        eps: radius, in [0, 1] pixel units.
-        norm: ``"linf"`` or ``"l2"``.
-        batch_size: most images at once.
+        task: the model that is judged, and the radius.
+        surrogate: the same images, and the model whose gradients make the examples.
     """
-    predict = Batched(checks.as_logits_fn(model), batch_size)
-    right = predict(images).argmax(-1) == labels
-    broken = np.zeros(len(images), bool)
+    broken = np.zeros(task.n, bool)
     for steps in (1, 20):  # one step of 2.5 eps, cut to eps, is FGSM, which transfers well
-        made = FullPGD(eps, norm=norm, steps=steps, batch_size=batch_size)
-        candidates = made(surrogate, images, labels).adversarials
-        broken |= right & (predict(candidates).argmax(-1) != labels)
+        attack = FullPGD(task.radius, norm=task.norm, steps=steps, batch_size=task.batch_size)
+        candidates = surrogate.attack(attack).adversarials
+        broken |= task.correct & (task.predict(candidates).argmax(-1) != task.labels)
     return broken

@@ -110,7 +110,7 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
             f"black box only: the model {share}, so only black-box and BPDA attacks count here; "
             f"after {stand_in}{basis}, at most {number} is robust; flags: {raised}"
         )
-    elif diagnosis.stochastic and evaluation.samples == 1:
+    elif diagnosis.stochastic and evaluation.eot_samples == 1:
         kind = "gradient masking"
         text = (
             f"gradient masking: {raised or 'stochastic forward'}; the model draws at every call "

@@ -12,13 +12,13 @@ import numpy as np
 
 from bcgan_tf.attacks.attack import AttackResult, deciding_settings
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import fingerprints
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.evaluation.state import differing
 from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
 
 _PER_ATTACK = ("clean_correct", "attacked", "success", "linf", "l2")
 _OF_ATTACK = ("attack", "config", "uses_gradients")
-_COMPARED = ("eps", "norm", "suite", "samples", "total")
+_COMPARED = ("eps", "norm", "suite", "eot_samples", "total")
 _SETTINGS = (*_COMPARED, "identity")
 
 
@@ -160,7 +160,7 @@ def _refuse_difference(first: Evaluation, other: Evaluation) -> None:
                 f"the shards differ in {name}: {getattr(first, name)} and {getattr(other, name)}; "
                 "merge shards of one evaluation"
             )
-    if of := fingerprints.differing(first.identity, other.identity):
+    if of := differing(first.identity, other.identity):
         raise UserError(
             f"the shards differ in identity: in their {' and '.join(of)}; merge shards of one "
             "evaluation"

@@ -10,6 +10,9 @@ import tensorflow as tf
 
 from bcgan_tf import losses
 
+# Images per call of a model; it bounds the memory.
+_BATCH = 500
+
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedSet:
@@ -80,9 +83,7 @@ def measure_generated_set(
     *,
     classifier: keras.Model,
     oracle: keras.Model,
-    real_images: np.ndarray,
-    real_labels: np.ndarray,
-    batch_size: int = 500,
+    real: tuple[np.ndarray, np.ndarray],
 ) -> GeneratedSet:
     """Measures generated samples as the project's reports print them.
 
@@ -91,31 +92,30 @@ def measure_generated_set(
         labels: int ``[N]``, the classes they were asked for.
         classifier: the net under defence; images to logits.
         oracle: a trained net of another architecture; images to logits.
-        real_images: float32 ``[M, ...]`` in [0, 1], for the diversity to compare with.
-        real_labels: int ``[M]``.
-        batch_size: bounds the memory.
+        real: real images, float32 ``[M, ...]`` in [0, 1], and their labels, int ``[M]``, for the
+            diversity to compare with.
     """
-    logits = _logits(classifier, images, batch_size)
-    judged = _logits(oracle, images, batch_size).argmax(-1)
+    logits = _logits(classifier, images)
+    by_oracle = _logits(oracle, images).argmax(-1)
     probabilities = tf.nn.softmax(logits).numpy()
     confidence = probabilities.max(-1)
     return GeneratedSet(
         n=len(images),
-        oracle_accuracy=float(np.mean(judged == labels)),
+        oracle_accuracy=float(np.mean(by_oracle == labels)),
         classifier_accuracy=float(np.mean(logits.argmax(-1) == labels)),
         confidence=float(confidence.mean()),
         entropy=float(-np.mean(np.sum(probabilities * np.log(probabilities + 1e-12), -1))),
         margin=float(tf.reduce_mean(losses.top_two_margin(tf.constant(logits)))),
-        useful=float(np.mean((judged == labels) & (confidence < 0.9))),
+        useful=float(np.mean((by_oracle == labels) & (confidence < 0.9))),
         diversity=intra_class_distance(images, labels),
-        real_diversity=intra_class_distance(real_images, real_labels),
+        real_diversity=intra_class_distance(*real),
     )
 
 
-def _logits(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.concatenate(
         [
-            model(images[i : i + batch_size], training=False).numpy()
-            for i in range(0, len(images), batch_size)
+            model(images[start : start + _BATCH], training=False).numpy()
+            for start in range(0, len(images), _BATCH)
         ]
     )

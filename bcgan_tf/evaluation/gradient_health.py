@@ -17,7 +17,6 @@ from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import logits_differ
-from bcgan_tf.data.arrays import as_images
 from bcgan_tf.keras_graph import clone_with_dtype
 
 _BATCH = 250
@@ -82,34 +81,22 @@ class GradientHealth:
         }
 
 
-def guard_gradient(
-    model: Any, images: np.ndarray, labels: np.ndarray, *, batch_size: int = _BATCH
-) -> tuple[LogitsFn, GradientHealth]:
-    """The model in a form that gradient attacks can be run on, and what its gradients are like.
+def guard_gradient(model: Any, images: np.ndarray, labels: np.ndarray) -> LogitsFn:
+    """The model's logits, with zeros where its input gradient is missing, NaN or infinite.
+
+    Attacks then run and find nothing by such a gradient. A stand-in (``backward``) is kept.
 
     Args:
         model: a Keras model or a callable, float32 images in [0, 1] to logits ``[B, K]``.
-        images: float32 ``[N, ...]`` in [0, 1], at least one.
+        images: float32 ``[N, ...]`` in [0, 1], on which is tried whether there is a gradient.
         labels: int ``[N]``, the true classes.
-        batch_size: most images at once.
-
-    Returns:
-        A function with the model's logits, and zeros in place of a missing gradient and of what is
-        NaN or infinite, on these images or on any that an attack makes: attacks then run, find
-        nothing by such gradients, and the health says why. A stand-in (``backward``) is kept.
 
     Raises:
         UserError: if the model's output is unfit (:func:`bcgan_tf.attacks.checks.as_logits_fn`).
     """
-    images = as_images(images)
-    health = gradient_health(model, images, labels, batch_size=batch_size)
     attacked = checks.as_logits_fn(model)
-    # What the attacks follow is the stand-in's gradient, where there is one; it may be as bad.
-    followed = (
-        _measure(attacked, images, labels, batch_size, np.float32) if health.backward else health
-    )
-    guarded = with_zero_gradient if followed.missing else with_finite_gradient
-    return derived(guarded(attacked), model), health
+    missing = _measure(attacked, images, labels, len(images), np.float32).missing
+    return derived((with_zero_gradient if missing else with_finite_gradient)(attacked), model)
 
 
 def gradient_health(

@@ -28,12 +28,12 @@ class Evaluation:
             within it. None: whatever the attacks found counts.
         norm: ``"linf"`` or ``"l2"``, of ``eps``.
         suite: name of the suite, None for attacks of the caller's own.
-        samples: calls of the model that were averaged (expectation over transformation); 1 for a
-            deterministic model.
+        eot_samples: calls of the model that were averaged (expectation over transformation); 1 for
+            a deterministic model.
         seconds: each attack's time, summed over resumed tries and shards.
         total: images of the whole set, of which this may be a shard.
         identity: of the model and of the whole data
-            (:func:`bcgan_tf.evaluation.fingerprints.identity_of`).
+            (:func:`bcgan_tf.evaluation.state.fingerprint`).
         certified: bool ``[N]``, images that were not attacked because it is proved that nothing
             within ``eps`` changes their right answer; None where all were to be attacked.
     """
@@ -44,7 +44,7 @@ class Evaluation:
     eps: float | None = None
     norm: str = "linf"
     suite: str | None = None
-    samples: int = 1
+    eot_samples: int = 1
     seconds: tuple[float, ...] = ()
     total: int | None = None
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -91,11 +91,11 @@ class Evaluation:
     @property
     def adversarials(self) -> np.ndarray:
         """float32 ``[N, ...]``: for each broken image what broke it; the last candidate else."""
-        found = self.results[-1].adversarials.copy()
+        best = self.results[-1].adversarials.copy()
         for result in reversed(self.results):
             broken = self.broken_by(result)
-            found[broken] = result.adversarials[broken]
-        return found
+            best[broken] = result.adversarials[broken]
+        return best
 
     def interval95(self, survived: np.ndarray | None = None) -> tuple[float, float]:
         """Wilson's 95 % interval of an accuracy measured here.
@@ -145,7 +145,7 @@ class Evaluation:
             "eps": self.eps,
             "norm": self.norm,
             "n": self.n,
-            "samples": self.samples,
+            "samples": self.eot_samples,
             "note": self.note,
             "clean_accuracy": self.clean_accuracy,
             "clean_interval95": list(self.interval95(self.clean_correct)),

@@ -1,60 +1,41 @@
-"""``evaluate``: a suite of attacks on a classifier, in chunks, resumable, in shards."""
+"""A suite of attacks on a classifier, batch by batch, resumable, in shards."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from bcgan_tf.attacks import checks
-from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.apgd import APGD
-from bcgan_tf.attacks.attack import Attack, PreparedAttack, deciding_settings
-from bcgan_tf.attacks.batching import Batched
-from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
-from bcgan_tf.attacks.preprocessing import (
-    AdaptiveAPGD,
-    may_hide_gradients,
-    through_preprocessing,
-)
-from bcgan_tf.attacks.square import Square
-from bcgan_tf.attacks.suites import suite as attacks_of
+from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, deciding_settings
+from bcgan_tf.attacks.expectation import SAMPLES
+from bcgan_tf.attacks.preprocessing import AdaptiveAPGD
+from bcgan_tf.attacks.suites import suite
 from bcgan_tf.certification.certified import proved
-from bcgan_tf.data.arrays import as_images, as_labels
-from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.chunks import Chunks
-from bcgan_tf.evaluation.fingerprints import identity_of
-from bcgan_tf.evaluation.gradient_health import guard_gradient
-from bcgan_tf.evaluation.pieces import Pieces
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.evaluation.state import EvaluationState, fingerprint
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.progress import Progress
 
-_PROBES = 64
-_SUITE = "standard"
+# Images that all attacks are finished on before the next ones are begun.
+_BATCH = 1000
 # Suites whose answer is to be believed, not to be compared with the paper's.
 _THOROUGH = ("standard", "plus")
 
 
-def evaluate(
-    model: Any,
-    data: Split | Dataset | tf.data.Dataset | Sequence[Any],
-    attacks: Sequence[Attack] | None = None,
+def run_suite(
+    task: EvaluationTask,
+    attacks: str | Sequence[Attack] = "standard",
     *,
-    suite: str | None = None,
-    eps: float | None = None,
-    norm: str = "linf",
-    samples: int | None = None,
     shard: tuple[int, int] = (1, 1),
     skip_certified: bool = False,
     state: str | Path | None = None,
-    batch_size: int = 250,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Attacks a model, white-box, with the true labels; the worst case per image is what counts.
@@ -65,23 +46,14 @@ def evaluate(
     A model without a gradient, or with one that is NaN, is attacked all the same, with zeros in
     its place: the attacks that need no gradient then decide. A Keras model whose first layers cut
     off, round or otherwise preprocess its pixels is in the suites ``"standard"`` and ``"plus"``
-    also attacked through them (:mod:`bcgan_tf.attacks.preprocessing`), before Square.
+    also attacked through them (:mod:`bcgan_tf.attacks.preprocessing`), before the first attack
+    without gradients.
 
     Args:
-        model: a Keras model (called with ``training=False``) or a callable; float32 images in
-            [0, 1] to logits ``[B, K]``. A callable may have an attribute ``backward``
-            (:func:`bcgan_tf.attacks.bpda.bpda`).
-        data: (float32 images in [0, 1], labels), the labels as int classes ``[N]`` or ``[N, 1]``
-            or one-hot ``[N, K]``; a split; a data set, of which the test split is taken; or a
-            ``tf.data.Dataset`` of such (images, labels), in batches or not.
-        attacks: at least one; None: those of ``suite``. Where ``eps`` is given, those that have a
-            radius have that one, in ``norm``.
-        suite: ``"standard"`` (the default), ``"plus"``, ``"rand"`` or ``"paper"``; see
-            :func:`bcgan_tf.attacks.suites.suite`.
-        eps: radius of the threat model, in [0, 1] pixel units. A suite needs it.
-        norm: ``"linf"`` or ``"l2"``.
-        samples: calls of the model to average. None: 20 for a model that answers differently to
-            the same images, and for the suite ``"rand"``; else 1.
+        task: the model, the images and the threat model.
+        attacks: ``"standard"``, ``"plus"``, ``"rand"`` or ``"paper"``, see
+            :func:`bcgan_tf.attacks.suites.suite`; or at least one attack. Where the task has a
+            radius, those that have one have that one, in its norm.
         shard: ``(i, n)``: every n-th image, from the i-th (1 ... n). The shards of an evaluation
             merged (:func:`bcgan_tf.evaluation.archive.merge`) are the evaluation.
         skip_certified: attack only images of which :func:`bcgan_tf.certified` proves nothing at
@@ -89,54 +61,23 @@ def evaluate(
             the same, sooner; an attack that goes further gets them all. Needs ``eps`` and Linf; a
             model without such bounds has none to skip.
         state: a folder for what is finished; the same call resumes from it.
-        batch_size: most images at once: bounds memory, changes no result.
-        seed: of all draws.
         progress: told what is at work, such as "APGD-CE: 912 of 1,000 left".
 
     Returns:
-        The accuracies, each attack's result, and the per-example worst case.
+        The accuracies, each attack's result, and the per-image worst case.
 
     Raises:
-        UserError: no attack, or attacks of another radius or norm; no eps for a suite or for
-            ``skip_certified``; a model, images or labels that an attack refuses; a model that
-            draws outside its graph or whose rows depend on the batch
-            (:func:`bcgan_tf.attacks.answers.check_answers`); a state folder of another evaluation.
-
-    Example:
-        >>> evaluation = evaluate(classifier, dataset.test.take(1000), suite="standard", eps=0.3)
-        >>> evaluation.robust_accuracy, evaluation.interval95()
+        UserError: no attack, or attacks of another radius or norm; a suite or ``skip_certified``
+            without a radius; no such shard; a state folder of another evaluation.
     """
-    images, labels = _arrays(data)
-    _check_request(attacks, suite, eps, norm)
-    if skip_certified and (eps is None or norm != "linf"):
-        raise UserError("skip_certified needs eps and the norm linf, for which bounds are proved")
-    total, indices = len(images), _shard_indices(len(images), shard)
-    classes = _checked_classes(model, images, labels)
-    identity = identity_of(model, images, labels)
-    images, labels = images[indices], labels[indices]
-
-    if samples is None:
-        stochastic = differing_answers(model, images[:_PROBES]) > 0
-        samples = SAMPLES if stochastic or suite == "rand" else 1
-    averaged: Any = model if samples == 1 else expectation(model, samples)
-    usable_model, _ = guard_gradient(averaged, images[:_PROBES], labels[:_PROBES])
-    if attacks is None:
-        assert eps is not None
-        suite = suite or _SUITE
-        attacks = attacks_of(
-            suite, eps, norm=norm, num_classes=classes, seed=seed, batch_size=batch_size
-        )
-    prepared = [attack.prepare(usable_model) for attack in attacks]
-    if suite in _THOROUGH and may_hide_gradients(model):
-        prepared = _with_adaptive(prepared, model, samples, images[:_PROBES], labels[:_PROBES])
-    certified = None
-    if skip_certified and eps is not None:
-        # Bounds are of one call of a Keras model, not of the mean of several.
-        bounded = samples == 1 and isinstance(model, keras.Model)
-        certified = np.zeros(len(images), bool)
-        if bounded:
-            certified = proved(model, images, labels, eps, batch_size=batch_size)
-    survivors_only = suite is not None and suite != "paper"
+    name = attacks if isinstance(attacks, str) else None
+    _check_request(task, attacks, skip_certified)
+    identity = fingerprint(task.model, task.images, task.labels)
+    part = task.take(_shard_rows(task.n, shard))
+    if name == "rand" and task.eot_samples is None:
+        part = part.averaged(SAMPLES)
+    prepared = _prepared(part, attacks)
+    survivors_only = name not in (None, "paper")
     settings = {
         **identity,
         "survivors_only": survivors_only,
@@ -146,81 +87,174 @@ def evaluate(
             {"attack": one.attack.name, **deciding_settings(one.attack.config())}
             for one in prepared
         ],
-        "eps": eps,
-        "norm": norm,
-        "samples": samples,
+        "eps": task.eps,
+        "norm": task.norm,
+        "eot_samples": part.calls,
     }
-    with Pieces(Path(state) if state is not None else None, settings) as pieces:
-        work = Chunks(
-            attacks=prepared,
-            survivors_only=survivors_only,
-            pieces=pieces,
-            progress=progress,
-            evaluation=Evaluation(
-                (),
-                labels,
-                indices,
-                eps,
-                norm,
-                suite,
-                samples,
-                total=total,
-                identity=identity,
-                certified=certified,
-            ),
+    empty = Evaluation(
+        (),
+        part.labels,
+        part.indices,
+        part.eps,
+        part.norm,
+        name,
+        part.calls,
+        total=task.n,
+        identity=identity,
+        certified=_proved(part) if skip_certified else None,
+    )
+    with EvaluationState(Path(state) if state is not None else None, settings) as kept:
+        return _Run(prepared, part.images, empty, kept, progress).finish()
+
+
+def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[PreparedAttack]:
+    """The attacks on the task's model; of a thorough suite also APGD through preprocessing."""
+    if not isinstance(attacks, str):
+        return [attack.prepare(task.attacked) for attack in attacks]
+    chosen = suite(
+        attacks,
+        task.eps or 0.0,
+        norm=task.norm,
+        num_classes=task.num_classes,
+        seed=task.seed,
+        batch_size=task.batch_size,
+    )
+    prepared = [attack.prepare(task.attacked) for attack in chosen]
+    through = task.through_preprocessing if attacks in _THOROUGH else None
+    if through is not None:
+        place = next(i for i, attack in enumerate(chosen) if not attack.uses_gradients)
+        prepared[place:place] = [
+            AdaptiveAPGD(**vars(attack)).prepare(through)
+            for attack in chosen
+            if isinstance(attack, APGD)
+        ]
+    return prepared
+
+
+def _proved(task: EvaluationTask) -> np.ndarray:
+    """bool ``[N]``: of which images bounds prove that nothing within eps breaks them."""
+    # Bounds are of one call of a Keras model, not of the mean of several.
+    if task.calls > 1 or task.eps is None or not isinstance(task.model, keras.Model):
+        return np.zeros(task.n, bool)
+    return proved(task.model, task.images, task.labels, task.eps, batch_size=task.batch_size)
+
+
+@dataclasses.dataclass
+class _Run:
+    """One evaluation at work: batch by batch, and within a batch attack by attack.
+
+    Attributes:
+        attacks: in their order.
+        images: float32 ``[N, ...]``.
+        evaluation: its labels and settings, still without results. Images that it knows to be
+            certified are not attacked.
+        state: where each attack's result on each batch is kept.
+        progress: told while an attack is at work.
+        standing: images of the batches before that no attack broke.
+    """
+
+    attacks: list[PreparedAttack]
+    images: np.ndarray
+    evaluation: Evaluation
+    state: EvaluationState
+    progress: Progress | None
+    standing: int = 0
+
+    @property
+    def survivors_only(self) -> bool:
+        """Whether an attack gets only what those before it left."""
+        return self.evaluation.suite not in (None, "paper")
+
+    def finish(self) -> Evaluation:
+        """Runs what is not finished, and joins all."""
+        results: list[list[AttackResult]] = [[] for _ in self.attacks]
+        seconds = [0.0] * len(self.attacks)
+        certified = self.evaluation.certified
+        for number, start in enumerate(range(0, len(self.images), _BATCH)):
+            rows = slice(start, start + _BATCH)
+            left = np.ones(len(self.images[rows]), bool)
+            spared = np.zeros_like(left) if certified is None else certified[rows]
+            self.standing += int(spared.sum())
+            for position, attack in enumerate(self.attacks):
+                # What is proved within eps says nothing of an attack that goes further.
+                mask = left & ~spared if self._within(attack.attack) else left
+                result, took = self._piece((number, position), rows, mask)
+                results[position].append(result)
+                seconds[position] += took
+                if self.survivors_only:
+                    alone = dataclasses.replace(self.evaluation, results=(result,))
+                    left = left & result.clean_correct & ~alone.broken_by(result)
+            self.standing += int((left & ~spared).sum())
+        return dataclasses.replace(
+            self.evaluation,
+            results=tuple(_joined(parts) for parts in results),
+            seconds=tuple(seconds),
         )
-        return work.run(images)
 
+    def _within(self, attack: Attack) -> bool:
+        """Whether an attack stays within the radius for which images are certified."""
+        eps, own = self.evaluation.eps, getattr(attack, "eps", None)
+        linf = getattr(attack, "norm", None) == "linf"
+        return linf and eps is not None and own is not None and own <= eps
 
-def _arrays(data: Any) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(data, tf.data.Dataset):
-        data = _collected(data)
-    if isinstance(data, Dataset):
-        data = data.test
-    if isinstance(data, Split):
-        data = data.scaled(), data.labels
-    if not isinstance(data, tuple | list):
-        raise UserError(
-            f"the data is a {type(data).__name__}; pass (images, labels), a split, a data set, or "
-            "a tf.data.Dataset of (images, labels)"
+    def _piece(
+        self, at: tuple[int, int], rows: slice, mask: np.ndarray
+    ) -> tuple[AttackResult, float]:
+        """One attack on one batch, and its seconds: done now, or kept from before."""
+        name, attack = f"{at[0]:04d}-{at[1]}", self.attacks[at[1]]
+        finished = self.state.load(name, attack.attack, self.images[rows])
+        if finished is not None:
+            return finished
+        started = time.monotonic()
+        result = attack(
+            self.images[rows],
+            self.evaluation.labels[rows],
+            mask=mask,
+            indices=self.evaluation.indices[rows],
+            progress=self._reporter(at[1], rows.start, mask),
         )
-    if len(data) != 2:
-        raise UserError(f"the data has {len(data)} parts; pass (images, labels) or a split")
-    images, labels = data
-    images = as_images(images)
-    return images, as_labels(labels, len(images))
+        seconds = time.monotonic() - started
+        self.state.save(name, result, self.images[rows], seconds)
+        return result, seconds
+
+    def _reporter(self, position: int, start: int, mask: np.ndarray) -> Progress | None:
+        """One attack's progress on one batch as progress through everything."""
+        progress, attacks, rows = self.progress, len(self.attacks), len(mask)
+        if progress is None:
+            return None
+        text = self.attacks[position].attack.name
+        if self.survivors_only:
+            text += f": {self.standing + int(mask.sum()):,} of {start + rows:,} left"
+
+        def report(done: int, to_do: int, _: str) -> None:
+            share = done / to_do if to_do else 1.0
+            finished = start * attacks + round(rows * (position + share))
+            progress(finished, len(self.images) * attacks, text)
+
+        return report
 
 
-def _collected(data: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """All (images, labels) of a pipeline; what is not in batches is put into one."""
-    spec: Any = data.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise UserError(
-            "the tf.data.Dataset gives other elements than (images, labels); map it to them"
-        )
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise UserError("the tf.data.Dataset never ends; leave out repeat(), or take(n) of it")
-    if spec[1].shape.rank == 0:
-        data = data.batch(_PROBES)
-    batches = list(data.as_numpy_iterator())
-    if not batches:
-        raise UserError("the tf.data.Dataset is empty; give at least one example")
-    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    return images, labels
+def _joined(parts: list[AttackResult]) -> AttackResult:
+    fields = ("adversarials", "clean_correct", "attacked", "success", "linf", "l2")
+    return dataclasses.replace(
+        parts[0],
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields},
+    )
 
 
 def _check_request(
-    attacks: Sequence[Attack] | None, suite: str | None, eps: float | None, norm: str
+    task: EvaluationTask, attacks: str | Sequence[Attack], skip_certified: bool
 ) -> None:
-    if attacks is not None and not attacks:
+    eps, norm = task.eps, task.norm
+    if not attacks:
         raise UserError("no attack was given; robust accuracy without one says nothing")
-    if attacks is not None and suite is not None:
-        raise UserError("both attacks and a suite were given; choose one of them")
-    if attacks is None and eps is None:
-        raise UserError("a suite needs eps, the radius in [0, 1] pixel units, such as eps=0.3")
-    if norm not in ("linf", "l2"):
-        raise UserError(f"norm is {norm!r}; it must be 'linf' or 'l2'")
-    others = [] if eps is None else [a for a in attacks or () if not _is_on(a, eps, norm)]
+    if skip_certified and (eps is None or norm != "linf"):
+        raise UserError("skip_certified needs eps and the norm linf, for which bounds are proved")
+    if isinstance(attacks, str):
+        if eps is None:
+            raise UserError("a suite needs eps, the radius in [0, 1] pixel units, such as eps=0.3")
+        return
+    others = [] if eps is None else [a for a in attacks if not _is_on(a, eps, norm)]
     if others:
         told = [f"{attack.name} ({_threat(attack.config())})" for attack in others]
         raise UserError(
@@ -239,46 +273,15 @@ def _is_on(attack: Attack, eps: float, norm: str) -> bool:
     )
 
 
-def _threat(config: Mapping[str, Any]) -> str:
+def _threat(config: Mapping[str, object]) -> str:
     eps = config.get("eps")
     return f"{config.get('norm', '')} {'without eps' if eps is None else f'eps {eps:.4g}'}".strip()
 
 
-def _shard_indices(count: int, shard: tuple[int, int]) -> np.ndarray:
+def _shard_rows(count: int, shard: tuple[int, int]) -> np.ndarray:
     number, shards = shard
     if not 1 <= number <= shards:
         raise UserError(f"shard {number}/{shards} does not exist; choose 1/{shards} ... or fewer")
     if shards > count:
         raise UserError(f"{count} images cannot be cut into {shards} shards; choose fewer")
     return np.arange(number - 1, count, shards)
-
-
-def _with_adaptive(
-    prepared: list[PreparedAttack],
-    model: keras.Model,
-    samples: int,
-    images: np.ndarray,
-    labels: np.ndarray,
-) -> list[PreparedAttack]:
-    """The suite, and before its Square the suite's APGDs through the model's preprocessing."""
-    view: Any = through_preprocessing(model)
-    view, _ = guard_gradient(view if samples == 1 else expectation(view, samples), images, labels)
-    adaptive = [
-        AdaptiveAPGD(**vars(one.attack)).prepare(view)
-        for one in prepared
-        if isinstance(one.attack, APGD)
-    ]
-    place = next(i for i, one in enumerate(prepared) if isinstance(one.attack, Square))
-    return [*prepared[:place], *adaptive, *prepared[place:]]
-
-
-def _checked_classes(model: Any, images: np.ndarray, labels: np.ndarray) -> int:
-    """The number of logits; the model's outputs on a few images are checked on the way."""
-    checks.check_model_input(model, images)
-    predict = Batched(checks.as_logits_fn(model), _PROBES)
-    check_answers(model, images, predict)
-    logits = predict(images[:_PROBES])
-    checks.check_logits(logits, labels[:_PROBES])
-    if labels.max() >= logits.shape[1]:
-        checks.check_logits(logits, np.full(len(logits), labels.max()))
-    return logits.shape[1]

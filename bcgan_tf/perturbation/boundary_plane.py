@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.perturbation.plane_directions import (
+    BATCH,
     PlaneDirections,
     checked_image,
     compiled,
@@ -94,12 +95,8 @@ def boundary_plane(
     label: int,
     *,
     directions: PlaneDirections | None = None,
-    sigma: float = 1 / 255,
-    samples: int = 1000,
     extent: float = 8.0,
     resolution: int = 101,
-    seed: int = 0,
-    batch_size: int = 500,
 ) -> BoundaryPlane:
     """Maps the predicted class on a plane through an image.
 
@@ -111,38 +108,23 @@ def boundary_plane(
         image: float32 in [0, 1], ``[H, W, C]``; or a vector ``[D]``, which is not clipped.
         label: the true class.
         directions: the plane; by default that of ``gradient_directions``, eq. 11.
-        sigma: of the Gaussian noise in eq. 11, in [0, 1] units; the paper's 1 is taken to be in
-            0 ... 255.
-        samples: of the noise, the paper's m.
         extent: the plane reaches from -extent to extent in ``u`` and ``v``, L2 norm.
         resolution: points a side, odd, so that the image is one of them.
-        seed: of the noise.
-        batch_size: images per call of the model; the result does not depend on it.
 
     Raises:
         UserError: for an image outside [0, 1], a label that is no class, options that are out of
             range, NaN logits, or a model without any gradient at this image.
     """
     image = checked_image(image)
-    if extent <= 0 or batch_size < 1:
-        raise UserError(
-            f"extent={extent} and batch_size={batch_size} leave nothing to draw; both are positive"
-        )
+    if extent <= 0:
+        raise UserError(f"extent={extent} leaves nothing to draw; give a positive number")
     if resolution < 3 or resolution % 2 == 0:
         raise UserError(
             f"resolution {resolution} leaves the image between grid points; take an odd number"
         )
     logits_fn = compiled(logits_fn, image, label)
     if directions is None:
-        directions = gradient_directions(
-            logits_fn,
-            image,
-            label,
-            sigma=sigma,
-            samples=samples,
-            seed=seed,
-            batch_size=batch_size,
-        )
+        directions = gradient_directions(logits_fn, image, label)
     elif directions.g_hat.shape != image.shape or directions.h_hat.shape != image.shape:
         raise UserError(
             f"the directions have shape {directions.g_hat.shape}, the image {image.shape}; "
@@ -152,8 +134,8 @@ def boundary_plane(
     # Row after row of the map: v is the slow index.
     v, u = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
     logits = []
-    for start in range(0, len(u), batch_size):
-        part = slice(start, start + batch_size)
+    for start in range(0, len(u), BATCH):
+        part = slice(start, start + BATCH)
         shift = np.multiply.outer(u[part], directions.g_hat)
         shift += np.multiply.outer(v[part], directions.h_hat)
         points = image + shift

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks.batching import Batched
-from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.objectives import Objective, loss_gradient, objective, ranked_wrong_class
 from bcgan_tf.attacks.primitives import margins
+from bcgan_tf.evaluation.task import EvaluationTask
 
 ORDERS = {"linf": np.inf, "l2": 2}
 
@@ -36,25 +36,17 @@ def unit(directions: np.ndarray, norm: str) -> np.ndarray:
 
 
 def fgsm_direction(gradient: np.ndarray, norm: str) -> np.ndarray:
-    """Where one step of length 1 raises the linearised loss most: the sign, or ``g / ||g||2``."""
+    """Where one step of length 1 raises the linearized loss most: the sign, or ``g / ||g||2``."""
     return unit(np.sign(gradient) if norm == "linf" else gradient, norm)
 
 
-def cross_entropy_gradients(
-    logits_fn: LogitsFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int
-) -> np.ndarray:
+def cross_entropy_gradients(task: EvaluationTask) -> np.ndarray:
     """The gradient of each image's own cross entropy, float32 ``[N, ...]``, as float32 has it."""
-    return _gradients(logits_fn, objective("ce", targeted=False), batch_size)(images, labels)
+    return _gradients(task, objective("ce", targeted=False))
 
 
 def gradient_directions(
-    logits_fn: LogitsFn,
-    images: np.ndarray,
-    labels: np.ndarray,
-    cross_entropy: np.ndarray,
-    *,
-    norm: str,
-    batch_size: int,
+    task: EvaluationTask, cross_entropy: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Directions of length 1 that gradients suggest, beside FGSM's own.
 
@@ -64,16 +56,13 @@ def gradient_directions(
     the box stays where it is, and does not count in the length.
 
     Args:
-        logits_fn: float32 images in [0, 1] to logits ``[B, K]``.
-        images: float32 ``[N, ...]``.
-        labels: int64 ``[N]``.
+        task: the model, the images and the norm of the length.
         cross_entropy: its gradients, see :func:`cross_entropy_gradients`.
-        norm: ``"linf"`` or ``"l2"``, of the length.
-        batch_size: most images at once.
 
     Yields:
         A name, and directions ``[N, ...]``; zero where there is no gradient or no such class.
     """
+    images, norm = task.images, task.norm
 
     def inward(gradient: np.ndarray, towards: str = norm) -> np.ndarray:
         leaves = ((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0))
@@ -81,17 +70,17 @@ def gradient_directions(
 
     yield "cross entropy", inward(cross_entropy)
     yield "cross entropy, other norm", inward(cross_entropy, "l2" if norm == "linf" else "linf")
-    margin = _gradients(logits_fn, lambda true, _, logits: margins(logits, true), batch_size)
-    yield "margin", inward(margin(images, labels))
+    margin = _gradients(task, lambda true, _, logits: margins(logits, true))
+    yield "margin", inward(margin)
 
     def to_target(images: tf.Tensor, labels: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
-        targets, exists = ranked_wrong_class(logits_fn(images), labels, rank)
-        gradient = loss_gradient(logits_fn, _gap, images, labels, targets)[0]
+        targets, exists = ranked_wrong_class(task.attacked(images), labels, rank)
+        gradient = loss_gradient(task.attacked, _gap, images, labels, targets)[0]
         return tf.einsum("b,b...->b...", tf.cast(exists, tf.float32), gradient)
 
-    aimed = Batched(to_target, batch_size)
+    aimed = Batched(to_target, task.batch_size)
     for rank in range(_CLASSES):
-        gradient = aimed(images, labels, constants=(np.int64(rank),))
+        gradient = aimed(images, task.labels, constants=(np.int64(rank),))
         if not gradient.any():  # past the last class, or saturated
             break
         yield f"wrong class {rank + 1}", inward(gradient)
@@ -115,8 +104,8 @@ def random_signs(indices: np.ndarray, shape: tuple[int, ...], count: int, seed: 
 
 
 def plain_images(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Constant images: grey, within 0.5 Linf of every image, black and white."""
-    values = {"grey": 0.5, "black": 0.0, "white": 1.0}
+    """Constant images: gray, within 0.5 Linf of every image, black and white."""
+    values = {"gray": 0.5, "black": 0.0, "white": 1.0}
     return {name: np.full(shape, value, np.float32) for name, value in values.items()}
 
 
@@ -151,11 +140,11 @@ def nearest_of_other_classes(
     return np.concatenate(pieces)
 
 
-def _gradients(logits_fn: LogitsFn, loss: Objective, batch_size: int) -> Batched:
+def _gradients(task: EvaluationTask, loss: Objective) -> np.ndarray:
     def rows(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        return loss_gradient(logits_fn, loss, images, labels, labels)[0]
+        return loss_gradient(task.attacked, loss, images, labels, labels)[0]
 
-    return Batched(rows, batch_size)
+    return Batched(rows, task.batch_size)(task.images, task.labels)
 
 
 def _gap(labels: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

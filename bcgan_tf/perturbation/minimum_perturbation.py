@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bcgan_tf.attacks import checks
-from bcgan_tf.attacks.answers import check_answers
-from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
-from bcgan_tf.data.arrays import as_images, as_labels
+from bcgan_tf.data.arrays import as_images
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import guard_gradient, with_finite_gradient
-from bcgan_tf.perturbation.directions import ORDERS
-from bcgan_tf.perturbation.perturbation_search import PerturbationSearch, Reading
+from bcgan_tf.evaluation.task import EvaluationTask
+from bcgan_tf.perturbation.nearest_point import NearestAdversarial
+from bcgan_tf.perturbation.perturbation_search import PerturbationSearch
 from bcgan_tf.progress import Progress
 
 # What a change of at most eps may exceed it by in float32.
@@ -63,7 +60,7 @@ class MinimumPerturbation:
         """Share of all images whose smallest perturbation found is larger than eps.
 
         At eps 0 it is the clean accuracy. From Linf 0.5 on it is at most the share of the largest
-        class: every image is within 0.5 of the grey one, which has one class.
+        class: every image is within 0.5 of the gray one, which has one class.
 
         Args:
             eps_grid: numbers of at least 0, of any shape.
@@ -138,17 +135,12 @@ class MinimumPerturbation:
 
 
 def minimum_perturbation(
-    model: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
+    task: EvaluationTask,
     *,
-    norm: str = "linf",
     limit: float | None = None,
     step: float | None = None,
     attacks: bool = True,
-    found: Sequence[np.ndarray] = (),
-    seed: int = 0,
-    batch_size: int = 250,
+    known: Sequence[np.ndarray] = (),
     progress: Progress | None = None,
 ) -> MinimumPerturbation:
     """Searches the smallest perturbation that changes the class of each image.
@@ -159,81 +151,57 @@ def minimum_perturbation(
       reads masked gradients as robustness.
     - ``multi``: along many lines, refined by bisection: FGSM's; the gradients of the cross entropy
       (in either norm's shape), of the margin, and of one wrong class after the other; 100 of
-      random signs; towards the grey, the black and the white image; and towards the nearest image
+      random signs; towards the gray, the black and the white image; and towards the nearest image
       of each other class. A random line is looked at in one point, a little nearer than what is
       known; the others in steps of ``step``, eight at most, up to there.
     - ``best``: FAB, CW, APGD at radii that are bisected
-      (:func:`~bcgan_tf.perturbation.radius_search.search_radius`), and ``found``; each point
+      (:func:`~bcgan_tf.perturbation.radius_search.search_radius`), and ``known``; each point
       found is brought nearer on its line to the image.
 
     All figures bound the true smallest perturbation from above. Gradients that are missing or not
     finite count as zero here.
 
     Args:
-        model: a Keras model or a callable, float32 images in [0, 1] to logits ``[B, K]``.
-        images: float32 ``[N, ...]`` in [0, 1], at least one.
-        labels: int ``[N]``, the true classes.
-        norm: ``"linf"`` or ``"l2"``.
+        task: the model, the images and the norm; its radius is not used.
         limit: the largest perturbation looked for; None: 1 for Linf, the square root of the number
             of pixel values for L2, beyond which there is nothing.
         step: of the grids; None: 0.01 for Linf, 0.05 for L2.
         attacks: False leaves the attacks out, for a first look that takes a few forward passes:
-            ``best`` is then ``multi``, or better where ``found`` is.
-        found: arrays ``[N, ...]`` of images that may be misclassified, such as the adversarials of
+            ``best`` is then ``multi``, or better where ``known`` is.
+        known: arrays ``[N, ...]`` of images that may be misclassified, such as the adversarials of
             finished attacks; they count for ``best``.
-        seed: of all draws.
-        batch_size: most images at once; it changes speed and memory, and nothing else.
         progress: called with (searches done, searches, text).
 
     Raises:
-        UserError: if a setting, the images, the labels or the model's outputs are unfit.
+        UserError: a setting or an array is unfit, or an offset of the logits leaves no digits.
 
     Example:
-        >>> rho = minimum_perturbation(classifier, images, labels)
+        >>> rho = minimum_perturbation(EvaluationTask(classifier, images, labels))
         >>> rho.best.mean(), rho.robust_accuracy([0.1, 0.3])
     """
-    images = as_images(images)
-    labels = as_labels(labels, len(images))
-    checks.check_model_input(model, images)
-    limit, step = _checked(norm, limit, step, math.prod(images.shape[1:]))
-    others = [_checked_found(array, images.shape) for array in found]
-    zero_gradient = np.zeros(len(images), bool)
-
-    predict = Batched(checks.as_logits_fn(model), batch_size)
-    check_answers(model, images, predict)
-    logits = predict(images)
-    checks.check_logits(logits, labels)
-    check_digits(logits)
-    attacked, _ = guard_gradient(model, images[:1], labels[:1])
-    # The rest of the images may have gradients that the first one does not warn of.
-    logits_fn = with_finite_gradient(checks.as_logits_fn(attacked))
-    logits_fn = without_classes(logits_fn, masked_classes(logits))
-    correct = logits.argmax(-1) == labels
-    readings = [_clean(images, correct)] * 3
+    limit, step = _checked(task, limit, step)
+    others = [_checked_images(array, task.images.shape) for array in known]
+    zero_gradient = np.zeros(task.n, bool)
+    check_digits(task.logits)
+    correct = task.correct
+    readings = [_clean(task)] * 3
 
     if (rows := np.flatnonzero(correct)).size:
+        logits_fn = without_classes(task.attacked, masked_classes(task.logits))
         search = PerturbationSearch(
-            logits_fn,
-            images[rows],
-            labels[rows],
-            rows,
-            norm=norm,
-            limit=limit,
-            attacks=attacks,
-            seed=seed,
-            batch_size=batch_size,
-            progress=progress,
+            task.take(rows).with_logits(logits_fn), limit, attacks=attacks, progress=progress
         )
-        found_now = [search.along_gradient(step), search.along_lines(step)]
-        found_now.append(search.with_attacks([array[rows] for array in others]))
+        searched = [search.along_gradient(step), search.along_lines(step)]
+        searched.append(search.with_attacks([array[rows] for array in others]))
         standing = readings[0]
-        for number, reading in enumerate(found_now):
-            wrong = predict(reading.points, total=len(images)).argmax(-1) != labels[rows]
+        for number, reading in enumerate(searched):
+            answers = task.predict(reading.points, total=task.n).argmax(-1)
+            wrong = answers != task.labels[rows]
             standing = readings[number] = _improved(standing, rows, reading, wrong)
         zero_gradient[rows] = search.zero_gradient
     fgsm, multi, best = readings
     return MinimumPerturbation(
-        norm=norm,
+        norm=task.norm,
         limit=limit,
         step=step,
         fgsm=fgsm.distance,
@@ -246,39 +214,38 @@ def minimum_perturbation(
     )
 
 
-def _clean(images: np.ndarray, correct: np.ndarray) -> Reading:
+def _clean(task: EvaluationTask) -> NearestAdversarial:
     """Before any search: 0 for the misclassified, nothing found for the others."""
-    nobody = np.full(len(images), "", object)
-    return Reading(np.where(correct, np.inf, 0.0), images.copy(), nobody)
+    nobody = np.full(task.n, "", object)
+    return NearestAdversarial(np.where(task.correct, np.inf, 0.0), task.images.copy(), nobody)
 
 
-def _improved(before: Reading, rows: np.ndarray, found: Reading, wrong: np.ndarray) -> Reading:
+def _improved(
+    before: NearestAdversarial, rows: np.ndarray, found: NearestAdversarial, wrong: np.ndarray
+) -> NearestAdversarial:
     """``before [N]``, and in its place what was ``found [M]`` where it is nearer, and holds.
 
     Where the model, run again, is right (``wrong [M]`` is false), as one that draws may be, what
     stood before stands; so the readings keep their order.
     """
     better = wrong & (found.distance <= before.distance[rows]) & np.isfinite(found.distance)
-    after = Reading(*(array.copy() for array in before))
+    after = NearestAdversarial(*(array.copy() for array in before))
     for array, new in zip(after, found, strict=True):
         array[rows[better]] = new[better]
     return after
 
 
-def _checked(norm: str, limit: float | None, step: float | None, size: int) -> tuple[float, float]:
-    if norm not in ORDERS:
-        raise UserError(f"norm is {norm!r}; it must be 'linf' or 'l2'")
-    farthest = 1.0 if norm == "linf" else math.sqrt(size)
-    limit = farthest if limit is None else limit
-    step = _STEP[norm] if step is None else step
+def _checked(task: EvaluationTask, limit: float | None, step: float | None) -> tuple[float, float]:
+    limit = task.whole if limit is None else limit
+    step = _STEP[task.norm] if step is None else step
     checks.check_number("limit", limit, above=0)
     checks.check_number("step", step, above=0)
     if step > limit:
         raise UserError(f"step is {step:g}, larger than limit, {limit:g}; make it smaller")
-    return min(float(limit), farthest), float(step)
+    return min(float(limit), task.whole), float(step)
 
 
-def _checked_found(array: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _checked_images(array: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = as_images(array)
     if array.shape != shape:
         raise UserError(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import margins, misclassified
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.perturbation.directions import length, unit
 
 # Halvings of the interval between a point that is right and one that is wrong.
@@ -16,6 +19,20 @@ _HALVINGS = 12
 _POINTS = 8
 # How far a search looks that looks once, as a share of the least distance known.
 _AHEAD = 0.98
+
+
+class NearestAdversarial(NamedTuple):
+    """What is known of ``M`` images.
+
+    Attributes:
+        distance: float64 ``[M]``, infinite where nothing was found.
+        points: float32 ``[M, ...]``; any, where nothing was found.
+        found_by: object ``[M]``, the name of the search, or "".
+    """
+
+    distance: np.ndarray
+    points: np.ndarray
+    found_by: np.ndarray
 
 
 class NearestPoint:
@@ -27,12 +44,8 @@ class NearestPoint:
     so that it does so in a batch of another size too.
 
     Args:
-        logits_fn: float32 images in [0, 1] to logits ``[B, K]``.
-        images: float32 ``[N, ...]`` in [0, 1].
-        labels: int64 ``[N]``.
-        norm: ``"linf"`` or ``"l2"``.
+        task: the model and the images.
         limit: farther points do not count.
-        batch_size: most images at once.
 
     Attributes:
         distance: float64 ``[N]``, infinite where no misclassified point is known.
@@ -40,21 +53,19 @@ class NearestPoint:
         found_by: object ``[N]``, the name of the search that found it, or "".
     """
 
-    def __init__(
-        self,
-        logits_fn: LogitsFn,
-        images: np.ndarray,
-        labels: np.ndarray,
-        *,
-        norm: str,
-        limit: float,
-        batch_size: int,
-    ) -> None:
-        self.images, self.labels, self.norm, self.limit = images, labels, norm, limit
-        self.distance = np.full(len(images), np.inf)
-        self.points = images.copy()
-        self.found_by = np.full(len(images), "", object)
-        self._wrong = Batched(lambda *batch: _is_wrong(logits_fn, *batch), batch_size)
+    def __init__(self, task: EvaluationTask, limit: float) -> None:
+        self.task, self.limit = task, limit
+        self.images, self.labels, self.norm = task.images, task.labels, task.norm
+        self.distance = np.full(task.n, np.inf)
+        self.points = task.images.copy()
+        self.found_by = np.full(task.n, "", object)
+        self._wrong = Batched(lambda *batch: _is_wrong(task.attacked, *batch), task.batch_size)
+
+    @property
+    def known(self) -> NearestAdversarial:
+        """A copy of what is known now."""
+        found = self.distance, self.points, self.found_by
+        return NearestAdversarial(*(array.copy() for array in found))
 
     @property
     def rows(self) -> np.ndarray:

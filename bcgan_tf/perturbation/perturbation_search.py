@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
-from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.fab import FAB
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.perturbation.directions import (
     cross_entropy_gradients,
     fgsm_direction,
@@ -20,7 +20,7 @@ from bcgan_tf.perturbation.directions import (
     random_signs,
     unit,
 )
-from bcgan_tf.perturbation.nearest_point import NearestPoint
+from bcgan_tf.perturbation.nearest_point import NearestAdversarial, NearestPoint
 from bcgan_tf.perturbation.radius_search import search_radius
 from bcgan_tf.progress import Progress
 
@@ -34,152 +34,109 @@ _APGD_STEPS = 50
 _LEVELS = 8
 
 
-class Reading(NamedTuple):
-    """What is known of ``M`` images.
-
-    Attributes:
-        distance: float64 ``[M]``, infinite where nothing was found.
-        points: float32 ``[M, ...]``; any, where nothing was found.
-        found_by: object ``[M]``, the name of the search, or "".
-    """
-
-    distance: np.ndarray
-    points: np.ndarray
-    found_by: np.ndarray
-
-
 class PerturbationSearch:
     """The searches for ``M`` correctly classified images, to be called in the order of writing.
 
     Each goes on from what those before it found.
 
     Args:
-        logits_fn: float32 images in [0, 1] to logits ``[B, K]``, with finite gradients.
-        images: float32 ``[M, ...]`` in [0, 1].
-        labels: int64 ``[M]``.
-        indices: int64 ``[M]``, positions in the whole set, which the draws follow.
-        norm: ``"linf"`` or ``"l2"``.
+        task: the model and the images, whose clean ones are all classified right.
         limit: farther points do not count.
         attacks: whether :meth:`with_attacks` runs any.
-        seed: of all draws.
-        batch_size: most images at once.
         progress: called with (searches done, searches, text).
     """
 
     def __init__(
         self,
-        logits_fn: LogitsFn,
-        images: np.ndarray,
-        labels: np.ndarray,
-        indices: np.ndarray,
-        norm: str,
+        task: EvaluationTask,
         limit: float,
-        attacks: bool,
-        seed: int,
-        batch_size: int,
-        progress: Progress | None,
+        *,
+        attacks: bool = True,
+        progress: Progress | None = None,
     ) -> None:
-        self.logits_fn, self.images, self.labels, self.indices = logits_fn, images, labels, indices
-        self.norm, self.seed, self.batch_size = norm, seed, batch_size
-        self.attacks, self.progress, self.done = attacks, progress, 0
-        self.nearest = NearestPoint(
-            logits_fn, images, labels, norm=norm, limit=limit, batch_size=batch_size
-        )
-        self.gradients = cross_entropy_gradients(logits_fn, images, labels, batch_size=batch_size)
-        self.zero_gradient = ~self.gradients.reshape(len(images), -1).any(axis=1)
+        self.task, self.attacks, self.progress, self.done = task, attacks, progress, 0
+        self.nearest = NearestPoint(task, limit)
+        self.gradients = cross_entropy_gradients(task)
+        self.zero_gradient = ~self.gradients.reshape(task.n, -1).any(axis=1)
 
-    def along_gradient(self, step: float) -> Reading:
+    def along_gradient(self, step: float) -> NearestAdversarial:
         """FGSM's line, on the grid; the record goes on from the grid's point, refined."""
         nearest, rows = self.nearest, self.nearest.rows
-        directions = fgsm_direction(self.gradients, self.norm)
+        directions = fgsm_direction(self.gradients, self.task.norm)
         spacing, reach = np.full(len(rows), step), np.full(len(rows), nearest.limit)
         t = nearest.first_change(rows, directions, spacing, reach)
         hit = np.flatnonzero(np.isfinite(t))
-        points = self.images.copy()
+        points = self.task.images.copy()
         points[hit] = nearest.at(hit, directions[hit], t[hit])
         before = np.maximum(t[hit] - step, 0)
         nearest.bisect("FGSM line", hit, directions[hit], before, t[hit])
         self._report()
         # The length that was asked for; float32 may have made it longer by a rounding.
-        distances = np.maximum(t, length(points.astype(np.float64) - self.images, self.norm))
-        return Reading(distances, points, np.where(np.isfinite(t), "FGSM line", "").astype(object))
+        distances = np.maximum(
+            t, length(points.astype(np.float64) - self.task.images, self.task.norm)
+        )
+        return NearestAdversarial(
+            distances, points, np.where(np.isfinite(t), "FGSM line", "").astype(object)
+        )
 
-    def along_lines(self, step: float) -> Reading:
+    def along_lines(self, step: float) -> NearestAdversarial:
         """All other lines."""
-        nearest, size = self.nearest, self.batch_size
+        nearest, task = self.nearest, self.task
+        size = task.batch_size
         targets = {
-            name: np.broadcast_to(image, self.images.shape)
-            for name, image in plain_images(self.images.shape[1:]).items()
+            name: np.broadcast_to(image, task.images.shape)
+            for name, image in plain_images(task.images.shape[1:]).items()
         }
-        others = nearest_of_other_classes(self.images, self.labels, batch_size=size)
+        others = nearest_of_other_classes(task.images, task.labels, batch_size=size)
         for column in range(others.shape[1]):
-            targets[f"image of class {column + 1}"] = self.images[others[:, column]]
+            targets[f"image of class {column + 1}"] = task.images[others[:, column]]
         for name, target in targets.items():
             # The ends themselves first: they are what bounds the distance.
             nearest.offer(f"towards {name}", nearest.rows, np.ascontiguousarray(target))
         for name, target in targets.items():
-            change = target - self.images
-            reach = length(change, self.norm)
-            nearest.search_line(f"towards {name}", unit(change, self.norm), step=step, reach=reach)
+            change = target - task.images
+            reach = length(change, task.norm)
+            nearest.search_line(f"towards {name}", unit(change, task.norm), step=step, reach=reach)
         self._report()
-        for name, directions in gradient_directions(
-            self.logits_fn,
-            self.images,
-            self.labels,
-            self.gradients,
-            norm=self.norm,
-            batch_size=size,
-        ):
+        for name, directions in gradient_directions(task, self.gradients):
             nearest.search_line(name, directions, step=step)
         self._report()
-        for start in range(0, len(self.images), size):
+        for start in range(0, len(task.images), size):
             rows = nearest.rows[start : start + size]
             signs = random_signs(
-                self.indices[rows], self.images.shape[1:], _RANDOM_DIRECTIONS, self.seed
+                task.indices[rows], task.images.shape[1:], _RANDOM_DIRECTIONS, task.seed
             )
             for number in range(_RANDOM_DIRECTIONS):
-                directions = unit(signs[:, number].astype(np.float32), self.norm)
+                directions = unit(signs[:, number].astype(np.float32), task.norm)
                 nearest.look_ahead("random signs", rows, directions)
         self._report()
-        return self._known()
+        return self.nearest.known
 
-    def with_attacks(self, found: list[np.ndarray]) -> Reading:
+    def with_attacks(self, known: list[np.ndarray]) -> NearestAdversarial:
         """What other attacks brought, ``[M, ...]`` each, and attacks of its own."""
-        nearest = self.nearest
-        for points in found:
+        nearest, task = self.nearest, self.task
+        for points in known:
             nearest.offer_lines("given", nearest.rows, points)
         if not self.attacks:
-            return self._known()
-        shared: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size}
+            return self.nearest.known
+        shared: dict[str, Any] = {"seed": task.seed, "batch_size": task.batch_size}
         attacks: tuple[Attack, ...] = (
             FAB(
                 None,
-                norm=self.norm,
-                steps=_FAB_STEPS[self.norm],
+                norm=task.norm,
+                steps=_FAB_STEPS[task.norm],
                 target_classes=_FAB_CLASSES,
                 **shared,
             ),
-            _carlini_wagner(self.norm, shared),
+            _carlini_wagner(task.norm, shared),
         )
         for attack in attacks:
-            result = attack(self.logits_fn, self.images, self.labels, indices=self.indices)
+            result = task.attack(attack)
             rows = np.flatnonzero(result.success)
             nearest.offer_lines(attack.name, rows, result.adversarials[rows])
             self._report()
-        search_radius(
-            nearest,
-            self.logits_fn,
-            self.indices,
-            steps=_APGD_STEPS,
-            levels=_LEVELS,
-            report=self._report,
-            **shared,
-        )
-        return self._known()
-
-    def _known(self) -> Reading:
-        known = self.nearest
-        return Reading(known.distance.copy(), known.points.copy(), known.found_by.copy())
+        search_radius(nearest, steps=_APGD_STEPS, levels=_LEVELS, report=self._report)
+        return self.nearest.known
 
     def _report(self) -> None:
         self.done += 1

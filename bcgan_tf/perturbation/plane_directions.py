@@ -15,6 +15,8 @@ from bcgan_tf.errors import UserError
 
 # Below this share of g, what is left of it beside G is rounding of float32 gradients.
 _PARALLEL = 1e-4
+# Images per call of the model; no result depends on it.
+BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +44,12 @@ def gradient_directions(
     label: int,
     *,
     sigma: float = 1 / 255,
-    samples: int = 1000,
+    copies: int = 1000,
     seed: int = 0,
-    batch_size: int = 500,
 ) -> PlaneDirections:
     """The paper's directions, eq. 11: the noise-averaged gradient and what the local one adds.
 
-    ``g`` is the gradient of the cross entropy J at ``image``, ``G`` its mean over ``samples`` noisy
+    ``g`` is the gradient of the cross entropy J at ``image``, ``G`` its mean over ``copies`` noisy
     copies of standard deviation ``sigma``; ``g_hat = G/|G|``, ``h = g - <g, g_hat> g_hat``,
     ``h_hat = h/|h|``. J is computed as ``softplus(logsumexp of the other logits - logit)``: the
     same function, whose gradient keeps its direction up to gaps of about 88 between the logits,
@@ -60,19 +61,18 @@ def gradient_directions(
         image: float32 in [0, 1], ``[H, W, C]``; or a vector ``[D]``.
         label: the true class.
         sigma: of the Gaussian noise, in [0, 1] units; the paper's 1 is taken to be in 0 ... 255.
-        samples: of the noise, the paper's m.
+        copies: noisy ones that are averaged, the paper's m.
         seed: of the noise.
-        batch_size: images per call of the model; the result does not depend on it.
 
     Raises:
         UserError: for an image outside [0, 1], a label that is no class, options out of range, or
             a model whose gradient here is not finite or zero for both losses.
     """
     image = checked_image(image)
-    if sigma < 0 or samples < 1 or batch_size < 1:
+    if sigma < 0 or copies < 1:
         raise UserError(
-            "the noise of eq. 11 needs sigma >= 0, samples >= 1 and batch_size >= 1, not "
-            f"sigma={sigma}, samples={samples}, batch_size={batch_size}"
+            "the noise of eq. 11 needs sigma >= 0 and copies >= 1, not "
+            f"sigma={sigma}, copies={copies}"
         )
     logits_fn = compiled(logits_fn, image, label)
     for use_margin in (False, True):
@@ -80,16 +80,16 @@ def gradient_directions(
         local = gradient_of(tf.constant(image[np.newaxis])).numpy().astype("float64")
         rng = np.random.default_rng(seed)
         total = np.zeros(image.shape)
-        for start in range(0, samples, batch_size):
-            count = min(batch_size, samples - start)
+        for start in range(0, copies, BATCH):
+            count = min(BATCH, copies - start)
             noise = rng.standard_normal((count, *image.shape), "float32") * np.float32(sigma)
             total += gradient_of(tf.constant(image + noise)).numpy()
-        local_norm, mean_norm = np.linalg.norm(local), np.linalg.norm(total / samples)
+        local_norm, mean_norm = np.linalg.norm(local), np.linalg.norm(total / copies)
         if not (np.isfinite(local_norm) and np.isfinite(mean_norm)):
             raise UserError("the model's gradient at this image is not finite; train it again")
         if local_norm == 0 or mean_norm == 0:
             continue
-        g_hat = total / samples / mean_norm
+        g_hat = total / copies / mean_norm
         rest = _orthogonal_part(local / local_norm, g_hat)
         rest_norm = np.linalg.norm(rest)
         if rest_norm < _PARALLEL:

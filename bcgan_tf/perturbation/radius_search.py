@@ -13,7 +13,6 @@ import tensorflow as tf
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bounded import BoundedAttack
-from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import per_example
 from bcgan_tf.perturbation.nearest_point import NearestPoint
 
@@ -26,15 +25,7 @@ _CLOSE = 0.0125
 
 
 def search_radius(
-    nearest: NearestPoint,
-    logits_fn: LogitsFn,
-    indices: np.ndarray,
-    *,
-    steps: int,
-    levels: int,
-    seed: int,
-    batch_size: int,
-    report: Callable[[], None],
+    nearest: NearestPoint, *, steps: int, levels: int, report: Callable[[], None]
 ) -> None:
     """Bisects each example's radius by whether APGD succeeds, and improves ``nearest`` in place.
 
@@ -49,27 +40,24 @@ def search_radius(
 
     Args:
         nearest: of ``N`` images; its bracket starts there, or at the limit where nothing is known.
-        logits_fn: float32 images in [0, 1] to logits ``[B, K]``.
-        indices: int ``[N]``, positions in the whole set: the seed of the starts.
         steps: of each APGD.
         levels: radii per example, at most.
-        seed: of the starts.
-        batch_size: most images at once.
         report: called after every level.
     """
-    shape = nearest.images.shape[1:]
+    task, indices = nearest.task, nearest.task.indices
+    shape = task.images.shape[1:]
     size = math.prod(shape)
-    largest = 1.0 if nearest.norm == "linf" else math.sqrt(size)
+    largest = task.whole
     options: dict[str, Any] = {
-        "norm": nearest.norm,
+        "norm": task.norm,
         "steps": steps,
-        "seed": seed,
-        "batch_size": batch_size,
+        "seed": task.seed,
+        "batch_size": task.batch_size,
         "largest": largest,
     }
 
     def of_rows(rows: tf.Tensor) -> tf.Tensor:
-        return logits_fn(tf.reshape(rows[:, :size], [tf.shape(rows)[0], *shape]))
+        return task.attacked(tf.reshape(rows[:, :size], [tf.shape(rows)[0], *shape]))
 
     attacks = [_OwnRadius(1.0, loss=loss, **options).prepare(of_rows) for loss in ("ce", "dlr")]
 
@@ -122,7 +110,7 @@ class _OwnRadius(APGD):
     def draw_start(
         self, images: tf.Tensor, indices: tf.Tensor, round_index: tf.Tensor
     ) -> tf.Tensor:
-        # Drawn around grey, where [0, 1] is in no draw's way: the ball is half as large there.
+        # Drawn around gray, where [0, 1] is in no draw's way: the ball is half as large there.
         half = dataclasses.replace(self, eps=0.5)
         gray = 0.5 * tf.ones_like(images)
         noise = (BoundedAttack.draw_start(half, gray, indices, round_index) - gray) / 0.5

@@ -12,12 +12,12 @@ import numpy as np
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.batching import Batched
-from bcgan_tf.diagnosis import subject as diagnosed
 from bcgan_tf.diagnosis.attack_checks import scaled, temperature
 from bcgan_tf.diagnosis.causes import clipped_log_probabilities, towards_true_label
 from bcgan_tf.diagnosis.transfer import FullPGD
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import with_finite_gradient
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.perturbation.perturbation_search import PerturbationSearch
 from bcgan_tf.reproduction import paper
@@ -141,13 +141,12 @@ def _audited(subject: TableRow, samples: int, cw_samples: int) -> dict[str, Any]
         "cw": [protocol.cw_steps, protocol.cw_search_steps, protocol.cw_learning_rate],
         "original": file_digest(subject.original_file) if subject.original_file else None,
     }
-    part = subject.workspace.data.test.take(samples, seed=0)
-    images, labels = part.scaled(), part.labels
+    task = subject.task(samples)
+    images, labels = task.images, task.labels
     with subject.open("audit", settings) as run:
 
         def measure() -> dict[str, float]:
-            of = diagnosed.Subject(subject.model, images, labels, 0.1, "linf", 0, _BATCH)
-            return {"temperature": temperature(of), "clean": float(of.right.mean())}
+            return {"temperature": temperature(task), "clean": float(task.correct.mean())}
 
         known = stage(run, "logits", measure)
         bounded: dict[str, Any] = {}
@@ -158,7 +157,7 @@ def _audited(subject: TableRow, samples: int, cw_samples: int) -> dict[str, Any]
                 bounded[unit][column] = _choices(run, f"{unit} {column}", ways)
         ways = _carlini_wagner_ways(subject, images[:cw_samples], labels[:cw_samples])
         wagner = _choices(run, "cw", ways)
-        ways = _rho_ways(subject, images, labels, known["temperature"])
+        ways = _rho_ways(subject, task, known["temperature"])
         return {**known, "bounded": bounded, "cw": wagner, "rho": _choices(run, "rho", ways, "rho")}
 
 
@@ -191,25 +190,14 @@ def _bounded_ways(
 
 
 def _rho_ways(
-    subject: TableRow, images: np.ndarray, labels: np.ndarray, scale: float
+    subject: TableRow, task: EvaluationTask, scale: float
 ) -> dict[str, Callable[[], float]]:
     """The ways to measure Table 2 along one gradient, as the paper most likely did."""
 
     def along_gradient(view: Any) -> float:
         logits_fn = with_finite_gradient(checks.as_logits_fn(view))
-        right = Batched(logits_fn, _BATCH)(images).argmax(-1) == labels
-        search = PerturbationSearch(
-            logits_fn,
-            images[right],
-            labels[right],
-            np.flatnonzero(right),
-            norm="linf",
-            limit=1.0,
-            attacks=False,
-            seed=subject.workspace.seed,
-            batch_size=_BATCH,
-            progress=None,
-        )
+        of_view = task.with_logits(logits_fn)
+        search = PerturbationSearch(of_view.take(np.flatnonzero(of_view.correct)), limit=1.0)
         # One that never changes counts as the whole pixel range.
         return float(np.minimum(search.along_gradient(_RHO_STEP).distance, 1.0).mean())
 

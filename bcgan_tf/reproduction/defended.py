@@ -18,6 +18,7 @@ from bcgan_tf.attacks.checks import as_logits_fn
 from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.data import Split
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction, fixed_starts
 from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
@@ -259,11 +260,14 @@ def smallest_defended(subject: TableRow) -> dict[str, Any]:
         def measure() -> dict[str, Any]:
             with progress.told(f"{subject.row}: smallest perturbation") as report:
                 found = minimum_perturbation(
-                    _model(subject).with_fixed_starts(subject.workspace.seed),
-                    part.scaled()[:n],
-                    part.labels[:n],
+                    EvaluationTask(
+                        _model(subject).with_fixed_starts(subject.workspace.seed),
+                        part.scaled()[:n],
+                        part.labels[:n],
+                        seed=subject.workspace.seed,
+                        eot_samples=1,
+                    ),
                     attacks=False,
-                    seed=subject.workspace.seed,
                     progress=report,
                 )
             return {**found.to_dict(), "attacks": False}

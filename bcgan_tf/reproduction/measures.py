@@ -12,7 +12,8 @@ from bcgan_tf import progress
 from bcgan_tf.attacks import FGSM, PGD, Attack, CarliniWagnerL2
 from bcgan_tf.data import Split
 from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation.runner import run_suite
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
@@ -89,6 +90,13 @@ class TableRow:
         """The whole test set for 0, else ``n`` of it, the same for every row."""
         test = self.workspace.data.test
         return test.take(n, seed=0) if n else test
+
+    def task(self, n: int) -> EvaluationTask:
+        """The classifier and these images, without a radius; one call of it is one answer."""
+        part = self.images(n)
+        return EvaluationTask(
+            self.model, part.scaled(), part.labels, seed=self.workspace.seed, eot_samples=1
+        )
 
 
 def clean(subject: TableRow) -> dict[str, Any]:
@@ -175,9 +183,8 @@ def _attacked(subject: TableRow, run: RunDirectory, attack: Attack, n: int) -> d
     name = attack_name(attack)
     state = run.path / f"state-{name}".replace("/", "-").replace(" ", "-")
     with progress.told(f"{subject.row}: {name}") as report:
-        found = evaluate(
-            subject.model, subject.images(n), [attack], samples=1, state=state, progress=report
-        ).to_dict()["attacks"][0]
+        task = subject.task(n)
+        found = run_suite(task, [attack], state=state, progress=report).to_dict()["attacks"][0]
     shutil.rmtree(state, ignore_errors=True)  # of adversarial examples that nothing needs any more
     return {
         "attack": found["attack"],
@@ -250,13 +257,9 @@ def smallest(subject: TableRow) -> dict[str, Any]:
     with subject.open("rho", {"n": n}) as run:
 
         def measure() -> dict[str, Any]:
-            part = subject.images(n)
             with progress.told(f"{subject.row}: smallest perturbation") as report:
                 found = minimum_perturbation(
-                    subject.model,
-                    part.scaled(),
-                    part.labels,
-                    seed=subject.workspace.seed,
+                    subject.task(n),
                     progress=report,
                 )
             return {**found.to_dict(), "curve": found.curve()}

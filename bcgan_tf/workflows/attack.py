@@ -16,9 +16,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from bcgan_tf.attacks import checks
-from bcgan_tf.attacks.batching import Batched
-from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.certification.certified import certificate
 from bcgan_tf.data import Dataset
 from bcgan_tf.data.arrays import as_images
@@ -27,9 +24,11 @@ from bcgan_tf.diagnosis.diagnostics import diagnose
 from bcgan_tf.diagnosis.loss_curves import loss_curves
 from bcgan_tf.diagnosis.verdict import verdict
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import archive, fingerprints
+from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation.runner import run_suite
+from bcgan_tf.evaluation.state import differing, fingerprint
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.files import replacing
 from bcgan_tf.perturbation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
 from bcgan_tf.progress import ShowProgress
@@ -39,6 +38,8 @@ from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.attack import EvaluationConfig, ThreatModel
 
 _EXAMPLES = 8
+# Images of the diagnosis, and of the loss curves and causes.
+_DIAGNOSED, _FEW = 200, 100
 _IDENTIFIED = {
     "model": "weights or layers of the model",
     "answers": "answers of the model",
@@ -149,7 +150,7 @@ def keep_identity(
     Raises:
         UserError: the run was begun with another model of that name.
     """
-    stage, now = f"identity-{name}", fingerprints.identity_of(model, images, labels)
+    stage, now = f"identity-{name}", fingerprint(model, images, labels)
     if run.stage_done(stage):
         _refuse_another(run, name, run.stage_payload(stage), now)
     else:
@@ -159,7 +160,7 @@ def keep_identity(
 def _refuse_another(
     run: RunDirectory, name: str, kept: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    if others := fingerprints.differing({**now, **kept}, now):
+    if others := differing({**now, **kept}, now):
         told = " and the ".join(_IDENTIFIED[what] for what in others)
         raise UserError(
             f"{run.path}, {name}: the {told} are others than those of its finished evaluation; "
@@ -178,14 +179,6 @@ class _ModelEvaluation:
     batch_size: int
     progress: ShowProgress | None
 
-    @property
-    def shared(self) -> dict[str, Any]:
-        return {"seed": self.settings.seed, "batch_size": self.batch_size}
-
-    @property
-    def threat(self) -> dict[str, Any]:
-        return {"eps": self.threat_model.eps, "norm": self.settings.norm}
-
     def run_stages(
         self,
         images: np.ndarray,
@@ -195,40 +188,48 @@ class _ModelEvaluation:
         surrogate: Any,
         control: Any,
     ) -> None:
-        evaluation = self._evaluation(images, labels)
+        task = EvaluationTask(
+            self.model,
+            images,
+            labels,
+            eps=self.threat_model.eps,
+            norm=self.settings.norm,
+            seed=self.settings.seed,
+            batch_size=self.batch_size,
+            eot_samples=self.settings.samples,
+        )
+        evaluation = self._evaluation(task)
         if not self.settings.whole:
             return
-        self._draw_examples(evaluation, images, class_names)
+        # As it was attacked: the mean of several calls of a model that draws.
+        task = task.averaged(evaluation.eot_samples)
+        self._draw_examples(evaluation, task, class_names)
         if self.settings.norm == "linf" and isinstance(self.model, keras.Model):
             self._stage("certify", lambda: self._certificate(images, labels))
         if self.settings.diagnose:
-            self._diagnose(evaluation, images, labels, surrogate, control)
+            self._diagnose(evaluation, task, surrogate, control)
         if self.settings.minimum_perturbation:
             file = self.run.path / f"perturbation-{self.threat_model.label}.npz"
-            self._stage("minimum", lambda: self._minimum(evaluation, images, labels, file), file)
+            self._stage("minimum", lambda: self._minimum(evaluation, task, file), file)
 
-    def _evaluation(self, images: np.ndarray, labels: np.ndarray) -> Evaluation:
+    def _evaluation(self, task: EvaluationTask) -> Evaluation:
         """Read back from its file even when it was made now: a resumed run sees the same."""
         label = self.threat_model.label
         done = self.run.stage_done(f"evaluate-{label}")
         if not done:
             with self._reporting("") as report:
-                evaluation = evaluate(
-                    self.model,
-                    (images, labels),
-                    suite=self.settings.suite,
-                    samples=self.settings.samples,
+                evaluation = run_suite(
+                    task,
+                    self.settings.suite,
                     shard=self.settings.shard or (1, 1),
                     skip_certified=self.settings.skip_certified,
                     state=self.run.path / f"state-{label}",
                     progress=report,
-                    **self.threat,
-                    **self.shared,
                 )
             save_evaluation(self.run, label, evaluation)
         found = archive.load(evaluation_file(self.run, label))
         if done:
-            now = fingerprints.identity_of(self.model, images, labels)
+            now = fingerprint(self.model, task.images, task.labels)
             _refuse_another(self.run, label, found.identity, now)
         return found
 
@@ -241,56 +242,48 @@ class _ModelEvaluation:
     def _diagnose(
         self,
         evaluation: Evaluation,
-        images: np.ndarray,
-        labels: np.ndarray,
+        task: EvaluationTask,
         surrogate: Any,
         control: Any,
     ) -> None:
+        # The images are in a random order already, unless all of them were asked for.
+        first = np.arange(min(_DIAGNOSED, task.n))
+        few = task.take(first[:_FEW])
+
         def judge() -> dict[str, Any]:
             with self._reporting("diagnosis") as report:
                 diagnosis = diagnose(
-                    self.model, images, labels, evaluation=evaluation, control=control,
-                    surrogate=surrogate, progress=report, **self.threat, **self.shared,
-                )  # fmt: skip
-            judged = verdict(evaluation, diagnosis, labels)
+                    task,
+                    evaluation,
+                    rows=first,
+                    control=control,
+                    surrogate=surrogate,
+                    progress=report,
+                )
+            judged = verdict(evaluation, diagnosis, task.labels)
             return {"verdict": judged.to_dict(), "diagnosis": diagnosis.to_dict()}
 
         def find_causes() -> dict[str, Any]:
             with self._reporting("causes") as report:
-                causes = measure_causes(
-                    self._averaged(evaluation), images, labels, surrogate=surrogate,
-                    progress=report, **self.threat, **self.shared,
-                )  # fmt: skip
+                causes = measure_causes(few, surrogate, progress=report)
             return {"causes": causes.to_dict()}
 
         judged = self._stage("diagnose", judge)
-        self._stage(
-            "losses",
-            lambda: {
-                "loss_curves": loss_curves(
-                    self._averaged(evaluation), images, labels, **self.threat, **self.shared
-                )
-            },
-        )
+        self._stage("losses", lambda: {"loss_curves": loss_curves(few)})
         if judged["verdict"]["kind"] == "gradient masking":
             self._stage("causes", find_causes)
 
-    def _minimum(
-        self, evaluation: Evaluation, images: np.ndarray, labels: np.ndarray, file: Path
-    ) -> dict[str, Any]:
+    def _minimum(self, evaluation: Evaluation, task: EvaluationTask, file: Path) -> dict[str, Any]:
+        images = task.images
         broken = evaluation.clean_correct & ~evaluation.worst_case
         changed = np.where(
             broken.reshape(-1, *[1] * (images.ndim - 1)), evaluation.adversarials, images
         )
         with self._reporting("minimum perturbation") as report:
             found = minimum_perturbation(
-                self._averaged(evaluation),
-                images,
-                labels,
-                norm=self.settings.norm,
-                found=[changed],
+                task,
+                known=[changed],
                 progress=report,
-                **self.shared,
             )
         _save_perturbation(found, file)
         readings = {"fgsm": found.fgsm, "multi": found.multi, "best": found.best}
@@ -301,7 +294,7 @@ class _ModelEvaluation:
         }
 
     def _draw_examples(
-        self, evaluation: Evaluation, images: np.ndarray, class_names: Sequence[str]
+        self, evaluation: Evaluation, task: EvaluationTask, class_names: Sequence[str]
     ) -> None:
         broken = evaluation.clean_correct & ~evaluation.worst_case
         rows = np.flatnonzero(broken)[:_EXAMPLES]
@@ -311,14 +304,13 @@ class _ModelEvaluation:
         if file.exists() or not rows.size:
             return
         adversarials = evaluation.adversarials[rows]
-        averaged = checks.as_logits_fn(self._averaged(evaluation))
-        predicted = Batched(averaged, self.batch_size)(adversarials).argmax(-1)
+        predicted = task.predict(adversarials).argmax(-1)
         breakers = [
             next(r.attack for r in evaluation.results if evaluation.broken_by(r)[row])
             for row in rows
         ]
         evaluation_figures.example_images(
-            images[rows],
+            task.images[rows],
             adversarials,
             file,
             labels=[class_names[int(label)] for label in evaluation.labels[rows]],
@@ -326,12 +318,6 @@ class _ModelEvaluation:
             attacks=breakers,
             title=self.threat_model.text,
         )
-
-    def _averaged(self, evaluation: Evaluation) -> Any:
-        """The model as it was attacked: the mean of several calls of one that draws."""
-        if evaluation.samples == 1:
-            return self.model
-        return expectation(self.model, evaluation.samples)
 
     def _stage(
         self, stage: str, compute: Callable[[], dict[str, Any]], *files: Path

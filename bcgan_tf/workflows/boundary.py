@@ -152,7 +152,7 @@ def _kinds(
                 image,
                 label,
                 sigma=settings.sigma,
-                samples=settings.samples,
+                copies=settings.samples,
                 seed=settings.seed,
             )
         return known["gradient", model]

@@ -104,8 +104,7 @@ class _Stages:
             labels,
             classifier=self.classifier,
             oracle=keras.models.load_model(oracle_path),
-            real_images=data.validation.scaled(),
-            real_labels=data.validation.labels,
+            real=(data.validation.scaled(), data.validation.labels),
         )
         draw_samples(gan, run.figures / "boundary_samples.png", data.class_names)
         return {**measures.to_dict(), "classes": data.num_classes}

@@ -11,7 +11,7 @@ import keras
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import fingerprints
+from bcgan_tf.evaluation.state import digest
 from bcgan_tf.files import replacing
 from bcgan_tf.networks import classifiers
 from bcgan_tf.networks.oracle import oracle as build_oracle
@@ -147,14 +147,14 @@ def finish_training(
         UserError: the stage was finished before, its file is damaged, and the training that makes
             it again had lost its checkpoints: later stages go by weights that are no more.
     """
-    digest = fingerprints.digest(*model.get_weights())
-    if run.stage_payload(stage, {}).get("weights", digest) != digest:
+    weights = digest(*model.get_weights())
+    if run.stage_payload(stage, {}).get("weights", weights) != weights:
         raise UserError(
             f"{path} was damaged, and cannot be made again as it was: the checkpoints are other "
             "ones; start a new run in another folder"
         )
     save_model(model, path)
-    run.finish_stage(stage, {**(payload or {}), "weights": digest}, files=[path])
+    run.finish_stage(stage, {**(payload or {}), "weights": weights}, files=[path])
 
 
 def save_model(model: keras.Model, path: Path) -> None:

@@ -14,10 +14,11 @@ from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.diagnosis.diagnostics import diagnose
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.loading.model import load_model
 from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
 from helpers.linear_task import IMAGES, LABELS, linear
+from helpers.suites import evaluate
 
 MEMBERS = [linear, lambda images: -linear(images)]
 
@@ -152,8 +153,10 @@ def test_a_model_of_one_batch_size_is_one_line():
 ATTACKED = {
     "evaluate": lambda model: evaluate(model, (IMAGES, LABELS), [FGSM(0.1)]),
     "attack": lambda model: FGSM(0.1)(model, IMAGES, LABELS),
-    "diagnose": lambda model: diagnose(model, IMAGES, LABELS, eps=0.1),
-    "minimum perturbation": lambda model: minimum_perturbation(model, IMAGES, LABELS),
+    "diagnose": lambda model: diagnose(EvaluationTask(model, IMAGES, LABELS, eps=0.1)),
+    "minimum perturbation": lambda model: minimum_perturbation(
+        EvaluationTask(model, IMAGES, LABELS)
+    ),
 }
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import bcgan_tf
 from bcgan_tf.attacks import PGD
 from bcgan_tf.attacks.preprocessing import (
     as_attacked,
@@ -16,6 +15,8 @@ from bcgan_tf.attacks.preprocessing import (
     through_preprocessing,
 )
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.runner import run_suite
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.keras_graph import clone_with_dtype, leading_layers
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
@@ -97,7 +98,7 @@ def test_a_branch_ends_the_preprocessing():
 def _breakers(model: keras.Model) -> dict[str, int]:
     """Images that each attack of the suite broke, of four that rounding alone protects."""
     images, labels = np.full((4, 8, 8, 1), 0.4, np.float32), np.zeros(4, np.int64)
-    found = bcgan_tf.evaluate(model, (images, labels), suite="standard", eps=0.15)
+    found = run_suite(EvaluationTask(model, images, labels, eps=0.15))
     return {result.attack: int(result.success.sum()) for result in found.results}
 
 

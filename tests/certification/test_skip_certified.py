@@ -8,9 +8,9 @@ import pytest
 
 from bcgan_tf.attacks import FGSM, PGD, CarliniWagnerL2, suites
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import archive, chunks
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation import archive, runner
 from helpers.linear_task import EPS, IMAGES, LABELS, WEIGHTS, distances
+from helpers.suites import evaluate
 
 
 def _exact() -> keras.Model:
@@ -25,13 +25,11 @@ def _exact() -> keras.Model:
 def test_certified_images_may_be_spared(monkeypatch, tmp_path, suite):
     model = _exact()
     monkeypatch.setitem(suites.SUITES, "short", lambda eps, *_: [FGSM(eps), PGD(eps, steps=5)])
-    attacks = (
-        {"suite": suite} if suite else {"attacks": [CarliniWagnerL2(steps=5), PGD(EPS, steps=5)]}
-    )
+    attacks = {"attacks": suite or [CarliniWagnerL2(steps=5), PGD(EPS, steps=5)]}
     options = {**attacks, "eps": EPS, "state": tmp_path / "state"}
     proved = distances() > EPS * (1 + 1e-4)
     whole = evaluate(model, (IMAGES, LABELS), **attacks, eps=EPS)
-    monkeypatch.setattr(chunks, "_CHUNK", 7)
+    monkeypatch.setattr(runner, "_BATCH", 7)
     spared = evaluate(model, (IMAGES, LABELS), **options, skip_certified=True)
     np.testing.assert_array_equal(spared.certified, proved)
     np.testing.assert_array_equal(spared.worst_case, whole.worst_case)

@@ -158,7 +158,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         none = np.zeros(3, bool)
         return Diagnosis((), GradientHealth(~none, False, False, none, none, none), 3, 1, False)
 
-    monkeypatch.setattr(runner, "attacks_of", attacks)
+    monkeypatch.setattr(runner, "suite", attacks)
     monkeypatch.setattr(assessment, "diagnose", diagnose)
     monkeypatch.setattr(assessment, "loss_curves", lambda *_args, **_options: {"iterations": [0]})
     return told

@@ -9,6 +9,7 @@ import pytest
 
 from bcgan_tf.diagnosis.causes import Causes, measure_causes
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.task import EvaluationTask
 from helpers.linear_task import Linear
 
 PIXELS, COUNT = 64, 40
@@ -21,10 +22,9 @@ LABELS[:4] = (LABELS[:4] + 1) % 3
 _linear = Linear(WEIGHTS, -0.5 * WEIGHTS.sum(0))
 
 
-def _measure(model, fixed_const: float = 1e-15, **options) -> Causes:
-    return measure_causes(
-        model, IMAGES, LABELS, eps=0.2, cw_samples=12, fixed_const=fixed_const, **options
-    )
+def _measure(model, surrogate=None, fixed_const: float = 1e-15) -> Causes:
+    task = EvaluationTask(model, IMAGES, LABELS, eps=0.2)
+    return measure_causes(task, surrogate, cw_n=12, fixed_const=fixed_const)
 
 
 def _row(causes: Causes, name: str) -> dict:
@@ -71,8 +71,9 @@ def test_probabilities_clip_where_logits_still_have_a_gradient(plain):
     assert not _row(plain, "loss on probabilities")["reproduces"]
     gap = np.sort((IMAGES - 0.5) @ WEIGHTS, axis=1)
     scale = 20.0 / float((gap[:, -1] - gap[:, -2]).min())
-    images, factor = IMAGES, min(scale, 40.0)
-    causes = measure_causes(lambda x: factor * _linear(x), images, LABELS, eps=0.05, cw_samples=2)
+    factor = min(scale, 40.0)
+    task = EvaluationTask(lambda x: factor * _linear(x), IMAGES, LABELS, eps=0.05)
+    causes = measure_causes(task, cw_n=2)
     row = _row(causes, "loss on probabilities")
     assert row["reproduces"] and row["inflation"] > 0.2
 
@@ -102,4 +103,4 @@ def test_the_table_is_plain_data(plain):
         "transfer",
     ]
     with pytest.raises(UserError, match="eps"):
-        measure_causes(_linear, IMAGES, LABELS, eps=0)
+        measure_causes(EvaluationTask(_linear, IMAGES, LABELS, eps=0))

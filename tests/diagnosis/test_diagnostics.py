@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import bcgan_tf
 from bcgan_tf.attacks import FGSM, AttackResult
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.expectation import differing_answers
 from bcgan_tf.diagnosis import attack_checks, diagnostics, limit_checks
 from bcgan_tf.diagnosis.diagnostics import Diagnosis, diagnose
-from bcgan_tf.diagnosis.subject import Subject
+from bcgan_tf.diagnosis.shared_attacks import SharedAttacks
 from bcgan_tf.diagnosis.verdict import verdict
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import guard_gradient
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation.runner import run_suite
+from bcgan_tf.evaluation.task import EvaluationTask
+from helpers.suites import evaluate
 
 PIXELS, COUNT = 64, 40
 _RNG = np.random.default_rng(1)
@@ -31,18 +31,19 @@ LABELS = ((IMAGES - 0.5) @ WEIGHTS).argmax(-1)
 
 
 def _linear(images: tf.Tensor) -> tf.Tensor:
-    """Three classes that meet at the grey image."""
+    """Three classes that meet at the gray image."""
     return (images - 0.5) @ WEIGHTS
 
 
-def _subject(model, images=IMAGES, labels=LABELS, eps=0.02, **options) -> Subject:
+def _shared(
+    model, images=IMAGES, labels=LABELS, eps=0.02, evaluation: Evaluation | None = None
+) -> SharedAttacks:
     """What single checks take; ``_diagnose`` runs all of them."""
-    model, _ = guard_gradient(model, images, labels)
-    return Subject(model, images, labels, eps, "linf", seed=0, batch_size=250, **options)
+    return SharedAttacks(EvaluationTask(model, images, labels, eps=eps), evaluation)
 
 
-def _diagnose(model, images=IMAGES, labels=LABELS, eps=0.02, **options) -> Diagnosis:
-    return diagnose(model, images, labels, eps=eps, **options)
+def _diagnose(model, images=IMAGES, labels=LABELS, eps=0.02, norm="linf", **options) -> Diagnosis:
+    return diagnose(EvaluationTask(model, images, labels, eps=eps, norm=norm), **options)
 
 
 def _one_pixel(wrong) -> tuple:
@@ -87,10 +88,10 @@ def test_a_linear_model_raises_no_evidence(plain):
 
 
 def test_what_was_not_given_is_not_run():
-    subject = _subject(_linear)
+    shared = _shared(_linear)
     for flag, option in (
-        (attack_checks.transfer(subject, None), "surrogate="),
-        (attack_checks.positive_control(subject, None), "control="),
+        (attack_checks.transfer(shared, None), "surrogate="),
+        (attack_checks.positive_control(shared, None), "control="),
     ):
         assert not flag.ran and not flag.raised and not flag.decides
         assert f"pass {option}" in flag.text
@@ -139,7 +140,7 @@ def test_infinite_gradients_are_flagged_and_do_not_stop_the_checks():
 def test_a_narrow_trap_is_found_at_small_eps_only():
     """The loss rises to a peak whose tip alone is wrong: 40 large steps jump over it."""
     model, images, labels = _one_pixel(lambda x: 0.008 - tf.abs(x - 0.58))
-    monotone = attack_checks.monotone(_subject(model, images, labels, eps=0.1))
+    monotone = attack_checks.monotone(_shared(model, images, labels, eps=0.1))
     assert monotone.decides and monotone.value is not None and monotone.value > 0.3
     assert "0.1: 0.0 %" in monotone.text
 
@@ -149,7 +150,7 @@ def test_one_step_beats_many_where_the_loss_misleads():
     model, images, labels = _one_pixel(
         lambda x: tf.where(x > 0.79, 1.0 + x, -0.1 - tf.abs(x - 0.55))
     )
-    flag = attack_checks.iterative(_subject(model, images, labels, eps=0.3))
+    flag = attack_checks.iterative(_shared(model, images, labels, eps=0.3))
     assert flag.raised and flag.decides and flag.value is not None and flag.value > 0.5
     assert "FGSM 0.0 %" in flag.text
 
@@ -159,18 +160,18 @@ def test_random_draws_find_what_gradients_cannot():
     model, images, labels = _one_pixel(
         lambda x: tf.where(tf.abs(x - 0.65) < 0.01, 1.0, -1.0) + 0.0 * x
     )
-    noise = limit_checks.random_noise(_subject(model, images, labels, eps=0.3))
+    noise = limit_checks.random_noise(_shared(model, images, labels, eps=0.3))
     assert noise.raised and noise.value is not None and noise.value > 0.5
     # A draw of 1,000 misses with probability 1e-13: all that were left are found.
     assert "of 0" not in noise.text
 
 
 def test_a_control_that_attacks_cannot_break_is_evidence():
-    subject = _subject(_linear, eps=0.2)
-    rounded = attack_checks.positive_control(subject, lambda images: tf.round(_linear(images)))
+    shared = _shared(_linear, eps=0.2)
+    rounded = attack_checks.positive_control(shared, lambda images: tf.round(_linear(images)))
     assert rounded.decides and rounded.value is not None and rounded.value > 0.3
     assert "too weak" in rounded.text
-    plain = attack_checks.positive_control(subject, _linear)
+    plain = attack_checks.positive_control(shared, _linear)
     assert plain.value == 0.0 and not plain.raised and "as it should" in plain.text
 
 
@@ -181,7 +182,7 @@ def test_a_control_is_asked_at_larger_eps_before_the_attacks_are_called_weak():
     def control(pixels: tf.Tensor) -> tf.Tensor:
         return tf.concat([pixels - 0.9, tf.zeros_like(pixels)], axis=1)
 
-    found = attack_checks.positive_control(_subject(control, images, labels, eps=0.02), control)
+    found = attack_checks.positive_control(_shared(control, images, labels, eps=0.02), control)
     assert not found.raised and found.value == 1.0
     assert "100.0 % at eps 0.02, 100.0 % at eps 0.04, 0.0 % at eps 0.08" in found.text
 
@@ -198,15 +199,15 @@ def test_squares_part_is_read_from_the_evaluation():
     gradient = _result("APGD-CE", everyone, index < 10)
     square = _result("Square", index >= 10, (index >= 10) & (index < 18))
     evaluation = Evaluation((gradient, square), LABELS, index, 0.02)
-    flag = attack_checks.black_box(_subject(_linear, evaluation=evaluation))
+    flag = attack_checks.black_box(_shared(_linear, evaluation=evaluation))
     assert flag.value == pytest.approx(8 / 40) and flag.decides
     assert flag.text.startswith("Square of the evaluation") and "75.0 % to 55.0 %" in flag.text
     # Any attack without gradients is one, whatever its name.
     mine = dataclasses.replace(square, attack="Mine")
     evaluation = Evaluation((gradient, mine), LABELS, index, 0.02)
-    subject = _subject(_linear, evaluation=evaluation)
-    assert attack_checks.black_box(subject).value == flag.value
-    assert not subject.gradient_survivors[:10].any()
+    shared = _shared(_linear, evaluation=evaluation)
+    assert attack_checks.black_box(shared).value == flag.value
+    assert not shared.gradient_survivors[:10].any()
 
 
 def test_an_evaluation_of_other_images_is_refused():
@@ -239,7 +240,11 @@ def test_a_model_that_draws_and_was_evaluated_once_is_evidence():
 def test_l2_and_progress():
     seen = []
     found = _diagnose(
-        _linear, norm="l2", eps=0.2, samples=12, progress=lambda *reported: seen.append(reported)
+        _linear,
+        norm="l2",
+        eps=0.2,
+        rows=np.arange(12),
+        progress=lambda *reported: seen.append(reported),
     )
     assert not found.deciding and found.n == 12
     assert seen[0] == (0, 13, "iterative vs one-step") and seen[-1] == (13, 13, "")
@@ -255,12 +260,12 @@ def test_an_unfit_eps_is_refused(eps):
 
 
 def test_a_model_that_is_always_wrong_has_nothing_to_attack():
-    flag = limit_checks.unbounded(_subject(_linear, labels=(LABELS + 1) % 3))
+    flag = limit_checks.unbounded(_shared(_linear, labels=(LABELS + 1) % 3))
     assert not flag.ran and "no image is classified right" in flag.text
 
 
 def test_a_network_that_cuts_pixels_off_is_attacked_through_the_cut_off():
-    """Only grey pixels have a gradient of their own; through the cut-off every image is turned."""
+    """Only gray pixels have a gradient of their own; through the cut-off every image is turned."""
     images = x = keras.Input((8, 8, 1))
     x = keras.layers.ReLU(max_value=1.0)(keras.layers.Rescaling(5.0, -2.0)(x))
     logits = keras.layers.Dense(2)
@@ -268,14 +273,14 @@ def test_a_network_that_cuts_pixels_off_is_attacked_through_the_cut_off():
     logits.set_weights([np.full((64, 2), 1 / 8) * [-1, 1], np.float32([4, -4])])
     rng = np.random.default_rng(0)
     labels = np.arange(24) % 2
-    # Three quarters of the pixels white or black, as the label says, the others grey.
+    # Three quarters of the pixels white or black, as the label says, the others gray.
     pixels = np.where(rng.uniform(size=(24, 8, 8, 1)) < 0.75, labels[:, None, None, None], 0.5)
     pixels = pixels.astype(np.float32)
 
     def hidden(inputs):
         return network(inputs, training=False)
 
-    through, plain = (diagnose(model, pixels, labels, eps=0.3) for model in (network, hidden))
+    through, plain = (_diagnose(model, pixels, labels, eps=0.3) for model in (network, hidden))
     assert plain["unbounded attack"].raised and plain["large eps"].raised
     assert not through["unbounded attack"].raised and through["unbounded attack"].value == 1
     assert not through["large eps"].raised and not through["monotone in eps"].raised
@@ -289,11 +294,12 @@ def test_plain_attacks_of_an_evaluation_say_nothing_through_a_preprocessing():
     network = keras.Model(images, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
     pixels = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)).astype(np.float32)
     labels = np.argmax(network(pixels), 1)
-    evaluation = bcgan_tf.evaluate(network, (pixels, labels), attacks=[FGSM(0.1)])
-    shared = (network, pixels, labels, 0.1, "linf", 0, 250, 1, evaluation)
-    assert Subject(*shared)._from_evaluation(FGSM(0.1)) is not None
-    assert Subject(*shared, through_preprocessing=True)._from_evaluation(FGSM(0.1)) is None
-    assert Subject(*shared, through_preprocessing=True).apgd().name == "APGD-CE+BPDA"
+    task = EvaluationTask(network, pixels, labels, eps=0.1)
+    evaluation = run_suite(task, [FGSM(0.1)])
+    assert SharedAttacks(task, evaluation)._from_evaluation(FGSM(0.1)) is not None
+    through = SharedAttacks(task, evaluation, through=True)
+    assert through._from_evaluation(FGSM(0.1)) is None
+    assert through.apgd().name == "APGD-CE+BPDA"
 
 
 def test_large_logits_do_not_deny_a_number_that_smaller_ones_confirm(monkeypatch):
@@ -311,7 +317,7 @@ def test_large_logits_do_not_deny_a_number_that_smaller_ones_confirm(monkeypatch
     data = (IMAGES, LABELS)
 
     whole = evaluate(large, data, [APGD(eps), APGD(eps, loss="dlr")], eps=eps)
-    diagnosis = _diagnose(large, eps=eps, evaluation=whole, samples=20)
+    diagnosis = _diagnose(large, eps=eps, evaluation=whole, rows=np.arange(20))
     found = verdict(whole, diagnosis, LABELS)
     assert {"gradient health", "logit scale"} <= {flag.check for flag in diagnosis.deciding}
     assert found.accuracy == exact.mean() and found.kind == "robust"

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bcgan_tf.diagnosis.loss_curves import loss_curves
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.task import EvaluationTask
 from helpers.linear_task import Linear
 
 PIXELS, COUNT, EPS = 16, 12, 0.1
@@ -22,8 +23,9 @@ linear = Linear(WEIGHTS, -0.5 * WEIGHTS.sum(0))
 
 
 def curves(model=linear, labels=LABELS, **options):
-    settings = {"eps": EPS, "steps": 10, "long_steps": 25} | options
-    return loss_curves(model, IMAGES, labels, **settings)
+    steps = {name: options.pop(name, count) for name, count in (("steps", 10), ("long_steps", 25))}
+    task = EvaluationTask(model, IMAGES, labels, **({"eps": EPS} | options))
+    return loss_curves(task, **steps)
 
 
 def end_of_linear(eps: float, norm: str) -> float:
@@ -54,7 +56,9 @@ def test_on_a_linear_model_every_run_ends_at_the_optimum(norm: str, eps: float) 
 
 def test_two_classes_tie_margin_and_cross_entropy() -> None:
     """With one image cross entropy is log(1 + exp(margin)), at every iteration."""
-    found = loss_curves(linear, IMAGES[:1], LABELS[:1], eps=EPS, steps=5, long_steps=5)
+    found = loss_curves(
+        EvaluationTask(linear, IMAGES[:1], LABELS[:1], eps=EPS), steps=5, long_steps=5
+    )
     assert list(found)[4:] == [
         "PGD-5", "PGD-5 margin", "PGD-5 (margin loss)", "PGD-5 (margin loss) margin",
     ]  # fmt: skip
@@ -84,7 +88,6 @@ def test_only_correctly_classified_images_count() -> None:
     wrong = LABELS.copy()
     wrong[:4] = 1 - wrong[:4]
     assert curves(labels=wrong)["n"] == COUNT - 4
-    assert curves(labels=wrong, samples=6)["n"] == 2
     assert curves(labels=1 - LABELS)["n"] == COUNT
 
 
@@ -108,7 +111,6 @@ def test_a_class_masked_out_with_minus_infinity_is_no_rival() -> None:
         ({"norm": "l1"}, "norm is 'l1'"),
         ({"steps": 0}, "steps is 0"),
         ({"long_steps": 9}, "long_steps"),
-        ({"samples": 0}, "samples is 0"),
     ],
 )
 def test_unfit_settings_are_refused(options, words) -> None:

@@ -19,9 +19,10 @@ from bcgan_tf.data.tfds_source import prepared_version
 from bcgan_tf.diagnosis.causes import measure_causes
 from bcgan_tf.diagnosis.diagnostics import Diagnosis, diagnose
 from bcgan_tf.diagnosis.verdict import Verdict, verdict
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.networks.strided_cnn import strided_cnn
+from helpers.suites import evaluate
 
 TEMPERATURE = 100.0
 # Each with the eps of its threat model.
@@ -127,13 +128,10 @@ def _judge(
         APGD(task.eps, loss="dlr"),
         Square(task.eps, queries=500),
     ]
-    evaluation = evaluate(model, (images, labels), attacks, eps=task.eps, samples=calls)
+    evaluation = evaluate(model, (images, labels), attacks, eps=task.eps, eot_samples=calls)
     diagnosis = diagnose(
-        model,
-        images,
-        labels,
-        eps=task.eps,
-        evaluation=evaluation,
+        EvaluationTask(model, images, labels, eps=task.eps),
+        evaluation,
         control=task.network,
         surrogate=task.network,
         **options,
@@ -192,7 +190,7 @@ def test_planted_masking_is_flagged_on_real_data(real, name):
 
 
 def test_an_undefended_network_is_not_robust_and_not_masked(digits):
-    diagnosis, found = _judge(digits.network, digits, samples=25)
+    diagnosis, found = _judge(digits.network, digits, rows=np.arange(25))
     assert found.kind == "not robust" and not diagnosis.deciding, found.text
 
 
@@ -215,7 +213,7 @@ def test_binarised_mnist_is_judged_without_gradients_alone(real, with_backward):
     if real.data.name != "mnist":
         pytest.skip("only MNIST is black and white")
     model = _Binarised(real.network, with_backward)
-    diagnosis, found = _judge(model, real, samples=25)
+    diagnosis, found = _judge(model, real, rows=np.arange(25))
     assert diagnosis.health.missing and diagnosis.health.backward is with_backward
     assert found.kind == "black box only" and not found.robust, found.text
     assert "only black-box and BPDA attacks count" in found.text
@@ -251,13 +249,10 @@ def test_an_adversarially_trained_network_is_robust(digits):
     ]
     evaluation = evaluate(network, (images, labels), attacks, eps=eps)
     diagnosis = diagnose(
-        network,
-        images,
-        labels,
-        eps=eps,
-        evaluation=evaluation,
+        EvaluationTask(network, images, labels, eps=eps),
+        evaluation,
         surrogate=digits.network,
-        samples=25,
+        rows=np.arange(25),
     )
     evidence = [flag.text for flag in diagnosis.raised if flag.grade == "evidence"]
     found = verdict(evaluation, diagnosis, labels)
@@ -270,11 +265,8 @@ def test_an_adversarially_trained_network_is_robust(digits):
 
 def test_the_cause_of_the_scaled_network_is_its_scale(digits):
     causes = measure_causes(
-        _times_100(digits),
-        digits.images(),
-        digits.labels(),
-        eps=digits.eps,
-        surrogate=digits.network,
-        cw_samples=8,
+        EvaluationTask(_times_100(digits), digits.images(), digits.labels(), eps=digits.eps),
+        digits.network,
+        cw_n=8,
     )
     assert "logit scale" in causes.found and "transfer" not in causes.found

@@ -29,8 +29,8 @@ def _result(name: str, broken: int, clean: int = 95, l2: float = 1.0) -> AttackR
     return AttackResult(name, {}, images, correct, correct, success, 0.3 * length, length)
 
 
-def _evaluation(*results: AttackResult, samples: int = 1) -> Evaluation:
-    return Evaluation(results, LABELS, np.arange(100), 0.3, "linf", "standard", samples)
+def _evaluation(*results: AttackResult, eot_samples: int = 1) -> Evaluation:
+    return Evaluation(results, LABELS, np.arange(100), 0.3, "linf", "standard", eot_samples)
 
 
 def _diagnosis(*flags: Flag, dead: float = 0.0, stochastic: bool = False, **health) -> Diagnosis:
@@ -158,7 +158,7 @@ def test_a_model_that_draws_needs_expectation_over_transformation():
     once = _evaluation(_result("APGD-CE", 4))
     found = verdict(once, _diagnosis(drawing, stochastic=True), LABELS)
     assert found.kind == "gradient masking" and "samples=20" in found.text
-    averaged = _evaluation(_result("APGD-CE", 4), samples=20)
+    averaged = _evaluation(_result("APGD-CE", 4), eot_samples=20)
     assert verdict(averaged, _diagnosis(drawing, stochastic=True), LABELS).robust
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from bcgan_tf.attacks import FGSM, suite
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.fingerprints import fingerprint
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation.state import model_digest
+from helpers.suites import evaluate
 
 IMAGES = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)).astype(np.float32)
 LABELS = np.arange(6) % 3
@@ -31,9 +31,9 @@ def network(*, activation="relu", scale=1.0, skip=False, dtype=None, name=None) 
 
 def test_the_same_network_built_again_is_the_same(tmp_path):
     first = network()
-    assert fingerprint(first) == fingerprint(network()) == fingerprint(network(name="logits"))
+    assert model_digest(first) == model_digest(network()) == model_digest(network(name="logits"))
     first.save(tmp_path / "model.keras")
-    assert fingerprint(keras.models.load_model(tmp_path / "model.keras")) == fingerprint(first)
+    assert model_digest(keras.models.load_model(tmp_path / "model.keras")) == model_digest(first)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_same_network_built_again_is_the_same(tmp_path):
     ids=lambda changed: next(iter(changed)),
 )
 def test_what_computes_something_else_is_another(changed, tmp_path):
-    assert fingerprint(network(**changed)) != fingerprint(network())
+    assert model_digest(network(**changed)) != model_digest(network())
     data = (IMAGES, network()(IMAGES).numpy().argmax(1))
     evaluate(network(), data, [FGSM(0.1)], state=tmp_path)
     with pytest.raises(UserError, match="other settings: model"):
@@ -51,7 +51,7 @@ def test_what_computes_something_else_is_another(changed, tmp_path):
 
 def test_attacks_on_survivors_are_not_taken_for_attacks_on_all(tmp_path):
     shared = {"eps": 0.1, "state": tmp_path}
-    evaluate(network(), (IMAGES, LABELS), suite="standard", **shared)
+    evaluate(network(), (IMAGES, LABELS), attacks="standard", **shared)
     attacks = suite("standard", 0.1, num_classes=3)
     with pytest.raises(UserError, match="survivors_only"):
         evaluate(network(), (IMAGES, LABELS), attacks, **shared)
@@ -62,4 +62,4 @@ def test_a_model_that_cannot_describe_itself_has_its_weights():
         def get_config(self):
             raise NotImplementedError
 
-    assert fingerprint(Mine()) == fingerprint(Mine()) != fingerprint(network())
+    assert model_digest(Mine()) == model_digest(Mine()) != model_digest(network())

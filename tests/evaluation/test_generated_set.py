@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from bcgan_tf.evaluation import generated_set
 from bcgan_tf.evaluation.generated_set import intra_class_distance, measure_generated_set
 
 # Three classes, one sample each, and their logits under classifier and oracle.
@@ -31,15 +32,13 @@ CLASSIFIER = table([[0, 0, 0], [0, math.log(98), 0], [math.log(8), 0, 0], [0, ma
 ORACLE = table([[9, 0, 0], [0, 9, 0], [0, 0, 9], [0, 9, 0]])
 
 
-def measured(**options):
+def measured():
     return measure_generated_set(
         IMAGES,
         LABELS,
         classifier=CLASSIFIER,
         oracle=ORACLE,
-        real_images=np.float32([[0, 0], [3, 4]]),
-        real_labels=np.int64([1, 1]),
-        **options,
+        real=(np.float32([[0, 0], [3, 4]]), np.int64([1, 1])),
     )
 
 
@@ -48,8 +47,9 @@ def entropy(*p):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 500])
-def test_known_values(batch_size):
-    found = measured(batch_size=batch_size)
+def test_known_values(monkeypatch, batch_size):
+    monkeypatch.setattr(generated_set, "_BATCH", batch_size)
+    found = measured()
     assert found.n == 4
     assert found.oracle_accuracy == 0.75  # the last is asked for 0 and looks like 1
     # argmax of equal logits is 0: right; 98 %: right; 80 % for 0 instead of 2; 50 % for 1

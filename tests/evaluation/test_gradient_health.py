@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.evaluation.gradient_health import gradient_health, guard_gradient, in_float64
-from bcgan_tf.evaluation.runner import evaluate
+from helpers.suites import evaluate
 
 IMAGES = np.float32([[0.2, 0.4], [0.8, 0.5], [0.4, 0.0], [0.6, 0.0]])
 LABELS = np.array([0, 1, 0, 1])
@@ -32,7 +32,8 @@ def _gradient(model, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def test_a_healthy_model_keeps_its_answers_and_its_gradient():
-    model, health = guard_gradient(_linear, IMAGES, LABELS)
+    model = guard_gradient(_linear, IMAGES, LABELS)
+    health = gradient_health(_linear, IMAGES, LABELS)
     np.testing.assert_array_equal(model(tf.constant(IMAGES)), _linear(IMAGES))
     expected = _gradient(_linear, IMAGES, LABELS)
     assert expected.any()
@@ -50,7 +51,7 @@ def test_a_gradient_that_is_nan_only_where_nobody_looked_stops_no_evaluation():
 
     images = np.concatenate([np.tile(IMAGES, (20, 1)), np.zeros((1, 2), np.float32)])
     labels = np.append(np.tile(LABELS, 20), 0)
-    assert not guard_gradient(model, images[:64], labels[:64])[1].non_finite.any()
+    assert not gradient_health(model, images[:64], labels[:64]).non_finite.any()
     assert not np.isfinite(_gradient(model, images, labels)).all()
     found = evaluate(model, (images, labels), [PGD(0.05, random_start=False)])
     assert found.robust_accuracy == 1.0 and found.n == 81
@@ -98,7 +99,8 @@ def test_a_model_without_a_gradient_is_usable(break_up):
     def model(images: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(break_up(_linear(images)), [None, 2])
 
-    attackable, health = guard_gradient(model, IMAGES, LABELS)
+    attackable = guard_gradient(model, IMAGES, LABELS)
+    health = gradient_health(model, IMAGES, LABELS)
     assert health.missing and health.bad == health.dead == 1
     np.testing.assert_array_equal(attackable(tf.constant(IMAGES)), model(tf.constant(IMAGES)))
     np.testing.assert_array_equal(_gradient(attackable, IMAGES, LABELS), np.zeros_like(IMAGES))
@@ -112,7 +114,8 @@ def test_non_finite_gradients_are_counted_and_replaced_by_zero():
     def model(images: tf.Tensor) -> tf.Tensor:
         return _linear(images) + 0.1 * tf.sqrt(images[:, 1:])
 
-    attackable, health = guard_gradient(model, IMAGES, LABELS)
+    attackable = guard_gradient(model, IMAGES, LABELS)
+    health = gradient_health(model, IMAGES, LABELS)
     assert not health.missing
     assert health.non_finite.tolist() == [False, False, True, True]
     assert health.bad == pytest.approx(1 / 2)
@@ -134,10 +137,11 @@ class _Quantized:
 
 
 def test_a_stand_in_is_attacked_but_the_own_gradient_is_judged():
-    model, health = guard_gradient(_Quantized(), IMAGES, LABELS)
+    model = guard_gradient(_Quantized(), IMAGES, LABELS)
+    health = gradient_health(_Quantized(), IMAGES, LABELS)
     assert health.backward and health.missing and health.dead == 1
     assert FGSM(0.31)(model, IMAGES, LABELS).success_rate == 1
-    stripped, _ = guard_gradient(lambda images: _linear(tf.round(images)), IMAGES, LABELS)
+    stripped = guard_gradient(lambda images: _linear(tf.round(images)), IMAGES, LABELS)
     assert FGSM(0.31)(stripped, IMAGES, LABELS).success_rate == 0
 
 

@@ -13,13 +13,13 @@ import tensorflow as tf
 from bcgan_tf.attacks import FGSM
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive
-from bcgan_tf.evaluation.fingerprints import differing, identity_of
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation.state import differing, fingerprint
 from bcgan_tf.files import as_json
 from bcgan_tf.loading.model import load_model
 from bcgan_tf.workflows.attack import keep_identity
 from helpers.evaluations import SETTINGS, attack_toy, open_run
 from helpers.linear_task import IMAGES, LABELS, WEIGHTS
+from helpers.suites import evaluate
 
 OTHER = WEIGHTS + np.float32(0.01)
 OTHER[:, 0] -= 0.02
@@ -70,9 +70,9 @@ PAIRS = {
 def test_a_state_of_another_model_is_refused(tmp_path, name):
     one, other = PAIRS[name]
     for _ in range(2):
-        evaluate(one, SUBJECT, [FGSM(0.1)], state=tmp_path, samples=1)
+        evaluate(one, SUBJECT, [FGSM(0.1)], state=tmp_path, eot_samples=1)
     with pytest.raises(UserError, match=r"other settings: model \(it answers otherwise\); use"):
-        evaluate(other, SUBJECT, [FGSM(0.1)], state=tmp_path, samples=1)
+        evaluate(other, SUBJECT, [FGSM(0.1)], state=tmp_path, eot_samples=1)
 
 
 def test_shards_of_two_models_do_not_merge():
@@ -97,16 +97,16 @@ def test_rounding_is_no_other_model():
 
         return model
 
-    one = identity_of(half(range(16)), *SUBJECT)
-    other = identity_of(half(range(15, -1, -1)), *SUBJECT)
+    one = fingerprint(half(range(16)), *SUBJECT)
+    other = fingerprint(half(range(15, -1, -1)), *SUBJECT)
     kept = json.loads(json.dumps(as_json(one)))
     assert one["answers"] != other["answers"] and differing(kept, other) == []
-    exact = identity_of(_linear(WEIGHTS), *SUBJECT)
-    permuted = identity_of(lambda x: _linear(WEIGHTS[::-1])(x[:, ::-1, ::-1]), *SUBJECT)
+    exact = fingerprint(_linear(WEIGHTS), *SUBJECT)
+    permuted = fingerprint(lambda x: _linear(WEIGHTS[::-1])(x[:, ::-1, ::-1]), *SUBJECT)
     assert differing(exact, permuted) == []
-    assert differing(exact, identity_of(_linear(WEIGHTS * 1.001), *SUBJECT)) == ["answers"]
+    assert differing(exact, fingerprint(_linear(WEIGHTS * 1.001), *SUBJECT)) == ["answers"]
     # Answers to other images say nothing of the model.
-    assert differing(exact, identity_of(_linear(WEIGHTS), IMAGES[1:], LABELS[1:])) == ["data"]
+    assert differing(exact, fingerprint(_linear(WEIGHTS), IMAGES[1:], LABELS[1:])) == ["data"]
 
 
 def _kept(weights) -> keras.Model:

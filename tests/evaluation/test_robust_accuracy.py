@@ -13,8 +13,8 @@ import tensorflow as tf
 from bcgan_tf.attacks import FGSM, PGD, Attack
 from bcgan_tf.data import Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.runner import evaluate
 from bcgan_tf.statistics import wilson_interval
+from helpers.suites import evaluate
 
 
 def _brightness(images: tf.Tensor) -> tf.Tensor:

@@ -13,9 +13,9 @@ import tensorflow as tf
 from bcgan_tf.attacks import FAB, FGSM, PGD, Attack
 from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import archive, chunks
-from bcgan_tf.evaluation.runner import evaluate
+from bcgan_tf.evaluation import archive, runner
 from helpers.linear_task import EPS, IMAGES, LABELS, distances, linear
+from helpers.suites import evaluate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,14 @@ def _same(one, other):
 
 @pytest.fixture(scope="module")
 def evaluation():
-    return evaluate(linear, (IMAGES, LABELS), suite="standard", eps=EPS)
+    return evaluate(linear, (IMAGES, LABELS), attacks="standard", eps=EPS)
 
 
 def test_the_standard_suite_finds_what_a_linear_model_allows(evaluation):
     distance = distances()
     sure = np.abs(distance - EPS) > 1e-3
     np.testing.assert_array_equal(evaluation.worst_case[sure], (distance > EPS)[sure])
-    assert evaluation.suite == "standard" and evaluation.samples == 1
+    assert evaluation.suite == "standard" and evaluation.eot_samples == 1
     assert (evaluation.worst_case <= evaluation.clean_correct).all()
 
 
@@ -88,7 +88,7 @@ def test_what_lies_beyond_eps_does_not_count():
 def test_chunks_change_nothing(monkeypatch):
     attacks = [Draws(seed=3), PGD(EPS, steps=5)]
     whole = evaluate(linear, (IMAGES, LABELS), attacks)
-    monkeypatch.setattr(chunks, "_CHUNK", 7)
+    monkeypatch.setattr(runner, "_BATCH", 7)
     _same(whole, evaluate(linear, (IMAGES, LABELS), attacks))
 
 
@@ -131,7 +131,7 @@ class _Killed(Exception):
 
 
 def test_a_killed_evaluation_resumes_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "_CHUNK", 20)
+    monkeypatch.setattr(runner, "_BATCH", 20)
     attacks = [Draws(seed=1), PGD(EPS, steps=4)]
     whole = evaluate(linear, (IMAGES, LABELS), attacks)
 
@@ -208,7 +208,7 @@ def test_a_damaged_piece_is_said_and_done_again(tmp_path, capsys, damage):
 
 
 def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "_CHUNK", 20)
+    monkeypatch.setattr(runner, "_BATCH", 20)
     real, written = os.fsync, []
 
     def full_after_two(handle):
@@ -223,7 +223,7 @@ def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
         evaluate(linear, (IMAGES, LABELS), [Draws()], state=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2 and not list(tmp_path.glob(".partial*"))
     monkeypatch.undo()
-    monkeypatch.setattr(chunks, "_CHUNK", 20)
+    monkeypatch.setattr(runner, "_BATCH", 20)
     _same(
         evaluate(linear, (IMAGES, LABELS), [Draws()]),
         evaluate(linear, (IMAGES, LABELS), [Draws()], state=tmp_path),
@@ -250,7 +250,7 @@ def test_a_model_without_a_gradient_is_left_to_the_attacks_that_need_none():
     def rounded(images):
         return tf.round(4.0 * linear(images))
 
-    evaluation = evaluate(rounded, (IMAGES, LABELS), suite="standard", eps=2 * EPS)
+    evaluation = evaluate(rounded, (IMAGES, LABELS), attacks="standard", eps=2 * EPS)
     by_name = {result.attack: result for result in evaluation.results}
     # Their random starts find something; steps along a gradient of zeros add nothing.
     assert by_name["APGD-CE"].success_rate < 0.3 and by_name["FAB-T"].success.sum() == 0
@@ -262,22 +262,21 @@ def test_a_stochastic_model_is_averaged():
         return linear(images) + tf.random.normal([1, 4], stddev=1e-3)
 
     evaluation = evaluate(noisy, (IMAGES[:8], LABELS[:8]), [FGSM(0.1)])
-    assert evaluation.samples == 20
-    assert evaluate(noisy, (IMAGES[:8], LABELS[:8]), [FGSM(0.1)], samples=2).samples == 2
-    assert evaluate(linear, (IMAGES[:8], LABELS[:8]), suite="rand", eps=0.1).samples == 20
+    assert evaluation.eot_samples == 20
+    assert evaluate(noisy, (IMAGES[:8], LABELS[:8]), [FGSM(0.1)], eot_samples=2).eot_samples == 2
+    assert evaluate(linear, (IMAGES[:8], LABELS[:8]), attacks="rand", eps=0.1).eot_samples == 20
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({}, "a suite needs eps"),
-        ({"suite": "standard"}, "a suite needs eps"),
-        ({"suite": "best", "eps": 0.1}, "no suite 'best'"),
-        ({"attacks": [FGSM(0.1)], "suite": "standard", "eps": 0.1}, "both attacks and a suite"),
-        ({"suite": "standard", "eps": 0.1, "shard": (3, 2)}, "shard 3/2"),
-        ({"suite": "standard", "eps": 0.1, "shard": (1, 61)}, "60 images cannot be cut"),
-        ({"suite": "standard", "eps": 2}, "eps is 2"),
-        ({"suite": "standard", "eps": float("nan")}, "eps is nan"),
+        ({"attacks": "standard"}, "a suite needs eps"),
+        ({"attacks": "best", "eps": 0.1}, "no suite 'best'"),
+        ({"attacks": "standard", "eps": 0.1, "shard": (3, 2)}, "shard 3/2"),
+        ({"attacks": "standard", "eps": 0.1, "shard": (1, 61)}, "60 images cannot be cut"),
+        ({"attacks": "standard", "eps": 2}, "eps is 2"),
+        ({"attacks": "standard", "eps": float("nan")}, "eps is nan"),
     ],
 )
 def test_mistakes_are_one_line(options, message):
@@ -288,7 +287,7 @@ def test_mistakes_are_one_line(options, message):
 
 @pytest.mark.parametrize("eps", [0.0, 1.0])
 def test_the_ends_of_eps(eps):
-    evaluation = evaluate(linear, (IMAGES, LABELS), suite="standard", eps=eps)
+    evaluation = evaluate(linear, (IMAGES, LABELS), attacks="standard", eps=eps)
     assert evaluation.robust_accuracy == (evaluation.clean_accuracy if eps == 0 else 0)
 
 
@@ -298,7 +297,7 @@ def test_one_class_and_labels_that_are_none():
     evaluation = evaluate(linear, (images[one], labels[one]), [FGSM(EPS)])
     assert evaluation.clean_accuracy == 1
     with pytest.raises(UserError, match="label 9 is no class"):
-        evaluate(linear, (images, np.where(one, 9, labels)), suite="standard", eps=EPS)
+        evaluate(linear, (images, np.where(one, 9, labels)), attacks="standard", eps=EPS)
 
 
 FORMS = {

@@ -17,7 +17,7 @@ from bcgan_tf.attacks import FGSM
 from bcgan_tf.attacks.checks import as_logits_fn
 from bcgan_tf.attacks.preprocessing import may_hide_gradients
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.fingerprints import fingerprint
+from bcgan_tf.evaluation.state import model_digest
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.model import SourceModel, load_model, source_digest
 from bcgan_tf.serving import export as serving
@@ -87,7 +87,7 @@ def test_what_was_exported_is_the_model_to_the_gradient(exported: Path) -> None:
         found = take(place)
         np.testing.assert_allclose(found(IMAGES), model(IMAGES), atol=1e-6)
         np.testing.assert_allclose(gradient(found), gradient(model), atol=1e-6)
-        assert found.fingerprint == source_digest(exported) == fingerprint(found)
+        assert found.fingerprint == source_digest(exported) == model_digest(found)
     attacked = FGSM(0.1)(take(exported), IMAGES, LABELS)
     expected = FGSM(0.1)(model, IMAGES, LABELS)
     np.testing.assert_allclose(attacked.adversarials, expected.adversarials, atol=1e-6)
@@ -244,7 +244,7 @@ def test_a_function_of_a_module(folder: Path) -> None:
     write(folder / "my_nets_a.py", CODE)
     found = take("my_nets_a:plain")
     assert isinstance(found, SourceModel) and found.backward is None
-    assert found.fingerprint == "weights of today" == fingerprint(found)
+    assert found.fingerprint == "weights of today" == model_digest(found)
     rounded = take("my_nets_a:rounded")
     assert rounded.fingerprint == source_digest(folder / "my_nets_a.py")
     np.testing.assert_allclose(rounded(IMAGES), np.round(8 * np.asarray(found(IMAGES))))

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.perturbation import plane_directions
 from bcgan_tf.perturbation.boundary_plane import (
     PlaneDirections,
     boundary_plane,
@@ -16,7 +17,7 @@ from bcgan_tf.perturbation.boundary_plane import (
 )
 
 SHAPE = (2, 3, 1)
-QUICK = {"samples": 20, "resolution": 21}
+QUICK = {"resolution": 21}
 
 
 def linear(weights: np.ndarray, bias: np.ndarray | float, scale: float = 1.0):
@@ -47,7 +48,7 @@ def two_classes():
 def test_a_linear_boundary_is_at_its_exact_distance(two_classes, scale):
     weights, bias, normal, image, distance = two_classes
     model = linear(weights, bias, scale)
-    plane = boundary_plane(model, image, 0, extent=0.3, resolution=61, samples=10)
+    plane = boundary_plane(model, image, 0, extent=0.3, resolution=61)
     assert plane.boundary_distance == pytest.approx(distance, abs=1e-5)
     unit = normal.reshape(SHAPE) / np.linalg.norm(normal)
     np.testing.assert_allclose(plane.g_hat, unit, atol=1e-5)
@@ -88,14 +89,13 @@ def curved(scale: float = 1.0):
 
 
 @pytest.mark.parametrize("batch_size", [7, 100, 1000])
-def test_equation_11(batch_size):
+def test_equation_11(monkeypatch, batch_size):
+    monkeypatch.setattr(plane_directions, "BATCH", batch_size)
     logits_fn, gradient = curved()
     image = np.random.default_rng(1).random(SHAPE, "float32")
-    sigma, samples, seed = 0.5, 100, 3
-    found = gradient_directions(
-        logits_fn, image, 0, sigma=sigma, samples=samples, seed=seed, batch_size=batch_size
-    )
-    noise = np.random.default_rng(seed).standard_normal((samples, 6), "float32")
+    sigma, copies, seed = 0.5, 100, 3
+    found = gradient_directions(logits_fn, image, 0, sigma=sigma, copies=copies, seed=seed)
+    noise = np.random.default_rng(seed).standard_normal((copies, 6), "float32")
     x = image.reshape(1, 6).astype("float64")
     g, big_g = gradient(x)[0], gradient(x + sigma * noise).mean(0)
     g_hat = big_g / np.linalg.norm(big_g)
@@ -110,8 +110,7 @@ def test_directions_of_a_network_are_orthonormal_and_repeatable():
     model = small_cnn((8, 8, 1), 5, seed=0)
     image = np.random.default_rng(2).random((8, 8, 1), "float32")
     first, again, other = (
-        gradient_directions(model, image, 2, samples=30, sigma=0.05, seed=seed, batch_size=size)
-        for seed, size in ((0, 30), (0, 11), (1, 30))
+        gradient_directions(model, image, 2, copies=30, sigma=0.05, seed=seed) for seed in (0, 0, 1)
     )
     g, h = first.g_hat.ravel().astype("float64"), first.h_hat.ravel().astype("float64")
     assert first.g_hat.shape == first.h_hat.shape == image.shape
@@ -129,7 +128,7 @@ def test_the_direction_survives_a_gap_where_the_usual_cross_entropy_loses_it():
     weights = np.random.default_rng(4).normal(size=(6, 3))
     image = np.full(SHAPE, 0.5, "float32")
     bias = np.array([25.0, 0.0, 0.5]) - weights.sum(0) * 0.5
-    found = gradient_directions(linear(weights, bias), image, 0, sigma=0.0, samples=1)
+    found = gradient_directions(linear(weights, bias), image, 0, sigma=0.0, copies=1)
     p = np.exp([0, -25.0, -24.5])
     p /= p.sum()
     expected = weights[:, 1:] @ p[1:] - weights[:, 0] * p[1:].sum()
@@ -168,7 +167,7 @@ def test_a_gradient_that_is_not_finite():
         return tf.stack([f, -f], axis=1)
 
     with pytest.raises(UserError, match="not finite"):
-        gradient_directions(root, np.zeros(SHAPE, "float32"), 0, sigma=0.0, samples=1)
+        gradient_directions(root, np.zeros(SHAPE, "float32"), 0, sigma=0.0, copies=1)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1), (6,)])
@@ -185,7 +184,6 @@ def test_the_map_is_the_class_of_the_clipped_points(shape):
         directions=PlaneDirections(g_hat=g_hat, h_hat=h_hat),
         extent=2.0,
         resolution=15,
-        batch_size=64,
     )
     np.testing.assert_allclose(plane.u, np.linspace(-2, 2, 15))
     np.testing.assert_allclose(plane.v, plane.u)
@@ -241,8 +239,6 @@ def test_pgd_plane(two_classes):
         ({"label": -1}, "label -1 is no class"),
         ({"resolution": 100}, "odd"),
         ({"extent": 0.0}, "extent"),
-        ({"samples": 0}, "samples"),
-        ({"sigma": -1.0}, "sigma"),
         (
             {"directions": PlaneDirections(g_hat=np.ones((2, 2)), h_hat=np.ones((2, 2)))},
             "directions have shape",
@@ -255,6 +251,15 @@ def test_mistakes_are_one_line(two_classes, change, message):
     with pytest.raises(UserError, match=message) as caught:
         boundary_plane(linear(weights, bias), given.pop("image"), given.pop("label"), **given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"copies": 0}, "copies"), ({"sigma": -1}, "sigma")]
+)
+def test_unfit_noise_is_one_line(two_classes, change, message):
+    weights, bias, _, image, _ = two_classes
+    with pytest.raises(UserError, match=message):
+        gradient_directions(linear(weights, bias), image, 0, **change)
 
 
 def test_pgd_mistakes():

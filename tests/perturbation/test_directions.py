@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.perturbation.directions import (
     cross_entropy_gradients,
     fgsm_direction,
@@ -30,9 +31,9 @@ def _saturated(images: tf.Tensor) -> tf.Tensor:
 
 def _found(model, images, norm):
     labels = np.zeros(len(images), np.int64)
-    entropy = cross_entropy_gradients(model, images, labels, batch_size=8)
-    lines = gradient_directions(model, images, labels, entropy, norm=norm, batch_size=8)
-    return entropy, dict(lines)
+    task = EvaluationTask(model, images, labels, norm=norm, batch_size=8)
+    entropy = cross_entropy_gradients(task)
+    return entropy, dict(gradient_directions(task, entropy))
 
 
 def test_lengths_are_scaled_to_one_even_where_squares_underflow():
@@ -91,10 +92,10 @@ def test_random_signs_follow_seed_and_index_alone():
     assert len(np.unique(signs[0].reshape(50, 6), axis=0)) > 20
 
 
-def test_grey_is_within_half_of_every_image():
+def test_gray_is_within_half_of_every_image():
     images = np.random.default_rng(0).uniform(0, 1, (9, 4, 4, 1)).astype(np.float32)
     images[0], images[1] = 0, 1
-    assert length(plain_images((4, 4, 1))["grey"] - images, "linf").max() == 0.5
+    assert length(plain_images((4, 4, 1))["gray"] - images, "linf").max() == 0.5
 
 
 @pytest.mark.parametrize("batch_size", [2, 50])

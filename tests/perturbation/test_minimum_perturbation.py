@@ -13,9 +13,19 @@ import tensorflow as tf
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.data import load
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.perturbation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
 from helpers.linear_task import Linear, linear_model
+
+_OF_SEARCH = ("limit", "step", "attacks", "known")
+
+
+def _search(model, images, labels, **options) -> MinimumPerturbation:
+    """The search on the task of a model and images; the options are of either of them."""
+    of_search = {name: options.pop(name) for name in _OF_SEARCH if name in options}
+    return minimum_perturbation(EvaluationTask(model, images, labels, **options), **of_search)
+
 
 both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
 
@@ -42,7 +52,7 @@ def _wrong(model, rho: MinimumPerturbation, labels: np.ndarray) -> np.ndarray:
 def test_the_exact_distances_of_a_linear_model_are_found(norm):
     model, images, labels = _linear()
     exact = model.distances(images, labels, norm).min(1)
-    rho = minimum_perturbation(model, images, labels, norm=norm)
+    rho = _search(model, images, labels, norm=norm)
     assert (rho.best >= exact * (1 - 1e-4)).all()  # nothing nearer exists
     np.testing.assert_allclose(rho.best, exact, rtol=5e-3, atol=1e-5)
     # Its boundary is a plane, so the line of the right wrong class is exact too.
@@ -62,7 +72,7 @@ def test_the_grid_of_fgsm_by_hand():
     # (the fifth ends on the boundary). (0.5, 0.1): wrong. (0.02, 0.0): b is clipped at 0, so
     # the lacking 0.01 take 0.005, one step.
     images = np.array([[0.301, 0.703], [0.5, 0.1], [0.02, 0.0]], np.float32)
-    rho = minimum_perturbation(model, images, np.zeros(3, int), attacks=False)
+    rho = _search(model, images, np.zeros(3, int), attacks=False)
     np.testing.assert_allclose(rho.fgsm, [0.06, 0.0, 0.01], atol=1e-6)
     np.testing.assert_allclose(rho.best, [0.151 / 3, 0.0, 0.005], rtol=1e-2)
     summary = rho.to_dict()
@@ -80,7 +90,7 @@ def test_a_limit_caps_fgsm_and_censors_the_rest_whatever_the_batch():
     model, images, labels = _linear()
     exact = model.distances(images, labels, "linf").min(1)
     limit = float(np.sort(exact)[5:7].mean())
-    rho = minimum_perturbation(model, images, labels, limit=limit, step=limit / 4, batch_size=5)
+    rho = _search(model, images, labels, limit=limit, step=limit / 4, batch_size=5)
     np.testing.assert_array_equal(np.isfinite(rho.best), exact < limit)
     np.testing.assert_allclose(rho.best[exact < limit], exact[exact < limit], rtol=5e-3)
     summary = rho.to_dict()
@@ -102,7 +112,7 @@ def test_a_model_that_never_changes_is_all_censored():
 
     images = np.random.default_rng(0).uniform(0, 1, (5, 4, 4, 1)).astype(np.float32)
     labels = np.array([0, 0, 0, 1, 2])
-    rho = minimum_perturbation(constant, images, labels, norm="l2")
+    rho = _search(constant, images, labels, norm="l2")
     for reading in (rho.fgsm, rho.multi, rho.best):
         np.testing.assert_array_equal(reading, [np.inf, np.inf, np.inf, 0, 0])
     summary = rho.to_dict()
@@ -119,7 +129,7 @@ def test_a_model_that_never_changes_is_all_censored():
 
 def test_misclassified_images_alone_are_all_zero():
     model, images, labels = _linear()
-    rho = minimum_perturbation(model, images, (labels + 1) % 4)
+    rho = _search(model, images, (labels + 1) % 4)
     assert not rho.best.any() and not rho.multi.any() and not rho.fgsm.any()
     assert rho.to_dict()["rho_fgsm"]["mean"] is None and rho.to_dict()["rho_best"]["mean"] == 0
     np.testing.assert_array_equal(rho.robust_accuracy([0, 0.3]), [0, 0])
@@ -137,7 +147,7 @@ def digits():
     train = data.train
     model.fit(train.scaled(), train.labels, batch_size=64, epochs=6, verbose=0, shuffle=False)
     images, labels = data.test.scaled(0, 24), data.test.labels[:24].astype(np.int64)
-    return model, images, labels, minimum_perturbation(model, images, labels)
+    return model, images, labels, _search(model, images, labels)
 
 
 def test_the_order_of_the_readings_on_a_network(digits):
@@ -173,8 +183,8 @@ def test_both_ends_of_the_curve_are_known(digits):
     assert rho.robust_accuracy(eps) == (rho.best > eps + 1e-7).mean()
 
 
-def test_the_grey_image_bounds_every_model():
-    """A classifier of random codes: no image is farther than 0.5, but those of grey's class."""
+def test_the_gray_image_bounds_every_model():
+    """A classifier of random codes: no image is farther than 0.5, but those of gray's class."""
     rng = np.random.default_rng(1)
     images = np.concatenate([rng.uniform(0, 0.1, (20, 16)), rng.uniform(0.9, 1, (20, 16))])
     images = images.astype(np.float32)
@@ -186,25 +196,25 @@ def test_the_grey_image_bounds_every_model():
         return 5 * tf.one_hot(tf.argmin(gaps, 1), 8)
 
     labels = nearest_centre(tf.constant(images)).numpy().argmax(-1)
-    grey = int(nearest_centre(tf.fill([1, 16], 0.5)).numpy().argmax())
-    rho = minimum_perturbation(nearest_centre, images, labels, attacks=False)
+    gray = int(nearest_centre(tf.fill([1, 16], 0.5)).numpy().argmax())
+    rho = _search(nearest_centre, images, labels, attacks=False)
     assert rho.zero_gradient.all() and rho.to_dict()["rho_fgsm"]["capped_share"] == 1
-    assert (rho.multi[labels != grey] <= 0.5).all() and (rho.multi <= 1).all()
-    share = (labels == grey).mean()
+    assert (rho.multi[labels != gray] <= 0.5).all() and (rho.multi <= 1).all()
+    share = (labels == gray).mean()
     assert 0 < share < 0.5
     assert rho.best.mean() <= (1 - share) * 0.5 + share
     assert rho.robust_accuracy(0.5) <= share
 
 
-def test_an_image_of_another_class_is_within_reach_where_grey_is_not():
-    """Only white pixels everywhere make class 1, so grey and black are class 0 themselves."""
+def test_an_image_of_another_class_is_within_reach_where_gray_is_not():
+    """Only white pixels everywhere make class 1, so gray and black are class 0 themselves."""
 
     def model(images: tf.Tensor) -> tf.Tensor:
         is_one = tf.cast(tf.reduce_min(images, axis=1) > 0.9, tf.float32)
         return tf.stack([1 - is_one, 2 * is_one], 1)
 
     images = np.array([[0.2, 0.3, 0.1], [0.95, 0.92, 0.97]], np.float32)
-    rho = minimum_perturbation(model, images, np.array([0, 1]), attacks=False)
+    rho = _search(model, images, np.array([0, 1]), attacks=False)
     assert (rho.best <= 1).all() and rho.best[0] == pytest.approx(0.8, rel=0.02)
 
 
@@ -214,7 +224,7 @@ def test_saturation_moves_fgsm_and_hardly_the_rest(digits):
     def saturated(batch: tf.Tensor) -> tf.Tensor:
         return 100 * model(batch, training=False)
 
-    masked = minimum_perturbation(saturated, images, labels)
+    masked = _search(saturated, images, labels)
     plain, scaled = rho.to_dict()["rho_fgsm"], masked.to_dict()["rho_fgsm"]
     assert plain["zero_gradient_share"] == 0 and scaled["zero_gradient_share"] > 0.5
     assert scaled["capped_share"] > plain["capped_share"] + 0.5
@@ -233,10 +243,10 @@ def test_what_other_attacks_found_counts():
 
     images = np.full((2, 4), 0.5, np.float32)
     labels = np.zeros(2, int)
-    alone = minimum_perturbation(model, images, labels)
+    alone = _search(model, images, labels)
     assert np.isinf(alone.best).all()
     found = np.stack([centre, images[1]])
-    given = minimum_perturbation(model, images, labels, found=[found], attacks=False)
+    given = _search(model, images, labels, known=[found], attacks=False)
     assert 0.15 < given.best[0] < 0.155 and np.isinf(given.best[1])
     assert given.to_dict()["rho_best"]["found_by"] == {"given": 1} and np.isinf(given.multi).all()
 
@@ -248,7 +258,7 @@ def test_a_model_that_draws_counts_only_where_the_last_run_is_wrong():
         return tf.stack([-gap, gap], 1)
 
     images = np.random.default_rng(0).uniform(0, 0.1, (20, 4)).astype(np.float32)
-    assert _ordered(minimum_perturbation(noisy, images, np.zeros(20, int), attacks=False))
+    assert _ordered(_search(noisy, images, np.zeros(20, int), attacks=False))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +268,7 @@ def test_a_model_that_draws_counts_only_where_the_last_run_is_wrong():
         ({"limit": 0.0}, "limit is 0.0"),
         ({"step": -0.1}, "step is -0.1"),
         ({"step": 0.2, "limit": 0.1}, "larger than limit"),
-        ({"found": [np.zeros((2, 4), np.float32)]}, "one image for each"),
+        ({"known": [np.zeros((2, 4), np.float32)]}, "one image for each"),
         ({"images": np.full((3, 5, 4, 1), np.nan, np.float32)}, "NaN"),
         ({"labels": np.full(12, 7)}, "label 7 is no class"),
     ],
@@ -269,7 +279,7 @@ def test_unfit_input_is_one_clear_line(changed, message):
     if "labels" not in changed:
         given["labels"] = given["labels"][: len(given["images"])]
     with pytest.raises(UserError, match=message):
-        minimum_perturbation(model, **given)
+        _search(model, **given)
 
 
 @pytest.mark.parametrize("mask", [-1e9, -np.inf])
@@ -280,7 +290,7 @@ def test_a_common_offset_and_a_masked_class_change_no_distance(mask):
     def shifted(images):
         return tf.pad(model(images), [[0, 0], [0, 1]], constant_values=mask) + 1e5
 
-    rho = minimum_perturbation(shifted, images, labels, attacks=False)
+    rho = _search(shifted, images, labels, attacks=False)
     exact = model.distances(images, labels, "linf").min(1)
     assert np.isfinite(rho.best).all()
     np.testing.assert_allclose(rho.best.mean(), exact.mean(), rtol=0.01)
@@ -289,4 +299,4 @@ def test_a_common_offset_and_a_masked_class_change_no_distance(mask):
 def test_no_distance_is_given_where_an_offset_left_no_digits():
     model, images, labels = _linear()
     with pytest.raises(UserError, match="subtract the common offset"):
-        minimum_perturbation(lambda x: model(x) + 1e8, images, labels)
+        _search(lambda x: model(x) + 1e8, images, labels)

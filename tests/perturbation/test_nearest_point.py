@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.perturbation.nearest_point import NearestPoint
 
 
@@ -22,8 +23,11 @@ def _slabs(*edges: float):
 
 def _record(model, pixels=(0.0, 0.5), **changed) -> NearestPoint:
     images = np.array([[pixel, 0.3] for pixel in pixels], np.float32)
-    settings = {"norm": "linf", "limit": 1.0, "batch_size": 4} | changed
-    return NearestPoint(model, images, np.zeros(len(images), np.int64), **settings)
+    return _nearest(model, images, np.zeros(len(images), np.int64), **changed)
+
+
+def _nearest(model, images, labels, *, norm="linf", limit=1.0) -> NearestPoint:
+    return NearestPoint(EvaluationTask(model, images, labels, norm=norm, batch_size=4), limit)
 
 
 ALONG_FIRST = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
@@ -102,7 +106,7 @@ def test_ties_of_rounded_logits_count_as_argmax_does_and_rounding_does_not():
 
     images = np.array([[0.9], [0.1]], np.float32)
     labels = np.array([1, 0])
-    nearest = NearestPoint(tied, images, labels, norm="linf", limit=1.0, batch_size=4)
+    nearest = _nearest(tied, images, labels)
     middle = np.full((2, 1), 0.5, np.float32)
     # In a tie the first class is the answer: wrong for label 1, right for label 0.
     np.testing.assert_array_equal(nearest.wrong(ROWS, middle), [True, False])
@@ -111,5 +115,5 @@ def test_ties_of_rounded_logits_count_as_argmax_does_and_rounding_does_not():
         return tf.stack([tf.fill(tf.shape(images)[:1], 100.0), 100.0 + 2e-5 * images[:, 0]], 1)
 
     # Class 1 is ahead by one spacing of float32: another kernel may see it otherwise.
-    nearest = NearestPoint(close, images, np.zeros(2, int), norm="linf", limit=1, batch_size=4)
+    nearest = _nearest(close, images, np.zeros(2, int))
     assert not nearest.wrong(ROWS, middle).any()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.attacks import checks
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.perturbation.nearest_point import NearestPoint
 from bcgan_tf.perturbation.radius_search import _OwnRadius, search_radius
 
@@ -65,22 +65,11 @@ def test_the_radius_is_found_from_any_start(norm):
     images, gaps = _images()
     exact = gaps / DUAL[norm]
     limit = 1.0 if norm == "linf" else 6**0.5
-    logits_fn = checks.as_logits_fn(_model)
-    nearest = NearestPoint(
-        logits_fn, images, np.zeros(8, np.int64), norm=norm, limit=limit, batch_size=8
-    )
+    task = EvaluationTask(_model, images, np.zeros(8, np.int64), norm=norm, batch_size=8)
+    nearest = NearestPoint(task, limit)
     nearest.distance = exact * np.resize([1.02, 6.0, np.inf], 8)
     reports = []
-    search_radius(
-        nearest,
-        logits_fn,
-        np.arange(8),
-        steps=30,
-        levels=10,
-        seed=0,
-        batch_size=8,
-        report=lambda: reports.append(1),
-    )
+    search_radius(nearest, steps=30, levels=10, report=lambda: reports.append(1))
     assert len(reports) == 10
     assert (nearest.distance >= exact * (1 - 1e-4)).all()
     np.testing.assert_allclose(nearest.distance, exact, rtol=0.021)

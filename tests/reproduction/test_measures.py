@@ -49,7 +49,7 @@ def exact_fgsm_accuracy(images, labels, weights, eps):
 
 def test_fgsm_on_a_linear_classifier_is_exact_in_both_units(subject, digits, weights, counted):
     """And 0.1 of [0, 1] pixels is 0.2 of [-1, 1] ones: five attacks for six cells."""
-    calls = counted(measures, "evaluate")
+    calls = counted(measures, "run_suite")
     images, labels = digits.test.scaled(), digits.test.labels
     found = measures.bounded(subject)
     small, large = subject.protocol.fgsm_eps

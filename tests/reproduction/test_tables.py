@@ -56,8 +56,8 @@ def attacked(monkeypatch) -> list[str]:
     """The attacks asked for, which are not run either."""
     names: list[str] = []
 
-    def evaluate(model, part, attacks, *, samples, state, progress):
-        del model, progress
+    def run_suite(task, attacks, *, state, progress):
+        del progress
         state.mkdir()
         (attack,) = attacks
         names.append(attack.name)
@@ -66,13 +66,13 @@ def attacked(monkeypatch) -> list[str]:
             "config": attack.config(),
             "robust_accuracy": 0.25,
             "interval95": [0.1, 0.4],
-            "n": len(part),
+            "n": task.n,
             "l2": {"mean": 1.5},
-            "seconds": 0.1 * samples,
+            "seconds": 0.1 * task.eot_samples,
         }
         return SimpleNamespace(to_dict=lambda: {"attacks": [found]})
 
-    monkeypatch.setattr(measures, "evaluate", evaluate)
+    monkeypatch.setattr(measures, "run_suite", run_suite)
     return names
 
 
@@ -106,17 +106,17 @@ def test_a_repeat_measures_nothing(reproduce, assessed, attacked, counted, tmp_p
 
 
 def test_a_kill_costs_one_cell(reproduce, attacked, monkeypatch):
-    evaluate = measures.evaluate
+    run_suite = measures.run_suite
 
     def killed(*arguments, **options):
         if len(attacked) == 3:
             raise KeyboardInterrupt
-        return evaluate(*arguments, **options)
+        return run_suite(*arguments, **options)
 
-    monkeypatch.setattr(measures, "evaluate", killed)
+    monkeypatch.setattr(measures, "run_suite", killed)
     with pytest.raises(KeyboardInterrupt):
         reproduce(["original"])
-    monkeypatch.setattr(measures, "evaluate", evaluate)
+    monkeypatch.setattr(measures, "run_suite", run_suite)
     reproduce(["original"])
     assert attacked == ["FGSM", "FGSM", "PGD-40", "FGSM", "PGD-40", "CW-L2"]
 

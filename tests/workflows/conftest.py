@@ -13,8 +13,10 @@ from bcgan_tf import files
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
 from bcgan_tf.diagnosis.flags import Flag
-from bcgan_tf.evaluation import chunks, runner
+from bcgan_tf.evaluation import runner
 from bcgan_tf.evaluation.gradient_health import GradientHealth
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.workflows import attack as assessment
 from helpers.evaluations import attack_toy
@@ -29,8 +31,8 @@ def _shorten(monkeypatch: pytest.MonkeyPatch, classes: int = 4) -> None:
         assert images.shape == adversarials.shape
         return files.replace_file(path, b"a picture, which takes longer than all the rest")
 
-    monkeypatch.setattr(runner, "attacks_of", attacks)
-    monkeypatch.setattr(chunks, "_CHUNK", 25)
+    monkeypatch.setattr(runner, "suite", attacks)
+    monkeypatch.setattr(runner, "_BATCH", 25)
     monkeypatch.setattr(evaluation_figures, "example_images", draw)
 
 
@@ -65,9 +67,9 @@ def diagnosed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """
     asked: list[dict[str, Any]] = []
 
-    def diagnose(model: Any, images: np.ndarray, labels: np.ndarray, **options: Any) -> Diagnosis:
-        asked.append(options)
-        return _diagnosis(getattr(model, "masked", False))
+    def diagnose(task: EvaluationTask, evaluation: Evaluation, **options: Any) -> Diagnosis:
+        asked.append({"task": task, "evaluation": evaluation, **options})
+        return _diagnosis(getattr(task.model, "masked", False))
 
     monkeypatch.setattr(assessment, "diagnose", diagnose)
     monkeypatch.setattr(assessment, "loss_curves", lambda *_, **options: {"iterations": [0, 1]})

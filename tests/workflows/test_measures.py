@@ -48,8 +48,12 @@ def test_what_a_run_holds(quick, diagnosed, tmp_path: Path, monkeypatch) -> None
     assert found["diagnosis"]["flags"][0]["text"] == "as planted"
     assert "causes" not in found and found["loss_curves"]["eps"] == EPS
     (asked,) = diagnosed
-    assert asked["control"] is linear and asked["surrogate"] is linear and asked["batch_size"] == 7
-    assert asked["eps"] == EPS and asked["evaluation"].n == 60
+    assert (
+        asked["control"] is linear
+        and asked["surrogate"] is linear
+        and asked["task"].batch_size == 7
+    )
+    assert asked["task"].eps == EPS and asked["evaluation"].n == 60
     (examples,) = (tmp_path / "figures").glob("examples-m-standard-linf-0.03*.png")
     assert examples.stat().st_size > 1000
 

@@ -51,7 +51,7 @@ def test_killed_anywhere_it_ends_the_same(quick, diagnosed, tmp_path: Path) -> N
 def test_what_is_finished_is_not_done_again(quick, diagnosed, tmp_path: Path, monkeypatch) -> None:
     settings = dataclasses.replace(SETTINGS, diagnose=True)
     expected = attack_toy(tmp_path, settings)
-    for name in ("evaluate", "diagnose", "loss_curves"):
+    for name in ("run_suite", "diagnose", "loss_curves"):
         monkeypatch.setattr(assessment, name, None)
     assert attack_toy(tmp_path, settings) == expected
 

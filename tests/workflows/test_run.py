@@ -162,7 +162,7 @@ def test_a_finished_run_trains_attacks_and_exports_nothing(whole, data, tiny, mo
         raise AssertionError("a finished stage was done again")
 
     monkeypatch.setattr(keras.Model, "fit", forbidden)
-    monkeypatch.setattr(assessment, "evaluate", forbidden)
+    monkeypatch.setattr(assessment, "run_suite", forbidden)
     monkeypatch.setattr(assessment, "diagnose", forbidden)
     monkeypatch.setattr(pipeline.serving, "export", forbidden)
     _, again = finish(folder, data, tiny)

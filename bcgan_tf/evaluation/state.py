@@ -1,8 +1,11 @@
-"""What tells one model, and one set of images, from another when an evaluation is resumed.
+"""What an evaluation has finished, on disk, and what tells one evaluation from another.
+
+A piece is one attack on one batch of the images. Each is a file of its own, written beside its name
+and renamed, so that it is whole or not there: a kill costs one piece.
 
 A name or a source file does not say what a function answers: it may read weights, or hold another
-network today. So every model is also known by its logits on some of the images, which two machines
-round otherwise: they are kept as they are and compared with a tolerance.
+network today. So every model is also known by its logits on some of the images. Two machines round
+them differently: they are kept as they are and compared with a tolerance.
 """
 
 from __future__ import annotations
@@ -10,17 +13,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from filelock import BaseFileLock
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import PROBES, passes_of, probes_of
+from bcgan_tf.attacks.attack import Attack, AttackResult
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import logits_differ
-from bcgan_tf.files import as_json
+from bcgan_tf.errors import UserError
+from bcgan_tf.files import (
+    DamagedFile,
+    as_json,
+    keep_json,
+    kept_json,
+    lock_folder,
+    note,
+    read_arrays,
+    replacing,
+)
+
+_SETTINGS = "settings.json"
+_ARRAYS = ("clean_correct", "attacked", "success", "linf", "l2")
 
 # Passes that show how far the answers are known: the mean of a model that draws (True), or what
 # rounding makes of one that does not.
@@ -34,7 +53,110 @@ _ERRORS = 6.0
 _SPREADS, _SHOWN = 2.0, 24
 
 
-def fingerprint(model: Any) -> str:
+class EvaluationState:
+    """The finished pieces of one evaluation, in a folder.
+
+    Args:
+        folder: made when it is missing; None keeps nothing.
+        settings: all that a piece depends on, JSON-able.
+
+    Raises:
+        UserError: the folder holds pieces of an evaluation with other settings, or another
+            process is at work in it.
+    """
+
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._lock: BaseFileLock | None = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(folder)
+        try:
+            self._check(folder, as_json(settings))
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, folder: Path, settings: dict[str, Any]) -> None:
+        file = folder / _SETTINGS
+        saved = kept_json(file)
+        if saved is None:
+            keep_json(file, settings)
+            return
+        others = []
+        for key in differing(saved, settings):
+            there, now = (json.dumps(some.get(key))[:60] for some in (saved, settings))
+            others.append(
+                "model (it answers otherwise)"
+                if key == "answers"
+                else f"{key} ({there} there, {now} now)"
+            )
+        if others:
+            raise UserError(
+                f"{folder} holds an evaluation with other settings: {'; '.join(others)}; "
+                "use the same ones, or another folder for the state"
+            )
+
+    def load(
+        self, name: str, attack: Attack, images: np.ndarray
+    ) -> tuple[AttackResult, float] | None:
+        """A finished piece and its seconds; None if it is still to be done.
+
+        One whose file is damaged is to be done again, which a line on stderr says.
+        """
+        if self.folder is None or not (file := self._file(name)).exists():
+            return None
+        try:
+            arrays = read_arrays(file)
+            adversarials = images.copy()
+            adversarials[arrays["changed"]] = arrays["adversarials"]
+            found = {key: arrays[key] for key in _ARRAYS}
+            seconds = float(arrays["seconds"])
+        except (DamagedFile, KeyError, IndexError, TypeError, ValueError):
+            note(f"{file} is damaged; that part of the evaluation is done again")
+            return None
+        return AttackResult(
+            attack=attack.name,
+            config=attack.config(),
+            adversarials=adversarials,
+            uses_gradients=attack.uses_gradients,
+            **found,
+        ), seconds
+
+    def save(self, name: str, result: AttackResult, images: np.ndarray, seconds: float) -> None:
+        """Keeps a finished piece; a disk that is full leaves those before it whole."""
+        if self.folder is None:
+            return
+        moved = (result.adversarials != images).reshape(result.n, -1).any(axis=1)
+        changed = np.flatnonzero(moved)
+        with replacing(self._file(name)) as partial:
+            np.savez_compressed(
+                partial,
+                changed=changed,
+                adversarials=result.adversarials[changed],
+                seconds=np.float64(seconds),
+                **{key: getattr(result, key) for key in _ARRAYS},
+            )
+
+    def _file(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{name}.npz"
+
+    def close(self) -> None:
+        """Lets another process work in the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> EvaluationState:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def model_digest(model: Any) -> str:
     """A digest of a Keras model's weights and of what its layers do.
 
     Of anything else its attribute ``fingerprint``, or nothing: a name says nothing.
@@ -46,11 +168,11 @@ def fingerprint(model: Any) -> str:
     return own if isinstance(own, str) else ""
 
 
-def identity_of(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def fingerprint(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """What an evaluation is of, JSON-able.
 
     Returns:
-        ``model``, its :func:`fingerprint`; ``answers``, its logits on eight images, and those of
+        ``model``, its :func:`model_digest`; ``answers``, its logits on eight images, and those of
         its stand-in (``backward``), with their errors; ``data``, a digest of all images and labels.
     """
     functions = [checks.as_logits_fn(model)]
@@ -59,7 +181,7 @@ def identity_of(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str,
         functions.append(checks.as_logits_fn(lambda inputs: backward(inputs)))
     probes = probes_of(images)
     return {
-        "model": fingerprint(model),
+        "model": model_digest(model),
         "answers": [_answers(Batched(function, PROBES), probes) for function in functions],
         "data": digest(images, labels),
     }

@@ -1,0 +1,236 @@
+"""One classifier, its images and a threat model, checked and wrapped once for all measurements."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from bcgan_tf.attacks import checks
+from bcgan_tf.attacks.answers import check_answers
+from bcgan_tf.attacks.attack import Attack, AttackResult
+from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
+from bcgan_tf.attacks.logits import median_gap
+from bcgan_tf.attacks.preprocessing import may_hide_gradients, through_preprocessing
+from bcgan_tf.data.arrays import as_images, as_labels
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.gradient_health import guard_gradient
+from bcgan_tf.settings.fields import checked, refuse
+from bcgan_tf.settings.kinds import AttackEps, Batch, Norm, Repeats, Seed
+
+# Images on which a model's outputs are looked at before any attack.
+_PROBES = 64
+# What is known of the model, whatever the images.
+_OF_MODEL = ("calls", "attacked", "through_preprocessing", "predict")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationTask:
+    """A classifier, ``N`` images and a threat model: what an evaluation, a diagnosis and a search
+    for small perturbations are of.
+
+    The model is tried and the images and labels are checked when the task is made. A model that
+    draws random numbers is averaged, and a gradient that is missing, NaN or infinite is zero for
+    the attacks, so that they run and find nothing by it.
+
+    Args:
+        model: a Keras model (called with ``training=False``) or a callable; float32 images in
+            [0, 1] to logits ``[B, K]``. A callable may have an attribute ``backward``
+            (:func:`bcgan_tf.attacks.bpda.bpda`).
+        images: ``[N, ...]``, uint8 or floats in [0, 1]; kept as float32 in [0, 1].
+        labels: the true classes, ``[N]``, ``[N, 1]`` or one-hot ``[N, K]``; kept as int64 ``[N]``.
+        eps: radius of the threat model, in [0, 1] pixel units; None: without a radius.
+        norm: ``"linf"`` or ``"l2"``.
+        seed: of all draws, from 0.
+        batch_size: most images at once; it bounds memory and changes no result.
+        eot_samples: calls of the model that are averaged (expectation over transformation); None:
+            20 for a model that answers differently to the same images, else 1.
+
+    Attributes:
+        indices: int64 ``[N]``, positions of the images in the whole set; the attacks' draws follow
+            from them.
+
+    Raises:
+        UserError: a setting is out of range, the images or labels are unfit, or the model cannot
+            be attacked: its outputs are no logits, or its answers are not one function of each
+            image (:func:`bcgan_tf.attacks.answers.check_answers`).
+
+    Example:
+        >>> task = EvaluationTask(classifier, x_test, y_test, eps=0.3)
+        >>> minimum_perturbation(task).best.mean()
+    """
+
+    model: Any
+    images: np.ndarray
+    labels: np.ndarray
+    eps: float | None = dataclasses.field(default=None, kw_only=True)
+    norm: str = dataclasses.field(default="linf", kw_only=True)
+    seed: int = dataclasses.field(default=0, kw_only=True)
+    batch_size: int = dataclasses.field(default=250, kw_only=True)
+    eot_samples: int | None = dataclasses.field(default=None, kw_only=True)
+    indices: np.ndarray = dataclasses.field(init=False, repr=False)
+
+    num_classes: int = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        images: Any = None
+        labels: Any = None
+        try:
+            _check_settings(self.eps, self.norm, self.seed, self.batch_size, self.eot_samples)
+        except UserError as error:
+            faults.append(str(error))
+        try:
+            images = as_images(self.images)
+            labels = as_labels(self.labels, len(images))
+        except UserError as error:
+            faults.append(str(error))
+        refuse(faults)
+        eps = None if self.eps is None else float(self.eps)
+        vars(self).update(images=images, labels=labels, eps=eps, indices=np.arange(len(images)))
+        checks.check_model_input(self.model, images)
+        predict = Batched(checks.as_logits_fn(self.model), _PROBES)
+        check_answers(self.model, images, predict)
+        logits = predict(images[:_PROBES])
+        checks.check_logits(logits, labels[:_PROBES])
+        if labels.max() >= logits.shape[1]:
+            checks.check_logits(logits, np.full(len(logits), labels.max()))
+        vars(self).update(num_classes=logits.shape[1])
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @functools.cached_property
+    def calls(self) -> int:
+        """Calls of the model that one answer takes: above 1 for a model that is averaged."""
+        if self.eot_samples is not None:
+            return self.eot_samples
+        return SAMPLES if differing_answers(self.model, self.images[:_PROBES]) > 0 else 1
+
+    @functools.cached_property
+    def attacked(self) -> LogitsFn:
+        """The model as attacks take it: averaged, and with a finite gradient everywhere."""
+        return self._wrapped(self.model)
+
+    @functools.cached_property
+    def through_preprocessing(self) -> LogitsFn | None:
+        """Likewise through the model's preprocessing (:mod:`bcgan_tf.attacks.preprocessing`).
+
+        None where the model has no preprocessing that may hide its gradient.
+        """
+        if not may_hide_gradients(self.model):
+            return None
+        return self._wrapped(through_preprocessing(self.model))
+
+    @functools.cached_property
+    def predict(self) -> Batched:
+        """Images to the logits of :attr:`attacked`."""
+        return Batched(self.attacked, self.batch_size)
+
+    @functools.cached_property
+    def logits(self) -> np.ndarray:
+        """float32 ``[N, K]``, of the clean images."""
+        logits = self.predict(self.images)
+        checks.check_logits(logits, self.labels)
+        return logits
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool ``[N]``: the clean image is classified right."""
+        return self.logits.argmax(-1) == self.labels
+
+    @property
+    def gap(self) -> float:
+        """Median of the largest minus the second-largest logit."""
+        return median_gap(self.logits)
+
+    @functools.cached_property
+    def differing(self) -> float:
+        """Share of the images whose logits differ between calls of the model, beyond rounding."""
+        return differing_answers(self.model, self.images, self.batch_size)
+
+    @property
+    def whole(self) -> float:
+        """The radius that reaches every image in [0, 1]."""
+        return 1.0 if self.norm == "linf" else math.sqrt(math.prod(self.images.shape[1:]))
+
+    @property
+    def half(self) -> float:
+        """The radius that reaches the gray image, and so one and the same point, from anywhere."""
+        return self.whole / 2
+
+    @property
+    def radius(self) -> float:
+        """``eps``, where a measurement needs one.
+
+        Raises:
+            UserError: it is None or 0.
+        """
+        checks.check_number("eps", self.eps, above=0)
+        assert self.eps is not None
+        return self.eps
+
+    def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
+        """Attacks the images, or only those of ``mask``, bool ``[N]``."""
+        prepared = attack.prepare(self.attacked)
+        return prepared(self.images, self.labels, mask=mask, indices=self.indices)
+
+    def draw(self, count: int) -> np.ndarray:
+        """Positions of ``count`` images, drawn with the seed and in their order; at most all."""
+        if count >= self.n:
+            return np.arange(self.n)
+        return np.sort(np.random.default_rng(self.seed).choice(self.n, count, replace=False))
+
+    def take(self, rows: np.ndarray) -> EvaluationTask:
+        """The task of some of the images, at these positions."""
+        known = {name: value for name, value in vars(self).items() if name in _OF_MODEL}
+        parts = {name: getattr(self, name)[rows] for name in ("images", "labels", "indices")}
+        return self._with(**known, **parts)
+
+    def averaged(self, eot_samples: int) -> EvaluationTask:
+        """The task with so many calls of the model for one answer."""
+        return self if eot_samples == self.calls else self._with(eot_samples=eot_samples)
+
+    def with_model(self, model: Any) -> EvaluationTask:
+        """The same images for another model, which is called once for an answer.
+
+        Raises:
+            UserError: the model cannot be attacked, or takes other images.
+        """
+        checks.check_model_input(model, self.images)
+        check_answers(model, self.images)
+        return self._with(model=model, eot_samples=1)
+
+    def with_logits(self, attacked: LogitsFn) -> EvaluationTask:
+        """The task with another function in place of :attr:`attacked`, such as the scaled logits.
+
+        Its gradient must be finite, as it is of a function made of :attr:`attacked`.
+        """
+        return self._with(attacked=attacked, calls=self.calls)
+
+    def _wrapped(self, model: Any) -> LogitsFn:
+        averaged = model if self.calls == 1 else expectation(model, self.calls)
+        return guard_gradient(averaged, self.images[:1], self.labels[:1])
+
+    def _with(self, **changes: Any) -> EvaluationTask:
+        """A copy that is not checked again."""
+        other = object.__new__(type(self))
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        vars(other).update(fields | changes)
+        return other
+
+
+@checked
+def _check_settings(
+    eps: AttackEps | None, norm: Norm, seed: Seed, batch_size: Batch, eot_samples: Repeats | None
+) -> None:
+    del seed, batch_size, eot_samples
+    if norm == "linf" and eps is not None and eps > 1:
+        raise UserError(f"eps is {eps:g}, but pixels lie in [0, 1]; for 0 ... 255 write eps / 255")
