@@ -47,3 +47,4 @@ from .serving.export import export as export
 from .settings.defenses import GANSettings as GANSettings
 from .training.classifier_trainer import ClassifierTrainer as ClassifierTrainer
 from .version import __version__ as __version__
+from .workflows.evaluate import evaluate as evaluate
