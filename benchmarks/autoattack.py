@@ -33,7 +33,7 @@ def ours(
 ) -> np.ndarray:
     """bool ``[N]``: right, and still so after the suite."""
     evaluation = bcgan_tf.evaluate(
-        model, (images, labels), suite="standard", eps=eps, seed=seed, batch_size=len(labels)
+        model, images, labels, eps=eps, seed=seed, batch_size=len(labels), diagnose=False
     )
     for attack in evaluation.to_dict()["attacks"]:
         print(f"    {attack['attack']:10} left {attack['left']:.4f}, {attack['seconds']:.1f} s")

@@ -178,7 +178,7 @@ def _check_planted(task: Task, name: str, **options: Any) -> None:
 @pytest.mark.skipif(all(map(prepared_version, REAL)), reason="done below, with real data")
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_masking_is_flagged_on_digits(digits, name):
-    _check_planted(digits, name, samples=25)
+    _check_planted(digits, name, rows=np.arange(25))
 
 
 @pytest.mark.real_data
@@ -186,7 +186,7 @@ def test_planted_masking_is_flagged_on_digits(digits, name):
 def test_planted_masking_is_flagged_on_real_data(real, name):
     if (real.data.name == "mnist") == (name in OF_FASHION):
         pytest.skip("shown on the other set")
-    _check_planted(real, name, samples=25)
+    _check_planted(real, name, rows=np.arange(25))
 
 
 def test_an_undefended_network_is_not_robust_and_not_masked(digits):

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks import FGSM, PGD, Attack
-from bcgan_tf.data import Split
 from bcgan_tf.errors import UserError
 from bcgan_tf.statistics import wilson_interval
 from helpers.suites import evaluate
@@ -65,14 +64,6 @@ def test_real_attacks_on_the_exact_model():
     assert evaluation.robust_accuracy == pytest.approx(2 / 6)
 
 
-def test_a_split_is_scaled():
-    pixels = (IMAGES.reshape(6, 1, 2, 1) * 255).round().astype(np.uint8)
-    split = Split(pixels, LABELS.astype(np.int64))
-    from_split = evaluate(_brightness, split, [FGSM(0.25)])
-    assert from_split.results[0].success.tolist() == [False] * 4 + [True, False]
-    assert from_split.results[0].adversarials.shape == (6, 1, 2, 1)
-
-
 def test_intervals_belong_to_what_they_are_asked_for():
     evaluation = evaluate(_brightness, (IMAGES, LABELS), [Only(which=(0, 1)), Only(which=(2,))])
     assert evaluation.interval95() == wilson_interval(2, 6)
@@ -116,7 +107,6 @@ def test_progress_runs_over_all_attacks_once():
     ("data", "attacks", "match"),
     [
         ((IMAGES, LABELS), [], "no attack was given"),
-        ((IMAGES, LABELS, LABELS), [FGSM(0.1)], "3 parts"),
         ((IMAGES, LABELS[:2]), [FGSM(0.1)], "6 images came with labels"),
     ],
 )

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks import FAB, FGSM, PGD, Attack
-from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive, runner
 from helpers.linear_task import EPS, IMAGES, LABELS, distances, linear
@@ -298,49 +297,6 @@ def test_one_class_and_labels_that_are_none():
     assert evaluation.clean_accuracy == 1
     with pytest.raises(UserError, match="label 9 is no class"):
         evaluate(linear, (images, np.where(one, 9, labels)), attacks="standard", eps=EPS)
-
-
-FORMS = {
-    "labels of one column": (IMAGES, LABELS[:, None]),
-    "one-hot labels": (IMAGES, np.eye(4)[LABELS]),
-    "a list": [list(IMAGES), LABELS.tolist()],
-    "tf.data in batches": tf.data.Dataset.from_tensor_slices((IMAGES, LABELS[:, None])).batch(7),
-    "tf.data of examples": tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)),
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_images_and_labels_come_in_many_forms(form):
-    _same(evaluate(linear, FORMS[form], [Draws()]), evaluate(linear, (IMAGES, LABELS), [Draws()]))
-
-
-def test_of_a_data_set_the_test_split_is_evaluated():
-    pixels = np.round(255 * IMAGES).astype(np.uint8)
-    parts = [
-        Split(pixels[rows], LABELS[rows]) for rows in (slice(20), slice(20, 30), slice(30, 60))
-    ]
-    data = Dataset("toy", *parts, ("a", "b", "c", "d"))
-    _same(evaluate(linear, data, [Draws()]), evaluate(linear, parts[2], [Draws()]))
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (IMAGES, "the data is a ndarray; pass"),
-        ((IMAGES, LABELS, LABELS), "3 parts"),
-        ((IMAGES, np.eye(4)[LABELS] + 0.1), "not one-hot"),
-        ((IMAGES, LABELS[:, None].repeat(2, 1)), "not one-hot"),
-        ((IMAGES, [[1], [1, 2]]), "the labels have different lengths"),
-        (([IMAGES[0], IMAGES[1, :2]], [0, 0]), "the images have different shapes"),
-        (tf.data.Dataset.from_tensor_slices(IMAGES), "other elements than"),
-        (tf.data.Dataset.from_tensors((IMAGES, LABELS)).repeat(), "never ends"),
-        (tf.data.Dataset.from_tensors((IMAGES, LABELS)).take(0), "is empty"),
-    ],
-)
-def test_data_that_is_none_is_one_line(data, message):
-    with pytest.raises(UserError, match=message) as caught:
-        evaluate(linear, data, [Draws()])
-    assert "\n" not in str(caught.value)
 
 
 def test_attacks_on_another_threat_are_named_and_refused():
