@@ -83,7 +83,7 @@ def test_of_more_images_a_random_choice_is_diagnosed(short, monkeypatch):
         bcgan_tf.evaluate(linear, IMAGES[order], LABELS[order], eps=EPS)
     (rows,) = seen
     assert len(set(rows)) == 20 and (np.diff(rows) > 0).all()
-    assert set(LABELS[order][rows]) == {0, 1, 2, 3}
+    assert rows.max() >= 30
 
 
 @pytest.mark.parametrize(
