@@ -19,7 +19,7 @@ from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.progress import Progress
 from bcgan_tf.report.page import write_evaluation_report
-from bcgan_tf.settings.attack import AssessmentSettings
+from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.fields import parsed, settings_of
 
 # Settings of an evaluation that are of a run's folder or of the command line alone.
@@ -152,15 +152,15 @@ def evaluate(
     return JudgedEvaluation(**fields, diagnosis=diagnosis, verdict=judged)
 
 
-def _config(settings: dict[str, Any]) -> AssessmentSettings:
-    known = settings_of(AssessmentSettings)
+def _config(settings: dict[str, Any]) -> EvaluationConfig:
+    known = settings_of(EvaluationConfig)
     known = {name: setting for name, setting in known.items() if name not in _OF_RUNS}
     given = {name: value for name, value in settings.items() if value is not None}
     chosen = parsed("evaluate", known, given)
     if "eps" not in chosen:
         raise UserError("eps is missing; give the radius in [0, 1] pixel units, such as eps=0.3")
     values: dict[str, Any] = {"n": 0, **chosen}
-    return AssessmentSettings(**values)
+    return EvaluationConfig(**values)
 
 
 def _image_shape(model: Any) -> tuple[int | None, ...] | None:
