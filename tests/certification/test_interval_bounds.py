@@ -265,7 +265,7 @@ def rounded_input():
         (lambda: functional((4,), L.Dense(2, "gelu", name="g")), "Dense 'g' has an activation"),
         (lambda: functional((4,), Doubling(2, name="twice")), "Doubling 'twice' has no"),
         (lambda: functional((4,), L.Dense(2, dtype="mixed_bfloat16")), "computes in bfloat16"),
-        (lambda: functional((4,), L.ReLU(max_value=1.0, threshold=2.0)), "where it is cut off"),
+        (lambda: functional((4,), L.ReLU(max_value=1.0, threshold=2.0)), "where it is clipped"),
         (lambda: functional((4,), L.ELU(-1.0)), "decreases below zero"),
         (lambda: functional((4, 4, 1), L.Resizing(8, 8, "bicubic")), "interpolates bicubic"),
         (lambda: functional((4, 3), L.BatchNormalization(axis=1)), "the last axis"),
