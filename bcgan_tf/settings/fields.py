@@ -371,12 +371,12 @@ def _number(value: float) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, tuple | list) and value:
+    if isinstance(value, tuple | list) and value and not hasattr(value, "parse"):
         return ",".join(map(_shown, value))[:_LONGEST]
     try:
         text = repr(value if isinstance(value, bool | int | float | str) else str(value))
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number of thousands of digits"
-    if not isinstance(value, bool | int | float | str):
+    if not isinstance(value, bool | int | float | str) and not hasattr(value, "parse"):
         text = text[1:-1]
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -327,7 +327,11 @@ def test_images_that_bounds_prove_are_not_attacked(workspace, monkeypatch, share
 
 def test_a_refreshed_gan_is_not_what_others_start_from(workspace, monkeypatch):
     monkeypatch.setitem(ARMS, "refreshed", {**ARMS["refreshed"], "refresh_epochs": 1})
-    module._trained(workspace, dataclasses.replace(TINY, epochs=2), "bcgan-at", "refreshed")
-    own, shared = "*-refreshed-*/checkpoints/gan/epoch-*", "ablation-gan-*/epoch-*"
-    last = [max(path.name for path in workspace.cache.glob(found)) for found in (own, shared)]
+    sizes = dataclasses.replace(TINY, epochs=2)
+    for arm in ("refreshed", "boundary"):
+        module._trained(workspace, sizes, "bcgan-at", arm)
+    folders = "*-{}-*/checkpoints/gan/epoch-*"
+    last = [
+        max(workspace.cache.glob(folders.format(arm))).name for arm in ("refreshed", "boundary")
+    ]
     assert last == ["epoch-0002", "epoch-0001"]
