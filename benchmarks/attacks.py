@@ -35,7 +35,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks import PGD
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.networks.classifiers import small_cnn
 
 PACKAGES = "tensorflow keras cleverhans torch foolbox adversarial-robustness-toolbox torchattacks"
@@ -45,7 +45,7 @@ Contender = Callable[[float, float], np.ndarray]  # (eps, step size) -> adversar
 
 def trained_classifier(train_images: int) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """The paper's small CNN after one epoch, and the test images that it classifies right."""
-    data = load("mnist")
+    data = load_dataset("mnist")
     model = small_cnn(data.image_shape, data.num_classes, seed=0)
     model.compile(
         keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)

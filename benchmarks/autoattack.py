@@ -82,7 +82,7 @@ def main() -> None:
     print(f"{usable_cpus()} CPUs, load {os.getloadavg()[0]:.2f}")
     print(", ".join(f"{package} {version(package) or 'missing'}" for package in PACKAGES.split()))
     model = keras.models.load_model(options.model)
-    test = bcgan_tf.load(options.dataset).test
+    test = bcgan_tf.load_dataset(options.dataset).test
     images, labels = test.scaled(0, options.n), test.labels[: options.n].astype(np.int64)
     found = {}
     contenders = {

@@ -56,7 +56,7 @@ def main() -> None:
     recipe = presets.recipe(args.dataset, args.preset)
     options = {"gan_epochs": args.gan_epochs} if args.gan_epochs else {}
     base = defense("bcgan", args.dataset, args.preset, options=options, seed=args.seed)
-    data = bcgan_tf.load(args.dataset)
+    data = bcgan_tf.load_dataset(args.dataset)
     rows = []
     settings = recipe.to_dict() | {k: v for k, v in base.config().items() if k != "beta"}
     with RunDirectory.create(

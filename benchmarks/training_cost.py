@@ -32,7 +32,7 @@ import bcgan_tf  # noqa: F401  (pins the Keras backend)
 import keras
 import numpy as np
 
-from bcgan_tf.data import Dataset, load
+from bcgan_tf.data import Dataset, load_dataset
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.defense_gan import DefenseGANTraining
 from bcgan_tf.reproduction.markdown import duration
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="measured steps of each stage")
     given = parser.parse_args()
 
-    data, chosen = load(given.dataset), recipe(given.dataset, given.preset)
+    data, chosen = load_dataset(given.dataset), recipe(given.dataset, given.preset)
     versions = environment()
     print(", ".join(f"{name} {value}" for name, value in versions.items()), flush=True)
     print("| row | stage | a step | steps | in all |\n| --- | --- | --- | --- | --- |", flush=True)

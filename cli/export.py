@@ -141,4 +141,4 @@ def _classes(run: RunDirectory, model: str, data_dir: Path | None) -> list[str]:
     dataset = str(run.config.get("dataset"))
     if dataset.startswith("folder:"):
         raise UserError(f"{run.path} does not say what its classes are called; give --class-names")
-    return list(data.load(dataset, data_dir=data_dir).class_names)
+    return list(data.load_dataset(dataset, data_dir=data_dir).class_names)

@@ -32,7 +32,7 @@ def load_data(dataset: str, data_dir: Path | None, seed: int) -> Dataset:
 
     if any(info.name == dataset and info.prepared for info in data.datasets(data_dir=data_dir)):
         start_tensorflow()  # reading will, and its notes are not for users
-    return data.load(dataset, data_dir=data_dir, seed=seed)
+    return data.load_dataset(dataset, data_dir=data_dir, seed=seed)
 
 
 def named_models(models: tuple[str, ...]) -> dict[str, Path]:

@@ -23,7 +23,7 @@ import keras
 
 def write_folder(root: Path) -> None:
     """MNIST's 60,000 training and 10,000 test images, a folder a class."""
-    data = bcgan_tf.load("mnist")
+    data = bcgan_tf.load_dataset("mnist")
     for part, splits in (("train", (data.train, data.validation)), ("test", (data.test,))):
         images = np.concatenate([split.images for split in splits])
         labels = np.concatenate([split.labels for split in splits])

@@ -1,7 +1,7 @@
 """Data sets as arrays in memory, and the tf.data pipelines over them.
 
-`load` and `datasets` do not import TensorFlow until data are read through it, so a wrong name or a
-missing copy is reported at once.
+`load_dataset` and `datasets` do not import TensorFlow until data are read through it, so a wrong
+name or a missing copy is reported at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
     "Split",
     "datasets",
     "evaluation_batches",
-    "load",
+    "load_dataset",
     "steps_per_epoch",
     "training_stream",
 ]
@@ -46,7 +46,9 @@ class DatasetInfo:
     location: str
 
 
-def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, seed: int = 0) -> Dataset:
+def load_dataset(
+    name: str, *, data_dir: str | os.PathLike[str] | None = None, seed: int = 0
+) -> Dataset:
     """Loads a data set by name.
 
     Args:
@@ -75,7 +77,7 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None, seed: int
 
 
 def datasets(*, data_dir: str | os.PathLike[str] | None = None) -> tuple[DatasetInfo, ...]:
-    """All names that `load` knows, and which can be read here without a network."""
+    """All names that `load_dataset` knows, and which can be read here without a network."""
     rows = []
     for name, source in tfds_source.SOURCES.items():
         try:

@@ -25,7 +25,7 @@ class PGDTraining(PGDSettings, RobustTraining):
     the first epoch to the last.
 
     Example:
-        >>> hardened = PGDTraining(eps=0.3).harden(classifier, bcgan_tf.load("mnist"))
+        >>> hardened = PGDTraining(eps=0.3).harden(classifier, bcgan_tf.load_dataset("mnist"))
 
     Reference: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks";
     the rise of eps and the falling learning rate are this package's, measured in docs/.

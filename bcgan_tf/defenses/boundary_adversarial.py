@@ -156,7 +156,7 @@ class BoundaryPGDTraining(BoundaryPGDSettings, PGDTraining, FilteredBoundaryTrai
 
     Example:
         >>> defense = BoundaryPGDTraining(eps=0.3, gan=GANSettings(boundary_loss="top2"))
-        >>> hardened = defense.harden(classifier, bcgan_tf.load("mnist"))
+        >>> hardened = defense.harden(classifier, bcgan_tf.load_dataset("mnist"))
 
     Reference: the form of the loss is that of Liu and Hsieh 2019, "Rob-GAN: Generator,
     Discriminator, and Adversarial Attacker".

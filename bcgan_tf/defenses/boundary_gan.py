@@ -28,7 +28,7 @@ class BCGANTraining(BCGANSettings, Defense):
     ``dtype`` is of both stages.
 
     Example:
-        >>> hardened = BCGANTraining(gan_epochs=5).harden(classifier, bcgan_tf.load("mnist"))
+        >>> hardened = BCGANTraining(gan_epochs=5).harden(classifier, x_train, y_train)
     """
 
     stage_titles: ClassVar[Mapping[str, str]] = {

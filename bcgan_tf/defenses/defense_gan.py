@@ -28,7 +28,7 @@ class DefenseGANTraining(DefenseGANSettings, Defense):
     restarts`` times as slow as the generator's gradient, and saved with its generator.
 
     Example:
-        >>> defended = DefenseGANTraining(gan_epochs=30).harden(classifier, bcgan_tf.load("mnist"))
+        >>> defended = DefenseGANTraining(gan_epochs=30).harden(classifier, x_train, y_train)
     """
 
     stage_titles: ClassVar[Mapping[str, str]] = {"defense-gan": "GAN of the real images"}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.files import COPY_PREFIX, path_within
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.attack import EvaluationConfig
@@ -75,6 +76,12 @@ def _reading(run: RunDirectory) -> Iterator[None]:
             f"the files of {run.path} are not those that a run writes ({error!r}); run it again in "
             "another folder"
         ) from error
+
+
+def of_evaluation(evaluation: Evaluation) -> Card:
+    """The clean accuracy and the worst case of an evaluation, with its verdict where it has one."""
+    worst = _worst_case(evaluation.to_dict())
+    return {"clean_accuracy": evaluation.clean_accuracy, "robust_accuracy": [worst]}
 
 
 def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digest: str) -> Card:
@@ -153,8 +160,11 @@ def _certified(entries: Iterable[Mapping[str, Any]]) -> Card:
 
 
 def _worst_case(entry: Mapping[str, Any]) -> dict[str, Any]:
+    suite = f"the suite {entry['suite']}"
+    if entry["suite"] is None:
+        suite = ", ".join(attack["attack"] for attack in entry["attacks"])
     return {
-        "attack": f"worst case of the suite {entry['suite']}",
+        "attack": f"worst case of {suite}",
         "norm": entry["norm"],
         "eps": entry["eps"],
         "n": entry["n"],

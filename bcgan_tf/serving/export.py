@@ -23,12 +23,15 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.logits import below_top
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.evaluation.state import model_digest
 from bcgan_tf.files import DiskFull, check_name, disk_full, move_into_place, write_json
 from bcgan_tf.loading import exported
 from bcgan_tf.loading.classifier import input_shape, load_classifier
 from bcgan_tf.loading.exported import probe_pixels, scale
 from bcgan_tf.loading.saved_model import versions
 from bcgan_tf.runs.environment import environment
+from bcgan_tf.serving.card import of_evaluation
 from bcgan_tf.serving.signatures import MAX_MEGAPIXELS, signatures_of, write_warm_up
 
 CARD = exported.CARD
@@ -45,8 +48,9 @@ def export(
     classifier: keras.Model,
     directory: str | os.PathLike[str],
     *,
-    class_names: Sequence[str],
-    card: Mapping[str, Any],
+    class_names: Sequence[str] | None = None,
+    evaluation: Evaluation | None = None,
+    card: Mapping[str, Any] | None = None,
     keras_file: bool = True,
     check_pixels: bool = True,
     max_megapixels: float = MAX_MEGAPIXELS,
@@ -77,9 +81,11 @@ def export(
         directory: ``saved_models/NAME``, with a NAME of ASCII letters, digits, dots, dashes and
             underscores; made when missing. The new version is the highest present plus one;
             nothing that is there is overwritten.
-        class_names: of the K logits, in order.
-        card: what is known of the model, any JSON: ``defense`` (name or configuration, None for
-            none), ``clean_accuracy``, ``robust_accuracy`` (a list, each entry with ``attack``,
+        class_names: of the K logits, in order; None: their numbers.
+        evaluation: what :func:`bcgan_tf.evaluate` found of this very model: its clean and its
+            robust accuracy, with interval and verdict, go on the card.
+        card: what else is known of the model, any JSON: ``defense`` (name or configuration, None
+            for none), ``clean_accuracy``, ``robust_accuracy`` (a list, each entry with ``attack``,
             ``eps``, ``n`` and ``accuracy``), ``run`` (where it comes from). Classes, input,
             signatures and versions are added. :mod:`bcgan_tf.serving.card` makes one.
         keras_file: whether to store the Keras file, which holds every weight a second time. A model
@@ -93,8 +99,8 @@ def export(
 
     Raises:
         UserError: an invalid name or limit, a model that ``load_classifier`` refuses, a class count
-            or a card that does not fit, a folder that cannot be written, a full disk, or a model
-            that reads back different.
+            or a card that does not fit, an evaluation of another model, a folder that cannot be
+            written, a full disk, or a model that reads back different.
     """
     directory = Path(directory)
     check_name(directory.name, "a served model")
@@ -102,13 +108,22 @@ def export(
         raise UserError(
             f"max_megapixels is {max_megapixels}; give a number above 0, such as {MAX_MEGAPIXELS:g}"
         )
-    load_classifier(classifier, num_classes=len(class_names))
+    load_classifier(classifier, num_classes=len(class_names) if class_names else None)
     shape = _static_shape(classifier)
+    if class_names is None:
+        logits: Any = classifier(np.zeros((1, *shape), np.float32), training=False)
+        class_names = [str(number) for number in range(logits.shape[-1])]
+    if evaluation is not None:
+        if evaluation.identity.get("model") != model_digest(classifier):
+            raise UserError("the evaluation is of another model; evaluate the one to export")
+        card = {**of_evaluation(evaluation), **(card or {})}
     checks = {"pixels": check_pixels, "max_megapixels": max_megapixels}
     signatures = signatures_of(
         classifier, shape, check_pixels=check_pixels, max_megapixels=max_megapixels
     )
-    content = _card(classifier, directory.name, shape, class_names, card, list(signatures), checks)
+    content = _card(
+        classifier, directory.name, shape, class_names, card or {}, list(signatures), checks
+    )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(directory)

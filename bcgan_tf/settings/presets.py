@@ -273,7 +273,7 @@ def recipe(dataset: str, preset: str = "quick") -> Recipe:
     """The preset of a dataset; folders of images take MNIST's, scaled to few images a class.
 
     Args:
-        dataset: a name that ``bcgan_tf.load`` knows.
+        dataset: a name that ``bcgan_tf.load_dataset`` knows.
         preset: ``"quick"`` (minutes on two cores), ``"paper"`` (the paper's lengths), or, for
             MNIST and Fashion-MNIST, ``"robust"`` (a network and trainings for robust accuracy, up
             to two hours on two cores).
@@ -309,7 +309,7 @@ def defense_settings(
 
     Args:
         name: one of :data:`DEFENSES`.
-        dataset: a name that ``bcgan_tf.load`` knows; a folder of images takes the trainings of
+        dataset: a name that ``bcgan_tf.load_dataset`` knows; a folder of images takes the trainings of
             digits, and one for a radius then needs ``eps`` among the options.
         preset: ``"quick"``, ``"paper"`` or ``"robust"``.
         options: settings to change, as values or as text; those of its GAN are ``gan.beta`` etc.

@@ -139,7 +139,7 @@ def train_classifier(
         batch_size: global.
         learning_rate: of Adam, decayed to 0 by a cosine.
         seed: of the order and of what ``build_batch`` draws.
-        devices: see :class:`bcgan_tf.Defense`.
+        devices: see :class:`bcgan_tf.defenses.Defense`.
         build_batch: see :class:`ClassifierTrainer`.
         directory: for checkpoints; None keeps none.
         resume: go on from what ``directory`` holds.
@@ -193,7 +193,7 @@ def train_oracle(
         batch_size: global.
         learning_rate: of Adam, decayed to 0 by a cosine.
         seed: of the initial weights, the order and the noise.
-        devices: see :class:`bcgan_tf.Defense`.
+        devices: see :class:`bcgan_tf.defenses.Defense`.
         directory: for checkpoints; None keeps none.
         resume: go on from what ``directory`` holds.
         callbacks: more Keras callbacks.

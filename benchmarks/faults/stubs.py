@@ -31,7 +31,7 @@ def heavy_work() -> Iterator[None]:
     from bcgan_tf.workflows import boundary
     from bcgan_tf.workflows import run as pipeline
 
-    load = data.load
+    load = data.load_dataset
 
     def page(*_args: Any, results: Path, **_options: Any) -> Path:
         return results / "page.md"
@@ -56,7 +56,7 @@ def heavy_work() -> Iterator[None]:
         (audit, "audit", page),
         (ablation, "ablation", page),
         (tfds_source, "_PROBE_SECONDS", 0.01),
-        (data, "load", lambda name, **options: _load(load, name, **options)),
+        (data, "load_dataset", lambda name, **options: _load(load, name, **options)),
     )
     with contextlib.ExitStack() as stack:
         for module, name, value in patches:

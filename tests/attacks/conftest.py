@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.networks.classifiers import small_cnn
 
 
@@ -24,7 +24,7 @@ class Undefended:
 @pytest.fixture(scope="session")
 def digits_cnn() -> Undefended:
     """The paper's small CNN on the embedded 8x8 digits, and 100 test images."""
-    data = load("digits")
+    data = load_dataset("digits")
     model = small_cnn(data.image_shape, data.num_classes, seed=1)
     model.compile(
         keras.optimizers.Adam(3e-3),

@@ -7,7 +7,7 @@ import dataclasses
 import keras
 import pytest
 
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.defenses.presets import DEFENSES
 from bcgan_tf.settings.defenses import GANSettings
 from helpers.contracts import assert_defense_contract
@@ -57,7 +57,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load("digits")
+    data = load_dataset("digits")
     return dataclasses.replace(data, train=data.train.take(96), validation=data.validation.take(32))
 
 

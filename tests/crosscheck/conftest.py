@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 
 
 @pytest.fixture(scope="session")
 def network() -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """A small CNN trained on 8x8 digits, and 40 test images that it classifies right."""
-    data = load("digits")
+    data = load_dataset("digits")
     model = keras.Sequential(
         [
             keras.Input(data.image_shape),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bcgan_tf.attacks.apgd import APGD
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 
 torch = pytest.importorskip("torch", reason="needs the `crosscheck` extra")
 pytestmark = pytest.mark.crosscheck
@@ -19,7 +19,7 @@ norms = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.6)])
 
 @pytest.fixture(scope="module")
 def images_and_labels(network) -> tuple[np.ndarray, np.ndarray]:
-    test = load("digits").test
+    test = load_dataset("digits").test
     return test.scaled(), test.labels.astype(np.int64)
 
 

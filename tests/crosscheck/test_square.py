@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import square_windows
 from bcgan_tf.attacks.square import Square
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 
 torch = pytest.importorskip("torch", reason="needs the `crosscheck` extra")
 pytestmark = pytest.mark.crosscheck
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.crosscheck
 @pytest.fixture(scope="module")
 def images_and_labels(network) -> tuple[np.ndarray, np.ndarray]:
     """300 digits that the network classifies right, at 16x16, with one more row and column."""
-    test = load("digits").test
+    test = load_dataset("digits").test
     images, labels = test.scaled(), test.labels.astype(np.int64)
     right = np.asarray(network[0](images)).argmax(-1) == labels
     images, labels = images[right][:300], labels[right][:300]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bcgan_tf.data import folder, load
+from bcgan_tf.data import folder, load_dataset
 from bcgan_tf.errors import UserError
 
 
@@ -36,7 +36,7 @@ def pictures(tmp_path) -> Path:
 
 
 def test_pixels_labels_and_names(pictures):
-    data = load(f"folder:{pictures}")
+    data = load_dataset(f"folder:{pictures}")
     assert data.name == f"folder-{pictures.name}"
     assert data.class_names == ("cat", "dog")
     assert data.image_shape == (4, 6, 1)
@@ -54,15 +54,15 @@ def test_the_first_test_images_are_not_one_class(pictures):
     for name, base in (("dog", 200), ("cat", 100)):
         for index in range(20):
             _save(pictures / "test" / name / f"{index}.png", base + index)
-    first = load(f"folder:{pictures}").test.labels[:20]
+    first = load_dataset(f"folder:{pictures}").test.labels[:20]
     assert 5 <= first.sum() <= 15
-    again = load(f"folder:{pictures}", seed=7).test.labels[:20]
+    again = load_dataset(f"folder:{pictures}", seed=7).test.labels[:20]
     np.testing.assert_array_equal(first, again)  # the test set is the same whatever the seed
 
 
 def test_the_seed_chooses_the_validation_images(pictures):
     chosen = {
-        tuple(load(f"folder:{pictures}", seed=seed).validation.images[:, 0, 0, 0])
+        tuple(load_dataset(f"folder:{pictures}", seed=seed).validation.images[:, 0, 0, 0])
         for seed in range(5)
     }
     assert len(chosen) > 1
@@ -75,7 +75,7 @@ def test_jpeg_and_other_files_beside_the_images(pictures):
     (pictures / "train" / "cat" / "notes.txt").write_text("not an image")
     (pictures / "train" / "cat" / ".hidden.png").write_text("not an image")
     (pictures / "train" / ".cache").mkdir()
-    data = load(f"folder:{pictures}")
+    data = load_dataset(f"folder:{pictures}")
     assert len(data.train) + len(data.validation) == 23
 
 
@@ -87,7 +87,7 @@ def test_channels(tmp_path, mode, channels):
         for name in ("a", "b"):
             for index in range(2):
                 _save(tmp_path / part / name / f"{index}.png", 1, mode=mode)
-    assert load(f"folder:{tmp_path}").image_shape == (4, 6, channels)
+    assert load_dataset(f"folder:{tmp_path}").image_shape == (4, 6, channels)
 
 
 def test_alpha_is_dropped_not_blended(tmp_path):
@@ -97,7 +97,7 @@ def test_alpha_is_dropped_not_blended(tmp_path):
                 path = tmp_path / part / name / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGBA", (3, 3), (10, 20, 30, 0)).save(path)
-    assert load(f"folder:{tmp_path}").test.images[0, 0, 0].tolist() == [10, 20, 30]
+    assert load_dataset(f"folder:{tmp_path}").test.images[0, 0, 0].tolist() == [10, 20, 30]
 
 
 def _remove(folder: Path) -> None:
@@ -231,19 +231,19 @@ def test_every_mistake_is_one_line_that_names_the_file(pictures, damage, message
     damage(pictures)
     whole = message.replace("{root}", str(pictures))
     with pytest.raises(UserError, match=f"^{re.escape(f'{pictures}/{whole}')}$"):
-        load(f"folder:{pictures}")
+        load_dataset(f"folder:{pictures}")
 
 
 def test_the_bad_files_are_counted_and_a_few_named(pictures):
     for index in range(8):
         (pictures / "train" / "dog" / f"{index}.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"dog/0\.png: .*dog/4\.png: .* - and 3 more$") as caught:
-        load(f"folder:{pictures}")
+        load_dataset(f"folder:{pictures}")
     assert "dog/5.png" not in str(caught.value)
     for index in range(1000):
         (pictures / "train" / f"empty{index:03d}").mkdir()
     with pytest.raises(UserError, match=r"empty004: no PNG .* - and 995 more$"):
-        load(f"folder:{pictures}")
+        load_dataset(f"folder:{pictures}")
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"\x1b[31mred"])
@@ -252,23 +252,23 @@ def test_names_that_cannot_be_printed(pictures, name):
     for part in ("train", "test"):
         os.rename(pictures / part / "cat", os.fsencode(pictures / part) + b"/" + name)
     with pytest.raises(UserError, match="no name of a class that can be printed") as caught:
-        load(f"folder:{pictures}")
+        load_dataset(f"folder:{pictures}")
     assert str(caught.value).isprintable()
     whole = os.fsencode(pictures) + b"/" + name
     os.mkdir(whole)
     with pytest.raises(UserError, match="no name that can be printed"):
-        load(f"folder:{os.fsdecode(whole)}")
+        load_dataset(f"folder:{os.fsdecode(whole)}")
 
 
 def test_images_that_do_not_fit_into_the_memory_are_not_decoded(pictures, monkeypatch):
     """24 images of 24 bytes; they are copied once, which leaves two fifths of the memory."""
     monkeypatch.setattr(folder, "free_memory", lambda: 1440)
-    assert len(load(f"folder:{pictures}").test) == 4
+    assert len(load_dataset(f"folder:{pictures}").test) == 4
     monkeypatch.setattr(folder, "free_memory", lambda: 1439)
     monkeypatch.setattr(folder, "_pixels", None)
     message = "24 images of 4x6 grey take 576 bytes as arrays, more than 40% of the 1.4 KiB"
     with pytest.raises(UserError, match=message):
-        load(f"folder:{pictures}")
+        load_dataset(f"folder:{pictures}")
 
 
 @pytest.mark.parametrize(
@@ -283,11 +283,11 @@ def test_a_bomb_is_refused_by_its_header(pictures, side, message):
         content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"cat/0\.png: {message}"):
-        load(f"folder:{pictures}")
+        load_dataset(f"folder:{pictures}")
 
 
 def test_a_missing_folder_is_named(tmp_path):
     missing = tmp_path / "nowhere"
     message = f"{missing}: no such folder; give one that holds train/ and test/"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        load(f"folder:{missing}")
+        load_dataset(f"folder:{missing}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bcgan_tf.data import datasets, gaussians, load, tfds_source
+from bcgan_tf.data import datasets, gaussians, load_dataset, tfds_source
 from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
 
@@ -70,7 +70,7 @@ def test_mnist_validation_is_stratified_and_apart(mnist: Dataset):
 def test_the_other_prepared_sets(name, shape, train_size, first_class):
     if tfds_source.prepared_version(name) is None:
         pytest.skip(f"no prepared {name} (set TFDS_DATA_DIR)")
-    data = load(name)
+    data = load_dataset(name)
     assert data.image_shape == shape
     assert len(data.train) + len(data.validation) == train_size
     assert (len(data.validation), len(data.test)) == (5000, 10000)
@@ -84,7 +84,7 @@ def test_the_other_prepared_sets(name, shape, train_size, first_class):
 def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
-    data = load("digits")
+    data = load_dataset("digits")
     assert (data.name, data.image_shape, data.num_classes) == ("digits", (8, 8, 1), 10)
     assert [len(s) for s in (data.train, data.validation, data.test)] == [1293, 144, 360]
     assert (data.train.images.min(), data.train.images.max()) == (0, 255)
@@ -100,16 +100,16 @@ def test_digits_are_scikit_learns():
 
 
 def test_the_seed_moves_validation_but_never_the_test_set():
-    first, other = load("digits"), load("digits", seed=1)
+    first, other = load_dataset("digits"), load_dataset("digits", seed=1)
     np.testing.assert_array_equal(first.test.images, other.test.images)
     assert _as_set(first.validation) != _as_set(other.validation)
-    again = load("digits", seed=1)
+    again = load_dataset("digits", seed=1)
     np.testing.assert_array_equal(again.validation.images, other.validation.images)
     np.testing.assert_array_equal(again.train.labels, other.train.labels)
 
 
 def test_gaussians_have_the_known_bayes_error():
-    data = load("gaussians")
+    data = load_dataset("gaussians")
     assert data.image_shape == (2,) and data.train.images.dtype == np.float32
     for split, per_class in ((data.train, 2000), (data.validation, 200), (data.test, 5000)):
         assert np.bincount(split.labels).tolist() == [per_class, per_class]
@@ -125,7 +125,7 @@ def test_gaussians_have_the_known_bayes_error():
 
 def test_an_unknown_name_lists_the_known_and_suggests():
     with pytest.raises(UserError) as caught:
-        load("minst")
+        load_dataset("minst")
     assert str(caught.value) == (
         "unknown data set 'minst'; did you mean 'mnist'? "
         "use mnist, fashion_mnist, cifar10, digits, gaussians or folder:PATH"
@@ -135,7 +135,7 @@ def test_an_unknown_name_lists_the_known_and_suggests():
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(UserError, match=f"seed {seed} is out of range; use 0 to 4294967295"):
-        load("digits", seed=seed)
+        load_dataset("digits", seed=seed)
 
 
 def test_a_missing_copy_without_a_network_answers_at_once(tmp_path, monkeypatch):
@@ -145,7 +145,7 @@ def test_a_missing_copy_without_a_network_answers_at_once(tmp_path, monkeypatch)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     start = time.monotonic()
     with pytest.raises(UserError) as caught:
-        load("mnist", data_dir=tmp_path)
+        load_dataset("mnist", data_dir=tmp_path)
     assert time.monotonic() - start < 1
     assert str(caught.value) == (
         f"no prepared copy of mnist in {tmp_path}, and storage.googleapis.com does not answer "
@@ -159,7 +159,7 @@ def test_a_network_that_swallows_everything_answers_within_five_seconds(tmp_path
     monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: time.sleep(30))
     start = time.monotonic()
     with pytest.raises(UserError, match=r"does not answer \(no answer in 3 s\)"):
-        load("cifar10", data_dir=tmp_path)
+        load_dataset("cifar10", data_dir=tmp_path)
     assert time.monotonic() - start < 5
 
 
@@ -190,7 +190,7 @@ def test_an_incomplete_copy_is_named_and_left_alone(tmp_path, without, message):
     folder = _broken_copy(tmp_path, without)
     before = sorted(folder.iterdir())
     with pytest.raises(UserError, match=f"{folder}: {message}.*--data-dir"):
-        load("mnist", data_dir=tmp_path)
+        load_dataset("mnist", data_dir=tmp_path)
     assert sorted(folder.iterdir()) == before
     row = datasets(data_dir=tmp_path)[0]
     assert not row.prepared and str(folder) in row.location
@@ -210,7 +210,7 @@ def test_a_damaged_copy_is_named_and_left_alone(tmp_path):
         file.seek(1000)
         file.write(b"\0" * 1000)
     with pytest.raises(UserError, match=f"{folder}: cannot read the prepared copy of mnist"):
-        load("mnist", data_dir=tmp_path)
+        load_dataset("mnist", data_dir=tmp_path)
     assert damaged.stat().st_size == size
 
 

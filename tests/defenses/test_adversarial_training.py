@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bcgan_tf.attacks import FGSM, PGD
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining, TRADESTraining
 from bcgan_tf.defenses.distillation import DistillationTraining
 from bcgan_tf.errors import UserError
@@ -18,7 +18,7 @@ EPS = 0.15
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits")
+    return load_dataset("digits")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf import distribute
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.defenses import boundary_adversarial
 from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining, BoundaryTRADESTraining
 from bcgan_tf.defenses.extra_rows import ExtraExamples, batches, generated_rows
@@ -45,7 +45,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load("digits")
+    data = load_dataset("digits")
     return dataclasses.replace(data, train=data.train.take(96), validation=data.validation.take(32))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.data import Dataset, load
+from bcgan_tf.data import Dataset, load_dataset
 from bcgan_tf.defenses import BCGANTraining
 from bcgan_tf.defenses.defense import copy_classifier
 from bcgan_tf.errors import UserError
@@ -30,7 +30,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    data = load("digits")
+    data = load_dataset("digits")
     return dataclasses.replace(
         data, train=data.train.take(128), validation=data.validation.take(32)
     )

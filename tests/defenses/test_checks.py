@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.data import Dataset, load
+from bcgan_tf.data import Dataset, load_dataset
 from bcgan_tf.data.dataset import Split
 from bcgan_tf.defenses.adversarial_training import FGSMTraining, PGDTraining
 from bcgan_tf.defenses.boundary_adversarial import BoundaryPGDTraining
@@ -25,7 +25,7 @@ from bcgan_tf.settings.defenses import GANSettings
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    data = load("digits")
+    data = load_dataset("digits")
     return dataclasses.replace(data, train=data.train.take(96))
 
 
@@ -102,7 +102,7 @@ def test_vectors_cannot_be_shifted(points: Dataset) -> None:
 def test_a_radius_is_defended_within_0_and_1(kind: type[Defense]) -> None:
     """Outside, the ball cut off to [0, 1] is empty: its least point is above its largest."""
     with pytest.raises(UserError, match=r"defends within \[0, 1\], and the examples lie in \[-"):
-        kind(batch_size=32).check(mlp(2, 2), load("gaussians"))
+        kind(batch_size=32).check(mlp(2, 2), load_dataset("gaussians"))
 
 
 @pytest.mark.parametrize("kind", [PGDTraining, BCGANTraining, DistillationTraining])

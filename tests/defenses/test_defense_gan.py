@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks import FGSM, PGD
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.defenses.defense_gan import DefenseGANTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.loading.classifier import load_classifier
@@ -214,7 +214,7 @@ def test_a_file_brings_everything_back(curved, classifier, tmp_path):
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits")
+    return load_dataset("digits")
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +281,7 @@ def test_settings_out_of_range_are_refused(options, named):
 
 def test_vectors_are_refused():
     with pytest.raises(UserError, match="makes images"):
-        DefenseGANTraining().build_gan(load("gaussians"))
+        DefenseGANTraining().build_gan(load_dataset("gaussians"))
 
 
 def test_the_papers_settings_are_the_defaults():

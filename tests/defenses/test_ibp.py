@@ -12,7 +12,7 @@ import tensorflow as tf
 from bcgan_tf import distribute
 from bcgan_tf.attacks import PGD
 from bcgan_tf.certification.certified import certified, certified_accuracy, worst_margins
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.defenses.ibp import BoundaryIBPTraining, IBPTraining
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import mlp, strided_cnn
@@ -24,7 +24,7 @@ from bcgan_tf.training.inner_maximization import InnerMaximization
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits")
+    return load_dataset("digits")
 
 
 def network(seed=0):

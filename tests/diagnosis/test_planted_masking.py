@@ -14,7 +14,7 @@ import tensorflow as tf
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.square import Square
-from bcgan_tf.data import Dataset, load
+from bcgan_tf.data import Dataset, load_dataset
 from bcgan_tf.data.tfds_source import prepared_version
 from bcgan_tf.diagnosis.causes import measure_causes
 from bcgan_tf.diagnosis.diagnostics import Diagnosis, diagnose
@@ -72,7 +72,7 @@ def _fit(
 
 
 def _task(name: str, eps: float, train: int, epochs: int, n: int) -> Task:
-    data = load(name)
+    data = load_dataset(name)
     soft = np.eye(data.num_classes, dtype=np.float32)[data.train.labels[:train]]
     network = _fit(_network(data), data.train.scaled(0, train), soft, epochs)
     return Task(data, eps, train, epochs, n, network)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf import distribute
-from bcgan_tf.data import Dataset, Split, load
+from bcgan_tf.data import Dataset, Split, load_dataset
 from bcgan_tf.models import ACGAN, BCGAN
 from bcgan_tf.networks.layers import ResumableDropout
 
@@ -98,7 +98,7 @@ def make_gan() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return load("digits")
+    return load_dataset("digits")
 
 
 @pytest.fixture(scope="session")

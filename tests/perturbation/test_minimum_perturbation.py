@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks.pgd import PGD
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.networks.classifiers import small_cnn
@@ -138,7 +138,7 @@ def test_misclassified_images_alone_are_all_zero():
 @pytest.fixture(scope="module")
 def digits():
     """An undefended CNN, 24 test images of 8x8 digits, and their smallest Linf perturbations."""
-    data = load("digits")
+    data = load_dataset("digits")
     model = small_cnn(data.image_shape, data.num_classes, seed=1)
     model.compile(
         keras.optimizers.Adam(3e-3),

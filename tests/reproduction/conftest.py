@@ -20,7 +20,7 @@ from bcgan_tf.reproduction.workspace import Workspace
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return bcgan_tf.load("digits")
+    return bcgan_tf.load_dataset("digits")
 
 
 @pytest.fixture(scope="session")

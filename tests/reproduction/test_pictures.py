@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bcgan_tf.data import Dataset, Split
-from bcgan_tf.data import load as load_data
+from bcgan_tf.data import load_dataset as load_data
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import picture_pages, pictures
 from bcgan_tf.reproduction import toy as toys

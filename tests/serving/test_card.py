@@ -63,6 +63,24 @@ def test_what_was_not_measured_is_null(classifier, tmp_path):
     assert card["note"] == "as trained"
 
 
+def test_an_evaluation_of_the_very_model_is_on_the_card(classifier, tmp_path):
+    images = np.random.RandomState(0).rand(12, 8, 8, 1).astype(np.float32)
+    labels = np.asarray(classifier(images)).argmax(-1)
+    found = bcgan_tf.evaluate(classifier, images, labels, eps=0.01, diagnose=False)
+    path = export(classifier, tmp_path / "m", evaluation=found, card={"run": "mine"})
+    card = json.loads((path / "export.json").read_text())
+    assert card["classes"] == ["0", "1", "2", "3"] and card["run"] == "mine"
+    assert card["clean_accuracy"] == 1
+    (entry,) = card["robust_accuracy"]
+    assert (entry["eps"], entry["n"]) == (0.01, 12)
+    assert entry["accuracy"] == found.robust_accuracy
+    assert entry["interval95"] == list(found.interval95())
+    other = keras.models.clone_model(classifier)
+    other.set_weights([2 * weight for weight in classifier.get_weights()])
+    with pytest.raises(UserError, match="the evaluation is of another model"):
+        export(other, tmp_path / "m", evaluation=found)
+
+
 @pytest.mark.parametrize(
     ("card", "message"),
     [

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks import PGD
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.data.tfds_source import prepared_version
 from bcgan_tf.files import file_digest, read_json
 from bcgan_tf.loading import exported
@@ -80,7 +80,7 @@ def published(request: pytest.FixtureRequest) -> tuple[Path, dict[str, Any], Any
     dataset = request.param.parent.name.partition("-")[0]
     if prepared_version(dataset) is None:
         pytest.skip(f"no prepared {dataset} (set TFDS_DATA_DIR)")
-    return request.param, read_json(request.param / "export.json"), load(dataset).test
+    return request.param, read_json(request.param / "export.json"), load_dataset(dataset).test
 
 
 @pytest.mark.real_data

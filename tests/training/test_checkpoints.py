@@ -31,7 +31,7 @@ EXACT = """
 import keras, numpy as np, shutil, signal, sys, tensorflow as tf
 from pathlib import Path
 from bcgan_tf import interruption
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.models import BCGAN
 from bcgan_tf.training.classifier_trainer import ClassifierTrainer
 from bcgan_tf.training.checkpoints import state_variables
@@ -40,7 +40,7 @@ from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.networks.classifiers import small_cnn
 
 tf.config.experimental.enable_op_determinism()
-digits = load("digits")
+digits = load_dataset("digits")
 some = digits.train.take(96)
 
 def gan():

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.data import load
+from bcgan_tf.data import load_dataset
 from bcgan_tf.defenses.presets import defense
 from bcgan_tf.errors import UserError
 from bcgan_tf.runs.directory import RunDirectory
@@ -56,7 +56,7 @@ BCGAN = defense(
 
 @pytest.fixture(scope="module")
 def data():
-    digits = load("digits")
+    digits = load_dataset("digits")
     return dataclasses.replace(
         digits,
         train=digits.train.take(256),
