@@ -74,9 +74,9 @@ def two_replicas() -> tf.distribute.MirroredStrategy:
 @pytest.fixture(scope="session")
 def mnist():
     """The real MNIST as a `Dataset`; skipped where no prepared copy is found. Never downloads."""
-    from bcgan_tf.data import load
+    from bcgan_tf.data import load_dataset
     from bcgan_tf.data.tfds_source import prepared_version
 
     if prepared_version("mnist") is None:
         pytest.skip("no prepared MNIST (set TFDS_DATA_DIR)")
-    return load("mnist")
+    return load_dataset("mnist")
