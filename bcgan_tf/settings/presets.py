@@ -309,8 +309,8 @@ def defense_settings(
 
     Args:
         name: one of :data:`DEFENSES`.
-        dataset: a name that ``bcgan_tf.load_dataset`` knows; a folder of images takes the trainings of
-            digits, and one for a radius then needs ``eps`` among the options.
+        dataset: a name that ``bcgan_tf.load_dataset`` knows; a folder of images takes the trainings
+            of digits, and one for a radius then needs ``eps`` among the options.
         preset: ``"quick"``, ``"paper"`` or ``"robust"``.
         options: settings to change, as values or as text; those of its GAN are ``gan.beta`` etc.
         seed: of everything the defence draws.
