@@ -217,7 +217,7 @@ def test_the_worst_case_stands_before_single_attacks(tmp_path: Path) -> None:
         other = {"evaluations": [{**ENTRY, "clean_accuracy": 0.5}]}
         run.write_metrics({"models": {"a": other, "b": {"evaluations": [ENTRY]}}})
     before = {"clean_accuracy": 0.97, "robust_accuracy": [PGD], "defense": {"name": "pgd-at"}}
-    card = model_card.with_evaluation(before, run, {"2"})
+    card = model_card.with_evaluation(before, run, "2")
     worst, single = card["robust_accuracy"]
     assert (worst["accuracy"], worst["eps"], worst["verdict"]) == (0.9, 0.3, "robust")
     assert single == PGD and card["defense"] == {"name": "pgd-at"}
@@ -240,7 +240,7 @@ def test_merged_shards_are_repeated_by_one_command(tmp_path: Path) -> None:
     }
     with RunDirectory.create(tmp_path / "m", "merge", config, command_line="attack merge") as run:
         run.write_metrics({"models": {"net": {"evaluations": [ENTRY]}}})
-    command = model_card.with_evaluation({}, run, {"1"})["evaluation"]["command"]
+    command = model_card.with_evaluation({}, run, "1")["evaluation"]["command"]
     assert command == (
         "bcgan-tf attack 'my net.keras' --dataset cifar10 --eps 0.03137254901960784 --norm l2 "
         "--n 0 --no-diagnose --control plain.keras"
