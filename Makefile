@@ -61,7 +61,7 @@ $(VENV)/.installed-dev: $(METADATA) | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	touch $(VENV)/.installed $@
 
-# torchattacks asks for an old requests and nothing of it; the rest of its needs is there.
+# torchattacks asks for torchvision and an old requests, and imports neither.
 $(VENV)/.installed-crosscheck: $(METADATA) $(VENV)/.installed-dev
 	$(PIP) install --quiet -c constraints.txt -e '.[dev,crosscheck]'
 	$(PIP) install --quiet --no-deps -c constraints.txt torchattacks
