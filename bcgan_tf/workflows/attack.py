@@ -25,6 +25,7 @@ from bcgan_tf.diagnosis.loss_curves import loss_curves
 from bcgan_tf.diagnosis.verdict import verdict
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive
+from bcgan_tf.evaluation.radii import measure_radii
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.state import differing, fingerprint
@@ -110,6 +111,8 @@ def write_metrics(
             "n": first["n"],
             "evaluations": entries,
         }
+        if run.stage_done(f"radii-{name}"):
+            metrics["models"][name]["radii"] = run.stage_payload(f"radii-{name}")
     if run.stage_done("generated_set"):
         metrics["generated_set"] = run.stage_payload("generated_set")
     run.write_metrics(metrics)
@@ -268,10 +271,17 @@ class _ModelEvaluation:
                 causes = measure_causes(few, surrogate, progress=report)
             return {"causes": causes.to_dict()}
 
+        def find_radii() -> dict[str, Any]:
+            with self._reporting("accuracy over radii") as report:
+                return measure_radii(task, evaluation, progress=report)
+
         judged = self._stage("diagnose", judge)
         self._stage("losses", lambda: {"loss_curves": loss_curves(few)})
         if judged["verdict"]["kind"] == "gradient masking":
             self._stage("causes", find_causes)
+        # One curve a model, and none of a model whose every answer is a mean of many calls.
+        if self.threat_model.label == self.threat_model.name and task.calls == 1:
+            self._stage("radii", find_radii)
 
     def _minimum(self, evaluation: Evaluation, task: EvaluationTask, file: Path) -> dict[str, Any]:
         images = task.images

@@ -49,7 +49,12 @@ def quick_on_digits() -> Iterator[None]:
         _shorten(monkeypatch, classes=10)
         monkeypatch.setattr(assessment, "diagnose", lambda *_, **options: _diagnosis(False))
         monkeypatch.setattr(assessment, "loss_curves", lambda *_, **options: {"iterations": [0, 1]})
+        monkeypatch.setattr(assessment, "measure_radii", lambda *_, **options: RADII)
         yield
+
+
+# A curve over radii, as planned as the diagnosis.
+RADII = {"attack": "PGD-40", "norm": "linf", "n": 1, "points": [{"eps": 0.0, "accuracy": 1.0}]}
 
 
 def _diagnosis(raised: bool) -> Diagnosis:
@@ -73,6 +78,7 @@ def diagnosed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(assessment, "diagnose", diagnose)
     monkeypatch.setattr(assessment, "loss_curves", lambda *_, **options: {"iterations": [0, 1]})
+    monkeypatch.setattr(assessment, "measure_radii", lambda *_, **options: RADII)
     return asked
 
 
