@@ -7,6 +7,7 @@ differ between an attack and the run that judges it. Such a model cannot be atta
 
 from __future__ import annotations
 
+import collections
 import functools
 import time
 import weakref
@@ -87,8 +88,8 @@ def derived(function: Made, model: Any) -> Made:
 
 
 def passes_of(
-    call: Callable[[int], np.ndarray], most: int = _PASSES, seconds: float = _SECONDS
-) -> list[np.ndarray]:
+    call: Callable[[int], Any], most: int = _PASSES, seconds: float = _SECONDS
+) -> list[Any]:
     """``[call(0), call(1), ...]``: ``most`` calls, or at least four where they take long."""
     found, until = [], time.monotonic() + seconds
     while len(found) < most and (len(found) < _LEAST or time.monotonic() < until):
@@ -137,9 +138,36 @@ def _faults(model: Any, predict: Batched, probes: np.ndarray) -> list[str]:
     first = called()
     if not draws and any(logits_differ(first[0], other).any() for other in first[1:]):
         faults.append(_DRAWS)
+    elif draws and not _traces_agree(model, probes):
+        faults.append(_DRAWS)
     elif not faults and _beyond(usual, called, draws, usually):
         faults.append(_DRAWS if draws else _TRACED)
     return faults
+
+
+def _traces_agree(model: Any, probes: np.ndarray) -> bool:
+    """Whether every trace gives the same operations, on the same constants and variables.
+
+    What Python or NumPy draws while the model is traced stays in the graph, as a constant or as
+    one of two networks. Draws in the graph hide it from a comparison of answers.
+    """
+
+    def content() -> Any:
+        traced = Batched(checks.as_logits_fn(model), PROBES).traced(probes)
+        graph = traced.graph.as_graph_def()
+        inner = (node for function in graph.library.function for node in function.node_def)
+        nodes = collections.Counter(
+            (node.op, node.attr["value"].tensor.SerializeToString() if node.op == "Const" else b"")
+            for node in (*graph.node, *inner)
+        )
+        captured = (
+            id(tensor) if tensor.dtype in (tf.resource, tf.variant) else tensor.numpy().tobytes()
+            for tensor in traced.captured_inputs
+        )
+        return nodes, list(captured)
+
+    first, *others = passes_of(lambda _: content())
+    return all(other == first for other in others)
 
 
 def _operations(graph: tf.Graph) -> set[str]:
