@@ -136,9 +136,9 @@ def _faults(model: Any, predict: Batched, probes: np.ndarray) -> list[str]:
         return passes_of(lambda _: _called(model, probes))
 
     first = called()
-    if not draws and any(logits_differ(first[0], other).any() for other in first[1:]):
-        faults.append(_DRAWS)
-    elif draws and not _traces_agree(model, probes):
+    if (not draws and any(logits_differ(first[0], other).any() for other in first[1:])) or (
+        draws and not _traces_agree(model, probes)
+    ):
         faults.append(_DRAWS)
     elif not faults and _beyond(usual, called, draws, usually):
         faults.append(_DRAWS if draws else _TRACED)
