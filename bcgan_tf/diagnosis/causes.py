@@ -198,9 +198,9 @@ class _CarliniWagner:
         return _row(what, "CW with binary search", on, self.honest, self._task.n)
 
     def label_trap(self) -> dict[str, Any]:
-        task = self._task
+        task, logits_fn = self._task, self._task.attacked
         moved = Batched(
-            lambda images, labels: towards_true_label(task.attacked, images, labels),
+            lambda images, labels: towards_true_label(logits_fn, images, labels),
             task.batch_size,
         )(task.images, task.labels)
         on = float((task.predict(moved).argmax(-1) == task.labels).mean())

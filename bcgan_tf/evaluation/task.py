@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
@@ -216,6 +217,8 @@ class EvaluationTask:
         return self._with(attacked=attacked, calls=self.calls)
 
     def _wrapped(self, model: Any) -> LogitsFn:
+        # What is measured here is a number: ask for the function before a graph is traced.
+        assert tf.executing_eagerly()
         averaged = model if self.calls == 1 else expectation(model, self.calls)
         return guard_gradient(averaged, self.images[:1], self.labels[:1])
 

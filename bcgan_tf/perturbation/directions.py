@@ -62,7 +62,7 @@ def gradient_directions(
     Yields:
         A name, and directions ``[N, ...]``; zero where there is no gradient or no such class.
     """
-    images, norm = task.images, task.norm
+    images, norm, logits_fn = task.images, task.norm, task.attacked
 
     def inward(gradient: np.ndarray, towards: str = norm) -> np.ndarray:
         leaves = ((images <= 0) & (gradient < 0)) | ((images >= 1) & (gradient > 0))
@@ -74,8 +74,8 @@ def gradient_directions(
     yield "margin", inward(margin)
 
     def to_target(images: tf.Tensor, labels: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
-        targets, exists = ranked_wrong_class(task.attacked(images), labels, rank)
-        gradient = loss_gradient(task.attacked, _gap, images, labels, targets)[0]
+        targets, exists = ranked_wrong_class(logits_fn(images), labels, rank)
+        gradient = loss_gradient(logits_fn, _gap, images, labels, targets)[0]
         return tf.einsum("b,b...->b...", tf.cast(exists, tf.float32), gradient)
 
     aimed = Batched(to_target, task.batch_size)
@@ -141,8 +141,10 @@ def nearest_of_other_classes(
 
 
 def _gradients(task: EvaluationTask, loss: Objective) -> np.ndarray:
+    logits_fn = task.attacked
+
     def rows(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        return loss_gradient(task.attacked, loss, images, labels, labels)[0]
+        return loss_gradient(logits_fn, loss, images, labels, labels)[0]
 
     return Batched(rows, task.batch_size)(task.images, task.labels)
 

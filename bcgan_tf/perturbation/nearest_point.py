@@ -59,7 +59,8 @@ class NearestPoint:
         self.distance = np.full(task.n, np.inf)
         self.points = task.images.copy()
         self.found_by = np.full(task.n, "", object)
-        self._wrong = Batched(lambda *batch: _is_wrong(task.attacked, *batch), task.batch_size)
+        logits_fn = task.attacked
+        self._wrong = Batched(lambda *batch: _is_wrong(logits_fn, *batch), task.batch_size)
 
     @property
     def known(self) -> NearestAdversarial:

@@ -44,7 +44,7 @@ def search_radius(
         levels: radii per example, at most.
         report: called after every level.
     """
-    task, indices = nearest.task, nearest.task.indices
+    task, indices, logits_fn = nearest.task, nearest.task.indices, nearest.task.attacked
     shape = task.images.shape[1:]
     size = math.prod(shape)
     largest = task.whole
@@ -57,7 +57,7 @@ def search_radius(
     }
 
     def of_rows(rows: tf.Tensor) -> tf.Tensor:
-        return task.attacked(tf.reshape(rows[:, :size], [tf.shape(rows)[0], *shape]))
+        return logits_fn(tf.reshape(rows[:, :size], [tf.shape(rows)[0], *shape]))
 
     attacks = [_OwnRadius(1.0, loss=loss, **options).prepare(of_rows) for loss in ("ce", "dlr")]
 

@@ -105,7 +105,7 @@ def test_shards_merged_are_the_whole():
 
 def test_only_the_shards_of_one_evaluation_are_merged():
     def shard(number, **options):
-        options = {"eps": EPS, "suite": None, **options}
+        options = {"eps": EPS, **options}
         return evaluate(linear, (IMAGES, LABELS), [Draws()], shard=(number, 2), **options)
 
     one, two = shard(1), shard(2)
