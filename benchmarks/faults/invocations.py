@@ -42,6 +42,7 @@ _BASE: dict[str, list[str]] = {
     "boundary": ["m.keras", "--dataset", "digits"],
     "reproduce": ["table1", "--dataset", "digits"],
     "datasets": [],
+    "settings": [],
 }
 # Numbers that no setting can have: where one is taken, nonsense is computed without a word.
 _NONSENSE = ("nan", "inf", "-inf", "1e400", "-1", "-1e30")
