@@ -32,7 +32,7 @@ _TRAIN = [
 _RUN = [
     "run", "--dataset", "digits", "--run-dir", "r", "--resume", "--classifier-epochs", "1",
     "--classifier-batch-size", "512", "-o", "epochs=2", "-o", "ramp_epochs=1", "-o", "steps=1",
-    "--attack-eps", "0.1", "--attack-samples", "20", "--pgd-steps", "2", "--cw-samples", "0",
+    "--suite", "paper", "--eps", "0.1", "--n", "20",
 ]  # fmt: skip
 _ATTACK = ["attack", "m.keras", "--dataset", "digits", "--eps", "0.3", "--n", "20", "--resume"]
 _ONE = [*_ATTACK, "--no-diagnose", "--run-dir", "r"]

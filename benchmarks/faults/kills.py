@@ -28,27 +28,19 @@ seed = 3
 saved-models = "published"
 classifier-epochs = 4
 classifier-batch-size = 512
-attack-eps = [0.1]
-attack-samples = 20
-pgd-steps = 2
-cw-samples = 2
-cw-steps = 3
-cw-binary-search-steps = 1
+suite = "paper"
+eps = 0.1
+n = 20
 """
 _DEFENSES = {
     "pgd-at": 'defense = "pgd-at"\noption = ["epochs=4", "ramp_epochs=1", "steps=1"]\n',
     "bcgan": """
 defense = "bcgan"
 oracle-epochs = 2
-gan-epochs = 3
-gan-batch-size = 512
-generator-width = 0.1
-discriminator-width = 0.1
-latent-dim = 8
-delay-epochs = 0
-warmup-epochs = 1
-harden-epochs = 2
-harden-batch-size = 512
+option = [
+    "gan_epochs=3", "gan_batch_size=512", "generator_width=0.1", "discriminator_width=0.1",
+    "latent_dim=8", "delay_epochs=0", "warmup_epochs=1", "epochs=2", "batch_size=512",
+]
 generated-samples = 50
 """,
 }
