@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.attacks import FGSM, PGD, CarliniWagnerL2, suites
+from bcgan_tf.attacks import FGSM, PGD, CarliniWagnerL2
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive, runner
 from helpers.linear_task import EPS, IMAGES, LABELS, WEIGHTS, distances
@@ -21,10 +21,10 @@ def _exact() -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("suite", ["short", None], ids=["survivors", "one by one"])
+@pytest.mark.parametrize("suite", ["standard", None], ids=["survivors", "one by one"])
 def test_certified_images_may_be_spared(monkeypatch, tmp_path, suite):
     model = _exact()
-    monkeypatch.setitem(suites.SUITES, "short", lambda eps, *_: [FGSM(eps), PGD(eps, steps=5)])
+    monkeypatch.setattr(runner, "suite", lambda _, eps, **__: (FGSM(eps), PGD(eps, steps=5)))
     attacks = {"attacks": suite or [CarliniWagnerL2(steps=5), PGD(EPS, steps=5)]}
     options = {**attacks, "eps": EPS, "state": tmp_path / "state"}
     proved = distances() > EPS * (1 + 1e-4)
