@@ -157,7 +157,7 @@ def _check_planted(task: Task, name: str, **options: Any) -> None:
     build, flag = PLANTED[name]
     calls = None
     if name == "noise at every call":  # several calls an answer
-        task, calls = replace(task, n=20), 8
+        task, calls = replace(task, n=25), 8
     model = build(task)
     diagnosis, found = _judge(model, task, calls, **options)
     assert diagnosis[flag].raised, diagnosis[flag].text
