@@ -49,7 +49,7 @@ def toy(run: RunDirectory, settings: ToySettings) -> dict[str, Any]:
     Raises:
         UserError: a training became non-finite.
     """
-    data = datasets.load("gaussians", seed=settings.seed)
+    data = datasets.load_dataset("gaussians", seed=settings.seed)
     classifier = _classifier(run, data, settings)
     panels: list[dict[str, float]] = []
     points: dict[float, np.ndarray] = {}

@@ -111,7 +111,7 @@ def test_unfit_images(tmp_path, data, models, directions):
         RunDirectory.create(tmp_path / "run", "boundary", {}) as run,
         pytest.raises(UserError, match="vectors, not images"),
     ):
-        boundary(run, datasets.load("gaussians"), models, QUICK)
+        boundary(run, datasets.load_dataset("gaussians"), models, QUICK)
 
 
 def test_wrong_settings():

@@ -28,10 +28,12 @@ STAGES = (
     "certify-original",
     "diagnose-original",
     "losses-original",
+    "radii-original",
     "evaluate-hardened",
     "certify-hardened",
     "diagnose-hardened",
     "losses-hardened",
+    "radii-hardened",
     "export-begin",
     "export",
 )
