@@ -225,11 +225,11 @@ def hardened(digits, tmp_path_factory):
     undefended.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     undefended.fit(digits.train.scaled(), digits.train.labels, epochs=8, verbose=0)
     defense = DefenseGANTraining(
-        steps=60,
+        steps=80,
         restarts=3,
-        gan_epochs=40,
+        gan_epochs=50,
         gan_batch_size=16,
-        critic_steps=2,
+        critic_steps=3,
         gan_learning_rate=1e-3,
         latent_dim=32,
         generator_width=0.25,
@@ -240,7 +240,7 @@ def hardened(digits, tmp_path_factory):
     defended = defense.harden(
         undefended, digits, directory=folder, callbacks=lambda stage: stages.append(stage) or []
     )
-    assert stages == ["defense-gan"] and (folder / "defense-gan" / "epoch-0040").is_dir()
+    assert stages == ["defense-gan"] and (folder / "defense-gan" / "epoch-0050").is_dir()
     for mine, other in zip(before, defended.classifier.weights, strict=True):
         np.testing.assert_array_equal(mine, other)
     assert defended.classifier is not undefended
@@ -249,14 +249,14 @@ def hardened(digits, tmp_path_factory):
 
 def test_digits_survive_a_transferred_attack_and_fall_to_a_white_box(digits, hardened):
     undefended, defended = hardened
-    images, labels = digits.test.scaled(0, 100), digits.test.labels[:100]
+    images, labels = digits.test.scaled(0, 150), digits.test.labels[:150]
     found = FGSM(0.2)(undefended, images, labels)
 
     def accuracy(inputs):
         return (defended.logits(inputs).argmax(-1) == labels).mean()
 
     transferred = accuracy(found.adversarials)
-    white_box = PGD(0.3, steps=8, step_size=0.08)(defended, images[:30], labels[:30])
+    white_box = PGD(0.3, steps=8, step_size=0.08)(defended, images[:50], labels[:50])
     assert accuracy(images) > 0.8
     assert transferred > found.robust_accuracy + 0.1
     assert white_box.clean_accuracy > 0.8 and white_box.robust_accuracy < 0.4
