@@ -76,15 +76,12 @@ def command(
     with session.open_run("harden", config, run_dir=run_dir, resume=resume) as run:
         path = pipeline.harden(run, data, original, chosen, recipe)
         models = {"original": original, "hardened": load_classifier(path)}
-        metrics = {
-            "dataset": data.name,
-            "models": {
+        metrics = run.add_metrics(
+            dataset=data.name,
+            models={
                 name: clean_accuracy(model, data.test, seed=seed) for name, model in models.items()
             },
-        }
-        if run.stage_done("generated_set"):
-            metrics["generated_set"] = run.stage_payload("generated_set")
-        run.write_metrics(metrics)
+        )
         pipeline.report(run)
         if as_json:
             output.print_json({**metrics, "classifier": str(path), "run": str(run.path)})

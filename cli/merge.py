@@ -77,22 +77,21 @@ def command(
     if settings.diagnose or settings.minimum_perturbation:
         _refuse_unnamed(ctx, runs[0], config, models)
         _check_unchanged(config)
-    names = list(config["models"])
-    evaluations = shard_merging.merged(runs, names, settings)
+    threats = [threat for name in config["models"] for threat in settings.threat_models(name)]
+    evaluations = shard_merging.merged(runs, threats)
     with session.open_run("merge", config, run_dir=run_dir, resume=resume) as run:
-        for label, evaluation in evaluations.items():
-            if not run.stage_done(f"evaluate-{label}"):
-                save_evaluation(run, label, evaluation)
         if settings.diagnose or settings.minimum_perturbation:
             session.make_repeatable(settings.seed, config.get("deterministic", False))
             data = session.load_data(config["dataset"], data_dir, settings.seed)
             loaded = _loaded(config, data)
             metrics = pipeline.evaluate_models(
                 run, data, batch_size=batch_size, progress=progress.told, settings=settings,
-                **loaded,
+                attacked=evaluations, **loaded,
             )  # fmt: skip
         else:
-            metrics = pipeline.write_metrics(run, config["dataset"], names, settings)
+            for threat in threats:
+                save_evaluation(run, threat, settings, evaluations[threat.label])
+            metrics = run.add_metrics(dataset=config["dataset"])
         output.finish(run, metrics, as_json)
 
 

@@ -42,7 +42,7 @@ def command(
     with session.open_run("train", config, run_dir=run_dir, resume=resume) as run:
         path = pipeline.train(run, data, recipe, seed=seed, devices=devices)
         model = clean_accuracy(load_classifier(path), data.test)
-        run.write_metrics({"dataset": data.name, "models": {"original": model}})
+        run.add_metrics(dataset=data.name, models={"original": model})
         pipeline.report(run)
         if as_json:
             output.print_json({"classifier": str(path), "run": str(run.path), **model})

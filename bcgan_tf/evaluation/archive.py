@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,21 @@ _COMPARED = ("eps", "norm", "suite", "eot_samples", "total")
 _SETTINGS = (*_COMPARED, "identity")
 
 
-def save(evaluation: Evaluation, path: str | Path) -> Path:
+def save(
+    evaluation: Evaluation, path: str | Path, rows: Mapping[str, np.ndarray] | None = None
+) -> Path:
     """Writes an ``.npz`` file that NumPy alone can read.
 
     Arrays: ``labels``, ``indices``, ``clean_correct``, ``worst_case`` ``[N]``; ``adversarials``
     float32, one for each entry of ``broken_rows``; ``certified`` ``[N]``, where certified images
     were not attacked; and ``<position>_<name>`` ``[N]`` for each attack; ``settings`` is a JSON
     text. Written beside the target and renamed.
+
+    Args:
+        evaluation: to save.
+        path: of the file.
+        rows: other arrays of the same images, by names that do not begin with a digit. They are
+            not read back by :func:`load`.
 
     Raises:
         UserError: the file cannot be written.
@@ -45,6 +53,7 @@ def save(evaluation: Evaluation, path: str | Path) -> Path:
         for position, result in enumerate(evaluation.results)
         for name in _PER_ATTACK
     }
+    arrays |= rows or {}
     if evaluation.certified is not None:
         arrays["certified"] = evaluation.certified
     with replacing(path) as partial, partial.open("wb") as stream:  # whose name is left as it is

@@ -19,6 +19,7 @@ from bcgan_tf.progress import Progress
 
 # What a change of at most eps may exceed it by in float32.
 _ROUNDING = 1e-6
+_ROWS = ("fgsm", "multi", "best", "zero_gradient", "adversarials")
 _STEP = {"linf": 0.01, "l2": 0.05}
 
 
@@ -83,6 +84,13 @@ class MinimumPerturbation:
             eps_grid = [i / 100 for i in range(51) if i / 100 <= self.limit]
         accuracies = self.robust_accuracy(eps_grid).tolist()
         return [list(pair) for pair in zip(eps_grid, accuracies, strict=True)]
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """The arrays by the names that they have in ``evaluation-NAME.npz``."""
+        found = {name: getattr(self, name) for name in _ROWS}
+        return {f"minimum_{name}": array for name, array in found.items()} | {
+            "minimum_found_by": self.found_by.astype(str)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Settings and summaries, JSON-able, without the arrays.

@@ -136,9 +136,10 @@ def radii_section(metrics: Mapping[str, Any], drawn: Path) -> SimpleNamespace | 
     Only models that were measured in the first one's norm share its axis.
     """
     found = {
-        name: model["radii"]
+        name: entry["radii"]
         for name, model in metrics.get("models", {}).items()
-        if (model.get("radii") or {}).get("points")
+        for entry in model.get("evaluations", ())
+        if (entry.get("radii") or {}).get("points")
     }
     if not found:
         return None

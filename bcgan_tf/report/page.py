@@ -10,22 +10,23 @@ has this shape, and this is its one description; each key is optional unless mar
          "evaluations": [                       # one entry a threat model
            {**Evaluation.to_dict(),             # suite, eps, norm, n, robust_accuracy, attacks, ...
             "verdict": Verdict.to_dict(), "diagnosis": Diagnosis.to_dict(),
-            "certified": certificate(...),      # where something is proved
+            "certified": certificate(...),      # null: nothing can be proved
             "minimum_perturbation": MinimumPerturbation.to_dict(),
             "curve": [[0.0, 0.99], [0.01, 0.98], ...],      # eps, robust accuracy
             "distances": distance_bins({"fgsm": ..., "multi": ..., "best": ...}),
             "causes": Causes.to_dict(), "loss_curves": loss_curves(...),
-            "reading": "eps 0.3 read as of [-1, 1] pixels", "shard": "1/2"}],
-         "radii": {                             # one attack at several eps
-           "attack"*: "PGD-40", "norm"*: "linf", "n"*: 500,
-           "points"*: [{"eps"*: 0.1, "accuracy"*: 0.97, "interval95": [lo, hi]}, ...],
-           "mean_distance": {"l2"*: 1.4, "n": 100}}},       # of the examples found; null: none
+            "radii": {                          # one attack at several eps
+              "attack"*: "PGD-40", "norm"*: "linf", "n"*: 500,
+              "points"*: [{"eps"*: 0.1, "accuracy"*: 0.97, "interval95": [lo, hi]}, ...],
+              "mean_distance": {"l2"*: 1.4, "n": 100}},     # of the examples found; null: none
+            "reading": "eps 0.3 read as of [-1, 1] pixels", "shard": "1/2"}]},
        "hardened": {...}},
      "generated_set": {...},                    # GeneratedSet.to_dict(); "classes" adds log K
      "toy": [{"beta": 0.0, ...}],               # one dict of numbers a panel
      "toy_classifier": {...},                   # numbers
      "boundary": {"planes": [{...}], ...},      # one dict of numbers a plane and model
-     "exported": "saved_models/mnist/1"}
+     "exported": "saved_models/mnist/1",
+     "unfinished": true}                        # while models are evaluated
 
 Accuracies and rates are shares in [0, 1], intervals are 95 %, eps and distances are in [0, 1] pixel
 units. Pictures are taken from ``figures/``: ``boundary_samples*.png``, ``boundary_plane*.png``,
@@ -74,6 +75,8 @@ def write_report(run: RunDirectory) -> Path:
     ]
     for line in damaged:
         note(line)
+    if metrics.get("unfinished"):
+        damaged.append(f"The evaluation is not finished; go on with: {run.resuming_command}")
     return write_page(
         run.path / "report.html",
         "report.html",

@@ -32,13 +32,13 @@ _ARRAYS = (
     ("0_linf, 0_l2, ...", "float64 [N]", "size of its change, in [0, 1] pixel units"),
     ("settings", "JSON text", "threat model, seconds, and every setting of each attack"),
 )
-_DISTANCE_ARRAYS = (
-    ("fgsm, multi, best", "float64 [N]", "distance in each reading: 0 where the image is "
-     "misclassified as it is, infinite where nothing was found"),
-    ("clean_correct", "bool [N]", "the image is classified right as it is"),
-    ("zero_gradient", "bool [N]", "it is, and the gradient of the cross entropy is exactly zero"),
-    ("found_by", "text [N]", "the search that found the best"),
-    ("adversarials", "float32 [N, ...]", "the points at that distance, in [0, 1]"),
+_MINIMUM_ARRAYS = (
+    ("minimum_fgsm, minimum_multi, minimum_best", "float64 [N]", "smallest perturbation in each "
+     "reading: 0 where the image is misclassified as it is, infinite where nothing was found"),
+    ("minimum_zero_gradient", "bool [N]", "the image is classified right, and the gradient of the "
+     "cross entropy is exactly zero"),
+    ("minimum_found_by", "text [N]", "the search that found the best"),
+    ("minimum_adversarials", "float32 [N, ...]", "the points at that distance, in [0, 1]"),
 )  # fmt: skip
 # What a report reads of a file, and how much of it: 256 MiB, the labels of 15 million images.
 _READ, _LARGEST_READ = ("labels", "worst_case", "settings"), 2**28
@@ -55,27 +55,24 @@ def largest_class(folder: Path | None, name: str, evaluation: Mapping[str, Any])
     return None
 
 
-def array_file(
-    folder: Path | None, name: str, evaluation: Mapping[str, Any], kind: str = "evaluation"
-) -> Path | None:
+def array_file(folder: Path | None, name: str, evaluation: Mapping[str, Any]) -> Path | None:
     """The file of per-example arrays of one model under one threat model; None: there is none.
 
     A model's second threat model of one suite has a name of its own: ``evaluation-NAME~11.npz``.
     """
     if folder is None:
         return None
-    plain = f"{kind}-{name}"
+    plain = f"evaluation-{name}"
     # Looked for among what is there: a name from elsewhere cannot lead out of the run's folder.
-    found = folder.glob(f"{kind}-*.npz")
+    found = folder.glob("evaluation-*.npz")
     files = {file.stem: file for file in found if file.is_file() and not file.is_symlink()}
     others = [stem for stem in files if stem.startswith(f"{plain}~")]
     if not others:
         return files.get(plain)
     for stem in (plain, *sorted(others)):
-        main = stem.replace(kind, "evaluation", 1)
-        settings = _read(folder / f"{main}.npz").get("settings", {})
+        settings = _read(files[stem]).get("settings", {}) if stem in files else {}
         keys = ("eps", "norm", "suite")
-        if stem in files and all(settings.get(key) == evaluation.get(key) for key in keys):
+        if settings and all(settings.get(key) == evaluation.get(key) for key in keys):
             return files[stem]
     return None
 
@@ -105,21 +102,17 @@ def _read(file: Path) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayFile:
-    """A file beside the report: its name, what it is about, and what its arrays mean."""
+    """A file beside the report: its name, and what its arrays mean."""
 
     name: str
-    content: str
     arrays: Table
 
 
 def array_files(
     folder: Path | None, name: str, evaluation: Mapping[str, Any]
 ) -> Iterator[ArrayFile]:
-    """The files of one model under one threat model."""
-    for kind, content, meanings in (
-        ("evaluation", "every image under every attack", _ARRAYS),
-        ("perturbation", "every image's smallest perturbation", _DISTANCE_ARRAYS),
-    ):
-        if (file := array_file(folder, name, evaluation, kind)) is not None:
-            rows = tuple(TableRow.of(*row) for row in meanings)
-            yield ArrayFile(file.name, content, Table(("array", "type", "meaning"), rows))
+    """The file of one model under one threat model, if there is one."""
+    if (file := array_file(folder, name, evaluation)) is not None:
+        minimum = _MINIMUM_ARRAYS if evaluation.get("minimum_perturbation") else ()
+        rows = tuple(TableRow.of(*row) for row in (*_ARRAYS, *minimum))
+        yield ArrayFile(file.name, Table(("array", "type", "meaning"), rows))

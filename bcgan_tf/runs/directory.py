@@ -338,6 +338,13 @@ class RunDirectory:
         """Writes metrics.json; see :mod:`bcgan_tf.report.page` for its shape."""
         return keep_json(self.path / _METRICS, metrics)
 
+    def add_metrics(self, **parts: Any) -> dict[str, Any]:
+        """Writes metrics.json again with these parts; None takes one out. Returns the content."""
+        metrics = {**self.metrics(), **as_json(parts)}
+        metrics = {name: part for name, part in metrics.items() if part is not None}
+        self.write_metrics(metrics)
+        return metrics
+
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json; ``{}`` when there is none yet."""
         return self._read(_METRICS)

@@ -30,7 +30,7 @@ def of_training(run: RunDirectory, model: str) -> Card:
     """
     with _reading(run):
         payload = trained(run, model)
-        metrics = run.metrics().get("models", {}).get(model)
+        metrics = _finished(run.metrics()).get(model)
         if metrics is None:
             raise UserError(
                 f"{run.path} has not measured its {model} classifier; go on with: "
@@ -106,8 +106,13 @@ def with_evaluation(card: Mapping[str, Any], run: RunDirectory, digest: str) -> 
         return {**card, **_evaluated(run, digest, card.get("robust_accuracy") or ())}
 
 
+def _finished(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The models in metrics.json; none while they are evaluated, when a verdict may be missing."""
+    return {} if metrics.get("unfinished") else metrics.get("models", {})
+
+
 def _evaluated(run: RunDirectory, digest: str, before: Iterable[Any]) -> Card:
-    models = run.metrics().get("models", {})
+    models = _finished(run.metrics())
     if not models:
         raise UserError(f"{run.path} is not finished; go on with: {run.resuming_command}")
     known = run.config.get("models_sha256", {})

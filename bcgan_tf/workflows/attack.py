@@ -1,8 +1,8 @@
 """Attacks, diagnosis, verdict and minimum perturbation of classifiers, in the stages of a run.
 
 A run's folder gets, for each model, ``evaluation-NAME.npz`` (the per-example arrays,
-:mod:`bcgan_tf.evaluation.archive`), ``perturbation-NAME.npz`` where it was asked for,
-``state-NAME/`` (what a killed evaluation resumes from), and its part of ``metrics.json``.
+:mod:`bcgan_tf.evaluation.archive`), ``state-NAME/`` (what a killed evaluation resumes from), and
+its entry in ``metrics.json``, to which each stage adds its part.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.state import differing, fingerprint
 from bcgan_tf.evaluation.task import EvaluationTask
-from bcgan_tf.files import replacing
 from bcgan_tf.perturbation.minimum_perturbation import MinimumPerturbation, minimum_perturbation
 from bcgan_tf.progress import ShowProgress
 from bcgan_tf.report import evaluation_figures
@@ -46,8 +45,6 @@ _IDENTIFIED = {
     "answers": "answers of the model",
     "data": "test images or labels",
 }
-# Stages of one model under one threat model; their payloads are parts of its entry.
-_MEASURED = ("certify", "diagnose", "losses", "causes", "minimum")
 
 
 def evaluate_models(
@@ -58,6 +55,7 @@ def evaluate_models(
     *,
     surrogate: Any = None,
     control: Any = None,
+    attacked: Mapping[str, Evaluation] | None = None,
     batch_size: int = 250,
     progress: ShowProgress | None = None,
 ) -> dict[str, Any]:
@@ -72,6 +70,8 @@ def evaluate_models(
         settings: what to measure.
         surrogate: a model of the same task whose adversarial examples are tried on each.
         control: an undefended model of the same task, which the attacks must break.
+        attacked: evaluations that were made elsewhere, by :attr:`ThreatModel.label`: those models
+            are not attacked again.
         batch_size: most images at once; it bounds memory, and changes no result.
         progress: see :data:`bcgan_tf.progress.ShowProgress`.
 
@@ -85,51 +85,18 @@ def evaluate_models(
     """
     part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
     images, labels = as_images(part.scaled()), part.labels
+    run.add_metrics(dataset=data.name, unfinished=True)
     if settings.diagnose and settings.whole:
         for name, other in (("surrogate", surrogate), ("control", control)):
             if other is not None:
                 keep_identity(run, name, other, images, labels)
     for name, model in models.items():
         for threat in settings.threat_models(name):
-            _ModelEvaluation(run, threat, model, settings, batch_size, progress).run_stages(
+            made = (attacked or {}).get(threat.label)
+            _ModelEvaluation(run, threat, model, settings, batch_size, progress, made).run_stages(
                 images, labels, data.class_names, surrogate=surrogate, control=control
             )
-    return write_metrics(run, data.name, list(models), settings)
-
-
-def write_metrics(
-    run: RunDirectory, dataset: str, names: Sequence[str], settings: EvaluationConfig
-) -> dict[str, Any]:
-    """Puts ``metrics.json`` together from what the stages left, and returns its content."""
-    metrics: dict[str, Any] = {"dataset": dataset, "models": {}}
-    for name in names:
-        entries = [entry(run, threat, settings) for threat in settings.threat_models(name)]
-        first = entries[0]
-        metrics["models"][name] = {
-            "clean_accuracy": first["clean_accuracy"],
-            "clean_interval95": first["clean_interval95"],
-            "n": first["n"],
-            "evaluations": entries,
-        }
-        if run.stage_done(f"radii-{name}"):
-            metrics["models"][name]["radii"] = run.stage_payload(f"radii-{name}")
-    if run.stage_done("generated_set"):
-        metrics["generated_set"] = run.stage_payload("generated_set")
-    run.write_metrics(metrics)
-    return metrics
-
-
-def entry(run: RunDirectory, threat: ThreatModel, settings: EvaluationConfig) -> dict[str, Any]:
-    """One entry of ``evaluations``: ``Evaluation.to_dict()``, and what else was measured."""
-    found = archive.load(evaluation_file(run, threat.label)).to_dict()
-    if threat.text:
-        found["reading"] = threat.text
-    if not settings.whole:
-        found["shard"] = str(settings.shard)
-    for stage in _MEASURED:
-        if run.stage_done(f"{stage}-{threat.label}"):
-            found |= run.stage_payload(f"{stage}-{threat.label}")
-    return found
+    return run.add_metrics(unfinished=None)
 
 
 def evaluation_file(run: RunDirectory, label: str) -> Path:
@@ -137,12 +104,49 @@ def evaluation_file(run: RunDirectory, label: str) -> Path:
     return run.path / f"evaluation-{label}.npz"
 
 
-def save_evaluation(run: RunDirectory, label: str, evaluation: Evaluation) -> None:
-    """Saves a finished evaluation and marks its stage."""
-    file = archive.save(evaluation, evaluation_file(run, label))
-    run.finish_stage(
-        f"evaluate-{label}", {"robust_accuracy": evaluation.robust_accuracy}, files=[file]
-    )
+def save_evaluation(
+    run: RunDirectory,
+    threat: ThreatModel,
+    settings: EvaluationConfig,
+    evaluation: Evaluation,
+    minimum: MinimumPerturbation | None = None,
+) -> None:
+    """Saves a finished evaluation, begins its entry in metrics.json, and marks its stage."""
+    rows = minimum.rows() if minimum else {}
+    file = archive.save(evaluation, evaluation_file(run, threat.label), rows)
+    found = evaluation.to_dict()
+    if threat.text:
+        found["reading"] = threat.text
+    if not settings.whole:
+        found["shard"] = str(settings.shard)
+    if minimum:
+        readings = {"fgsm": minimum.fgsm, "multi": minimum.multi, "best": minimum.best}
+        found["minimum_perturbation"] = minimum.to_dict()
+        found["curve"] = minimum.curve()
+        found["distances"] = distance_bins(readings)
+    _add_to_entry(run, threat, settings, found)
+    run.finish_stage(f"evaluate-{threat.label}", files=[file])
+
+
+def _entry(run: RunDirectory, threat: ThreatModel, settings: EvaluationConfig) -> dict[str, Any]:
+    """What metrics.json has of one model under one threat model by now."""
+    place = settings.threat_models(threat.name).index(threat)
+    model = run.metrics().get("models", {}).get(threat.name, {})
+    return dict(enumerate(model.get("evaluations", ()))).get(place, {})
+
+
+def _add_to_entry(
+    run: RunDirectory,
+    threat: ThreatModel,
+    settings: EvaluationConfig,
+    found: dict[str, Any],
+) -> None:
+    place = settings.threat_models(threat.name).index(threat)
+    models = run.metrics().get("models", {})
+    entries = list(models.get(threat.name, {}).get("evaluations", ()))
+    entries[place : place + 1] = [_entry(run, threat, settings) | found]
+    first = {name: entries[0][name] for name in ("clean_accuracy", "clean_interval95", "n")}
+    run.add_metrics(models={**models, threat.name: {**first, "evaluations": entries}})
 
 
 def keep_identity(
@@ -181,6 +185,7 @@ class _ModelEvaluation:
     settings: EvaluationConfig
     batch_size: int
     progress: ShowProgress | None
+    attacked: Evaluation | None
 
     def run_stages(
         self,
@@ -208,39 +213,42 @@ class _ModelEvaluation:
         task = task.averaged(evaluation.eot_samples)
         self._draw_examples(evaluation, task, class_names)
         if self.settings.norm == "linf" and isinstance(self.model, keras.Model):
-            self._stage("certify", lambda: self._certificate(images, labels))
+            self._stage("certify", "certified", lambda: self._certificate(images, labels))
         if self.settings.diagnose:
             self._diagnose(evaluation, task, surrogate, control)
-        if self.settings.minimum_perturbation:
-            file = self.run.path / f"perturbation-{self.threat_model.label}.npz"
-            self._stage("minimum", lambda: self._minimum(evaluation, task, file), file)
 
     def _evaluation(self, task: EvaluationTask) -> Evaluation:
         """Read back from its file even when it was made now: a resumed run sees the same."""
         label = self.threat_model.label
-        done = self.run.stage_done(f"evaluate-{label}")
-        if not done:
-            with self._reporting("") as report:
-                evaluation = run_suite(
-                    task,
-                    self.settings.suite,
-                    shard=self.settings.shard or (1, 1),
-                    skip_certified=self.settings.skip_certified,
-                    state=self.run.path / f"state-{label}",
-                    progress=report,
-                )
-            save_evaluation(self.run, label, evaluation)
-        found = archive.load(evaluation_file(self.run, label))
-        if done:
+        done = self.run.stage_done(f"evaluate-{label}") and self._entry()
+        known = archive.load(evaluation_file(self.run, label)) if done else self.attacked
+        if known:
             now = fingerprint(self.model, task.images, task.labels)
-            _refuse_another(self.run, label, found.identity, now)
-        return found
+            _refuse_another(self.run, label, known.identity, now)
+        if not done:
+            evaluation = self.attacked or self._attack(task)
+            minimum = None
+            if self.settings.minimum_perturbation and self.settings.whole:
+                minimum = self._minimum(evaluation, task.averaged(evaluation.eot_samples))
+            save_evaluation(self.run, self.threat_model, self.settings, evaluation, minimum)
+        return archive.load(evaluation_file(self.run, label))
+
+    def _attack(self, task: EvaluationTask) -> Evaluation:
+        with self._reporting("") as report:
+            return run_suite(
+                task,
+                self.settings.suite,
+                shard=self.settings.shard or (1, 1),
+                skip_certified=self.settings.skip_certified,
+                state=self.run.path / f"state-{self.threat_model.label}",
+                progress=report,
+            )
 
     def _certificate(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         found = certificate(
             self.model, images, labels, self.threat_model.eps, batch_size=self.batch_size
         )
-        return {"certified": found} if found else {}
+        return {"certified": found}
 
     def _diagnose(
         self,
@@ -273,35 +281,24 @@ class _ModelEvaluation:
 
         def find_radii() -> dict[str, Any]:
             with self._reporting("accuracy over radii") as report:
-                return measure_radii(task, evaluation, progress=report)
+                return {"radii": measure_radii(task, evaluation, progress=report)}
 
-        judged = self._stage("diagnose", judge)
-        self._stage("losses", lambda: {"loss_curves": loss_curves(few)})
+        judged = self._stage("diagnose", "verdict", judge)
+        self._stage("losses", "loss_curves", lambda: {"loss_curves": loss_curves(few)})
         if judged["verdict"]["kind"] == "gradient masking":
-            self._stage("causes", find_causes)
+            self._stage("causes", "causes", find_causes)
         # One curve a model, and none of a model whose every answer is a mean of many calls.
         if self.threat_model.label == self.threat_model.name and task.calls == 1:
-            self._stage("radii", find_radii)
+            self._stage("radii", "radii", find_radii)
 
-    def _minimum(self, evaluation: Evaluation, task: EvaluationTask, file: Path) -> dict[str, Any]:
+    def _minimum(self, evaluation: Evaluation, task: EvaluationTask) -> MinimumPerturbation:
         images = task.images
         broken = evaluation.clean_correct & ~evaluation.worst_case
         changed = np.where(
             broken.reshape(-1, *[1] * (images.ndim - 1)), evaluation.adversarials, images
         )
         with self._reporting("minimum perturbation") as report:
-            found = minimum_perturbation(
-                task,
-                known=[changed],
-                progress=report,
-            )
-        _save_perturbation(found, file)
-        readings = {"fgsm": found.fgsm, "multi": found.multi, "best": found.best}
-        return {
-            "minimum_perturbation": found.to_dict(),
-            "curve": found.curve(),
-            "distances": distance_bins(readings),
-        }
+            return minimum_perturbation(task, known=[changed], progress=report)
 
     def _draw_examples(
         self, evaluation: Evaluation, task: EvaluationTask, class_names: Sequence[str]
@@ -329,32 +326,20 @@ class _ModelEvaluation:
             title=self.threat_model.text,
         )
 
-    def _stage(
-        self, stage: str, compute: Callable[[], dict[str, Any]], *files: Path
-    ) -> dict[str, Any]:
-        """What a finished stage left; ``files`` are those that ``compute`` writes."""
+    def _stage(self, stage: str, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The entry in metrics.json, with what the stage adds to it; ``key`` is among that."""
         name = f"{stage}-{self.threat_model.label}"
-        if not self.run.stage_done(name):
-            self.run.finish_stage(name, compute(), files=files)
-        return self.run.stage_payload(name)
+        if not (self.run.stage_done(name) and key in self._entry()):
+            _add_to_entry(self.run, self.threat_model, self.settings, compute())
+            self.run.finish_stage(name)
+        return self._entry()
+
+    def _entry(self) -> dict[str, Any]:
+        return _entry(self.run, self.threat_model, self.settings)
 
     def _reporting(self, what: str) -> contextlib.AbstractContextManager[Any]:
         if self.progress is None:
             return contextlib.nullcontext()
         return self.progress(
             f"{self.threat_model.label}, {what}" if what else self.threat_model.label
-        )
-
-
-def _save_perturbation(found: MinimumPerturbation, path: Path) -> None:
-    with replacing(path) as partial:
-        np.savez_compressed(
-            partial,
-            fgsm=found.fgsm,
-            multi=found.multi,
-            best=found.best,
-            clean_correct=found.clean_correct,
-            zero_gradient=found.zero_gradient,
-            found_by=found.found_by.astype(str),
-            adversarials=found.adversarials,
         )

@@ -88,8 +88,9 @@ class _Stages:
         run = self.run
         if not run.stage_done(_GAN_STAGE):
             finish_training(run, _GAN_STAGE, gan, run.path / _GAN)
-        if not run.stage_done("generated_set"):
-            run.finish_stage("generated_set", self._measure_samples(gan))
+        if not (run.stage_done("generated_set") and "generated_set" in run.metrics()):
+            run.add_metrics(generated_set=self._measure_samples(gan))
+            run.finish_stage("generated_set")
         # The next stage draws the same whether the GAN was trained now or before a resume.
         keras.utils.set_random_seed(self.defense.seed)
 

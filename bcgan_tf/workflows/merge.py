@@ -11,7 +11,7 @@ from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.files import check_name
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.settings.attack import EvaluationConfig
+from bcgan_tf.settings.attack import EvaluationConfig, ThreatModel
 from bcgan_tf.workflows.attack import evaluation_file
 
 # What may differ between the shards of one evaluation, and between where they were made.
@@ -66,25 +66,22 @@ def _check_models(run: RunDirectory) -> None:
         check_name(name, f"a model of {run.path}")
 
 
-def merged(
-    shards: Sequence[str | Path], names: Sequence[str], settings: EvaluationConfig
-) -> dict[str, Evaluation]:
+def merged(shards: Sequence[str | Path], threats: Sequence[ThreatModel]) -> dict[str, Evaluation]:
     """Joins the evaluations of each model.
 
     Args:
         shards: their runs' folders, all of them, in any order.
-        names: of the models.
-        settings: of the whole.
+        threats: the models under their threat models.
 
     Returns:
-        By the label of the model and the threat model (:class:`ThreatModel`).
+        By :attr:`ThreatModel.label`.
 
     Raises:
         UserError: a shard is missing, unfinished, given twice, or of another evaluation.
     """
     sources = [RunDirectory.open(path) for path in shards]
     found = {}
-    for label in [threat.label for name in names for threat in settings.threat_models(name)]:
+    for label in [threat.label for threat in threats]:
         for source in sources:
             if not source.stage_done(f"evaluate-{label}"):
                 raise UserError(

@@ -19,7 +19,7 @@ from bcgan_tf.serving import card as model_card
 from bcgan_tf.serving import export as serving
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.presets import Recipe
-from bcgan_tf.workflows.attack import evaluate_models, write_metrics
+from bcgan_tf.workflows.attack import evaluate_models
 from bcgan_tf.workflows.harden import HARDENED, harden
 from bcgan_tf.workflows.train import CLASSIFIER, check_training, train
 
@@ -33,7 +33,6 @@ __all__ = [
     "report",
     "run",
     "train",
-    "write_metrics",
 ]
 
 
@@ -103,7 +102,7 @@ def run(
         trained = train(run, data, recipe, seed=seed, devices=defense.devices)
         classifier = load_classifier(trained)
     hardened = load_classifier(harden(run, data, classifier, defense, recipe))
-    metrics = evaluate_models(
+    evaluate_models(
         run,
         data,
         {"original": classifier, "hardened": hardened},
@@ -113,7 +112,6 @@ def run(
     card = model_card.of_training(run, "hardened")
     name = serving.served_name(data.name, defense.name)
     exported = export(run, hardened, data, name, saved_models_dir, card)
-    metrics = {**metrics, "exported": str(exported)}
-    run.write_metrics(metrics)
+    metrics = run.add_metrics(exported=str(exported))
     report(run)
     return metrics

@@ -106,7 +106,7 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
 
     def harden(run: Any, data: Any, classifier: keras.Model, defense: Any, recipe: Any) -> Path:
         note("harden", run, data=data.name, recipe=recipe, classifier=classifier, defense=defense)
-        run.finish_stage("generated_set", {"n": 10, "oracle_accuracy": 0.5})
+        run.add_metrics(generated_set={"n": 10, "oracle_accuracy": 0.5})
         path = save(run, "hardened.keras")
         run.finish_stage("harden", files=[path])
         return path

@@ -110,10 +110,14 @@ def test_a_folder_of_images_that_a_run_names_is_not_looked_into(
     assert cli("export", "h", "--class-names", "a,b,c,d,e,f,g,h,i,j").exit_code == 0
 
 
-@pytest.mark.parametrize("lost", ["stages.json", "metrics.json", "the stage", "the model"])
+@pytest.mark.parametrize(
+    "lost", ["stages.json", "metrics.json", "the stage", "the model", "the verdict"]
+)
 def test_an_unfinished_run_is_refused(cli, pipeline_calls: Calls, finished, lost: str) -> None:
     if lost == "the stage":
         keep_json(finished / "stages.json", {"gan": {"payload": {}, "seconds": 1}})
+    elif lost == "the verdict":
+        change(finished / "metrics.json", unfinished=True)
     elif lost == "the model":
         keep_json(finished / "metrics.json", {"models": {"original": MEASURED}})
     else:

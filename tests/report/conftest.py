@@ -122,12 +122,14 @@ def make() -> SimpleNamespace:
 @pytest.fixture
 def metrics() -> dict[str, Any]:
     """Those of a run that hardened."""
-    original, hardened = entry(evaluated("not robust", 0.0)), entry(evaluated(robust=0.70))
+    weak = evaluated("not robust", 0.0) | {"radii": radii(0.6, 0.2, l2=1.4)}
+    strong = evaluated(robust=0.70) | {"radii": radii(0.9, 0.8, l2=2.25)}
+    original, hardened = entry(weak), entry(strong)
     return {
         "dataset": "mnist",
         "models": {
-            "original": original | {"radii": radii(0.6, 0.2, l2=1.4)},
-            "hardened": hardened | {"radii": radii(0.9, 0.8, l2=2.25)},
+            "original": original,
+            "hardened": hardened,
         },
         "generated_set": {"n": 2000, "oracle_accuracy": 0.83, "entropy": 1.3, "classes": 10},
         "exported": "saved_models/mnist-bcgan/1",

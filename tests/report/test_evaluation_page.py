@@ -211,12 +211,9 @@ def test_a_second_reading_has_files_of_its_own(tmp_path: Path, make: SimpleNames
         for label, eps in (("net", 0.3), ("net~11", 0.15)):
             told = np.array(json.dumps({"eps": eps, "norm": "linf", "suite": "paper"}))
             np.savez(run.path / f"evaluation-{label}.npz", **content, settings=told)
-        (run.path / "perturbation-net~11.npz").touch()
         find = per_example.array_file
         names = [str(getattr(find(run.path, "net", e), "name", None)) for e in (first, second)]
         assert names == ["evaluation-net.npz", "evaluation-net~11.npz"]
-        assert find(run.path, "net", first, "perturbation") is None
-        assert find(run.path, "net", second, "perturbation") == run.path / "perturbation-net~11.npz"
         run.write_metrics({"dataset": "mnist", "models": {"net": make.entry(first, second)}})
         page = Page(write_report(run))
     assert "eps 0.3 read as of [-1, 1] pixels." in page.text

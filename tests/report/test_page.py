@@ -97,7 +97,7 @@ def test_the_curves_are_kept_as_files(run: RunDirectory) -> None:
 def test_radii_of_another_norm_are_not_in_the_figure(
     run: RunDirectory, metrics: dict[str, Any]
 ) -> None:
-    metrics["models"]["original"]["radii"]["norm"] = "l2"
+    metrics["models"]["original"]["evaluations"][0]["radii"]["norm"] = "l2"
     run.write_metrics(metrics)
     page = Page(write_report(run))
     assert "over its L2 radius" in page.text and page.row("eps 0.1") == ["60.0 % (50.0 to 70.0)"]
@@ -136,6 +136,14 @@ def test_a_file_that_a_stage_left_and_that_is_gone_is_said(
         file.unlink()
         line = f"{file} is damaged or gone, and what it holds is left out; bcgan-tf attack"
         assert line in Page(write_report(run)).text and line in capsys.readouterr().err
+
+
+def test_an_unfinished_evaluation_is_said(run: RunDirectory, metrics: dict[str, Any]) -> None:
+    run.write_metrics(metrics | {"unfinished": True})
+    line = "The evaluation is not finished; go on with: bcgan-tf "
+    assert line in Page(write_report(run)).text
+    run.write_metrics(metrics)
+    assert line not in Page(write_report(run)).text
 
 
 def test_a_toy_run_has_its_table(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.kinds import Shard
 from bcgan_tf.workflows import attack as assessment
-from bcgan_tf.workflows.attack import evaluate_models, save_evaluation
+from bcgan_tf.workflows.attack import evaluate_models
 from bcgan_tf.workflows.merge import common_config, merged
 from helpers.evaluations import (
     LABELS,
@@ -54,6 +54,31 @@ def test_what_is_finished_is_not_done_again(quick, diagnosed, tmp_path: Path, mo
     for name in ("run_suite", "diagnose", "loss_curves"):
         monkeypatch.setattr(assessment, name, None)
     assert attack_toy(tmp_path, settings) == expected
+
+
+def test_metrics_that_are_gone_are_made_again(quick, diagnosed, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, diagnose=True)
+    expected = attack_toy(tmp_path, settings)
+    for name in ("metrics.json", f"{files.COPY_PREFIX}metrics.json"):
+        (tmp_path / name).unlink()
+    assert without_seconds(attack_toy(tmp_path, settings)) == without_seconds(expected)
+    assert without_seconds(RunDirectory.open(tmp_path).metrics()) == without_seconds(expected)
+
+
+def test_figures_stand_in_metrics_alone(quick, diagnosed, tmp_path: Path) -> None:
+    attack_toy(tmp_path, dataclasses.replace(SETTINGS, diagnose=True, minimum_perturbation=True))
+    run = RunDirectory.open(tmp_path)
+    assert {*run.stage_seconds()} == {"evaluate-m", "diagnose-m", "losses-m", "radii-m"}
+    assert not any(run.stage_payload(name) for name in run.stage_seconds())
+    assert [file.name for file in tmp_path.glob("*.npz")] == ["evaluation-m.npz"]
+
+
+def test_while_models_are_evaluated_the_metrics_say_so(quick, diagnosed, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, diagnose=True)
+    with pytest.raises(Killed):
+        attack_toy(tmp_path, settings, progress=killing(8))
+    assert RunDirectory.open(tmp_path).metrics()["unfinished"] is True
+    assert "unfinished" not in attack_toy(tmp_path, settings)
 
 
 def test_another_model_or_other_images_do_not_go_on_with_it(quick, tmp_path: Path) -> None:
@@ -96,8 +121,8 @@ def test_shards_merged_are_one_run(quick, diagnosed, tmp_path: Path) -> None:
     config = common_config(folders)
     assert EvaluationConfig.from_dict(config) == settings
     with RunDirectory.create(tmp_path / "merged", "merge", config) as run:
-        save_evaluation(run, "m", merged(folders, ["m"], settings)["m"])
-        metrics = evaluate_models(run, dataset(), {"m": linear}, settings)
+        found = merged(folders, settings.threat_models("m"))
+        metrics = evaluate_models(run, dataset(), {"m": linear}, settings, attacked=found)
     same(arrays(tmp_path / "merged"), arrays(tmp_path / "whole"))
     assert without_seconds(metrics) == without_seconds(expected)
 
@@ -116,7 +141,7 @@ def test_only_shards_of_one_evaluation_are_merged(quick, tmp_path: Path) -> None
 
     def merge(*folders: Path) -> None:
         common_config(folders)
-        merged(folders, ["m"], SETTINGS)
+        merged(folders, SETTINGS.threat_models("m"))
 
     with pytest.raises(UserError, match="overlap"):
         merge(one, one)
@@ -163,7 +188,7 @@ def test_truncated_settings_of_a_state(quick, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("full_at", "pieces"),
-    [("settings.json", 0), ("0001-0.npz", 2), ("evaluation-m.npz", 6), ("metrics.json", 6)],
+    [("settings.json", 0), ("0001-0.npz", 2), ("evaluation-m.npz", 6), ("metrics.json", 0)],
 )
 def test_a_full_disk_loses_nothing(
     quick, unbroken, tmp_path: Path, monkeypatch, full_at: str, pieces: int
