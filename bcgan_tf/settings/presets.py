@@ -207,7 +207,7 @@ _DEFENSES: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         ("digits", "quick"): _SMALL_DATA,
     },
     "pgd-at": {
-        ("mnist", "quick"): {"epochs": 12},
+        ("mnist", "quick"): {**_MIXED, "epochs": 5, "ramp_epochs": 2.0},
         ("mnist", "paper"): {"steps": 40, "epochs": 80},
         ("mnist", "robust"): {**_LONG, "augment": "shift", "steps": 10, "eps_ratio": 1.1},
         ("fashion_mnist", "quick"): {**_MIXED, "epochs": 10, "ramp_epochs": 2.0},
