@@ -6,6 +6,7 @@ Keras' private attributes are read in this file alone.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,49 @@ def calls_of(model: keras.Model) -> list[Any] | None:
 def all_layers(model: keras.Model) -> list[Any]:
     """The model, its layers, and all layers inside of these."""
     return list(model._flatten_layers())
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedPart:
+    """How much of a model is trained: of its layers with weights, and of their parameters.
+
+    Statistics, such as those of batch normalization, are no parameters.
+    """
+
+    layers: int
+    all_layers: int
+    parameters: int
+    all_parameters: int
+
+    def __str__(self) -> str:
+        parts = (self.layers, self.all_layers), (self.parameters, self.all_parameters)
+        layers, parameters = (
+            f"all {whole:,}" if part == whole else f"{part:,} of {whole:,}" for part, whole in parts
+        )
+        return f"{layers} layers, {parameters} parameters"
+
+
+def trained_part(model: keras.Model) -> TrainedPart:
+    """What training would change of a model as its layers are, frozen or not."""
+    trained = {id(weight) for weight in model.trainable_weights}
+    layers = [own for layer in all_layers(model) if (own := layer._trainable_variables)]
+    sizes = {id(weight): math.prod(weight.shape) for own in layers for weight in own}
+    return TrainedPart(
+        sum(any(id(weight) in trained for weight in own) for own in layers),
+        len(layers),
+        sum(size for weight, size in sizes.items() if weight in trained),
+        sum(sizes.values()),
+    )
+
+
+def frozen_weights(model: keras.Model) -> set[int]:
+    """The ``id`` of each weight of a frozen layer: of its parameters and of its statistics."""
+    return {
+        id(weight)
+        for layer in all_layers(model)
+        if not layer.trainable
+        for weight in (*layer._trainable_variables, *layer._non_trainable_variables)
+    }
 
 
 def last_operation(model: keras.Model) -> Any:
@@ -159,10 +203,14 @@ def _final_activation(model: keras.Model, path: str) -> tuple[str | None, str]:
 def clone_reinitialized(model: keras.Model) -> keras.Model:
     """The same architecture with new initial weights, drawn with Keras' global seed.
 
-    An initializer with its own seed draws the same weights as in ``model``. Adapted
-    ``Normalization`` layers keep their mean and variance, which are not trained.
+    An initializer with its own seed draws the same weights as in ``model``. Frozen layers keep
+    their weights, and adapted ``Normalization`` layers their mean and variance.
     """
     copy = keras.models.clone_model(model)
+    frozen = frozen_weights(model)
+    for old, new in zip(model.weights, copy.weights, strict=True):
+        if id(old) in frozen:
+            new.assign(old)
     for old, new in zip(_normalizations(model), _normalizations(copy), strict=True):
         new.set_weights(old.get_weights())
         new.finalize_state()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.data.arrays import as_dataset
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.keras_graph import all_layers, clone_with_dtype
+from bcgan_tf.keras_graph import all_layers, clone_with_dtype, trained_part
 from bcgan_tf.loading.classifier import input_shape, load_classifier
 from bcgan_tf.settings.defenses import DefenseSettings
 
@@ -56,7 +57,6 @@ def restore_dtype(classifier: keras.Model, trained: keras.Model, dtype: str | No
         return trained
     result = copy_classifier(classifier)
     result.set_weights(trained.get_weights())
-    result.trainable = True
     return result
 
 
@@ -120,6 +120,8 @@ class Defense(DefenseSettings, abc.ABC):
                 function from the name of a stage (the keys of ``stage_titles``) to its callbacks.
                 Their ``model`` is the trainer; ``model.classifier`` is what it trains.
 
+        What is trained, of a classifier with frozen layers, is said in a line on stderr.
+
         Returns:
             A new classifier of the same architecture, or, of a defence that puts something in
             front of it, the two as one model.
@@ -132,6 +134,9 @@ class Defense(DefenseSettings, abc.ABC):
         if y is not None or validation_data is not None or not isinstance(x, Dataset):
             data = self._dataset(classifier, x, y, validation_split, validation_data)
         self.check(classifier, data)
+        if self.trains_classifier:
+            classifier = self.unfrozen(classifier)
+            print(f"{self.name} trains {self.trained(classifier)}", file=sys.stderr, flush=True)
         last = [self.name, *self.stage_titles][-1]
         asked = callbacks if callable(callbacks) else lambda s: callbacks if s == last else ()
         folder = Path(directory) if directory is not None else None
@@ -159,11 +164,17 @@ class Defense(DefenseSettings, abc.ABC):
 
         Raises:
             UserError: as of :meth:`check_data`; the classifier does not fit the data or this
-                defence, or computes in float16.
+                defence, computes in float16, or is frozen as a whole.
         """
         load_classifier(classifier, image_shape=data.image_shape, num_classes=data.num_classes)
         if self.trains_classifier and getattr(self, "dtype", None) is None:
             _refuse_float16(classifier)
+        train_all = getattr(self, "train_all", True)  # without: it does not train the classifier
+        if not train_all and not classifier.trainable_weights:
+            raise UserError(
+                "all layers of the classifier are frozen, so there is nothing to train; choose "
+                "train_all=true, or save it with layer.trainable = True for those to be trained"
+            )
         self.check_data(data)
 
     def check_data(self, data: Dataset) -> None:
@@ -176,6 +187,25 @@ class Defense(DefenseSettings, abc.ABC):
         for size in self.batch_sizes():
             check_batch_size(size, strategy(self.devices))
             steps_per_epoch(data.train, size)
+
+    def unfrozen(self, classifier: keras.Model) -> keras.Model:
+        """The classifier to train: itself, or with ``train_all`` a copy without frozen layers."""
+        frozen = not all(layer.trainable for layer in all_layers(classifier))
+        if not (frozen and getattr(self, "train_all", False)):
+            return classifier
+        copy = copy_classifier(classifier)
+        for layer in all_layers(copy):  # a model that is trainable already would not pass it on
+            layer.trainable = True
+        return copy
+
+    def trained(self, classifier: keras.Model) -> str:
+        """How much of the classifier is trained, in words; ``""`` where it is not."""
+        if not self.trains_classifier:
+            return ""
+        part = trained_part(self.unfrozen(classifier))
+        if part.layers == part.all_layers:
+            return str(part)
+        return f"{part}; the others are frozen, and train_all=true trains them too"
 
     def batch_sizes(self) -> tuple[int, ...]:
         """The global batches of its trainings, which :meth:`check_data` looks at."""

@@ -14,7 +14,7 @@ def reset_for_ibp(model: keras.Model, *, seed: int) -> None:
 
     With these weights the width of interval bounds is equal in all layers at the start of training;
     with the usual ones each layer multiplies it by about the square root of ``n``. Batch
-    normalization becomes the identity; layers without kernels are left alone.
+    normalization becomes the identity; frozen layers and those without kernels are left alone.
 
     Args:
         model: changed in place.
@@ -24,6 +24,8 @@ def reset_for_ibp(model: keras.Model, *, seed: int) -> None:
     """
     rng = np.random.default_rng(seed)
     for layer in _layers(model):
+        if not layer.trainable:
+            continue
         for weight in layer.weights:
             shape = tuple(weight.shape)
             if weight.name == "kernel":

@@ -58,8 +58,9 @@ def harden(
         resume=True,
         callbacks=_Stages(run, data, classifier, defense, recipe),
     )
+    part = defense.trained(classifier)
     payload = {
-        "defense": defense.config(),
+        "defense": {**defense.config(), **({"trained": part} if part else {})},
         "titles": dict(defense.stage_titles),
         "classes": data.class_names,
     }
