@@ -280,6 +280,12 @@ def number(value: Any) -> str:
     return f"{above}/255" if fraction else f"{value:g}"
 
 
+def exact_number(value: float) -> str:
+    """Likewise, with all its digits where it needs them."""
+    text = number(value)
+    return text if "/" in text or float(text) == value else repr(value)
+
+
 def given(
     context: click.Context, names: Iterable[str], sources: Collection[ParameterSource]
 ) -> str:

@@ -128,6 +128,25 @@ def meaning(evaluation: Mapping[str, Any]) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
+def before_and_after(metrics: Mapping[str, Any]) -> list[str]:
+    """What a hardening gained, as far as a short suite can tell; none where it was not measured.
+
+    Args:
+        metrics: of a run of ``harden``; its ``verdict_command`` judges its models.
+    """
+    if not (command := metrics.get("verdict_command")):
+        return []
+    found = [
+        (name, entry)
+        for name, model in metrics.get("models", {}).items()
+        for entry in model.get("evaluations", ())
+    ]
+    told = [f"{name} {robust_accuracy(entry)}" for name, entry in found]
+    sentence = f"Robust accuracy, {setting(found[0][1])}: {'; '.join(told)}." if found else ""
+    last = f"Each is an upper bound, no verdict: run `{command}` for one."
+    return [*filter(None, [sentence]), last]
+
+
 def certified(evaluation: Mapping[str, Any]) -> str:
     """What is proved, as a sentence; ``""`` where nothing is."""
     found = evaluation.get("certified")

@@ -26,6 +26,7 @@ has this shape, and this is its one description; each key is optional unless mar
      "toy_classifier": {...},                   # numbers
      "boundary": {"planes": [{...}], ...},      # one dict of numbers a plane and model
      "exported": "saved_models/mnist/1",
+     "verdict_command": "bcgan-tf attack ...",  # of a hardening: what judges its models
      "unfinished": true}                        # while models are evaluated
 
 Accuracies and rates are shares in [0, 1], intervals are 95 %, eps and distances are in [0, 1] pixel
@@ -133,6 +134,7 @@ def _evaluated(metrics: Mapping[str, Any], drawn: Path, run: RunDirectory | None
         "comparison": comparison.Comparison.of(columns) if len(columns) > 1 else None,
         "radii": evaluation_page.radii_section(metrics, drawn),
         "clean": clean_table(metrics.get("models", {})),
+        "before_and_after": findings.before_and_after(metrics),
     }
 
 

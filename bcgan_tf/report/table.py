@@ -161,12 +161,16 @@ def count(number: int | None) -> str:
 
 
 def clean_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The clean accuracy of the models that were not attacked.
+    """The clean accuracy of the models that were not attacked, or not on all of its images.
 
     Args:
         models: the ``models`` of metrics.json.
     """
-    chosen = {name: model for name, model in models.items() if not model.get("evaluations")}
+    chosen = {
+        name: model
+        for name, model in models.items()
+        if model.get("n") not in [entry.get("n") for entry in model.get("evaluations", ())]
+    }
     if not chosen:
         return Table(())
     cells = (accuracy(model, "clean_", n=model.get("n")) for model in chosen.values())

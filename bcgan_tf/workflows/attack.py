@@ -83,8 +83,7 @@ def evaluate_models(
         UserError: a model, the images, the labels or a setting are unfit, or the run's files are
             damaged or cannot be written.
     """
-    part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
-    images, labels = as_images(part.scaled()), part.labels
+    images, labels = _test_images(data, settings)
     run.add_metrics(dataset=data.name, unfinished=True)
     if settings.diagnose and settings.whole:
         for name, other in (("surrogate", surrogate), ("control", control)):
@@ -97,6 +96,21 @@ def evaluate_models(
                 images, labels, data.class_names, surrogate=surrogate, control=control
             )
     return run.add_metrics(unfinished=None)
+
+
+def check_attackable(data: Dataset, model: Any, settings: EvaluationConfig) -> None:
+    """Refuses, before hours of training, a model that :func:`evaluate_models` could not attack.
+
+    Raises:
+        UserError: the model, the images or the labels are unfit.
+    """
+    (threat, *_) = settings.threat_models("")
+    EvaluationTask(model, *_test_images(data, settings), eps=threat.eps, norm=settings.norm)
+
+
+def _test_images(data: Dataset, settings: EvaluationConfig) -> tuple[np.ndarray, np.ndarray]:
+    part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
+    return as_images(part.scaled()), part.labels
 
 
 def evaluation_file(run: RunDirectory, label: str) -> Path:
@@ -143,10 +157,12 @@ def _add_to_entry(
 ) -> None:
     place = settings.threat_models(threat.name).index(threat)
     models = run.metrics().get("models", {})
-    entries = list(models.get(threat.name, {}).get("evaluations", ()))
+    known = models.get(threat.name, {})
+    entries = list(known.get("evaluations", ()))
     entries[place : place + 1] = [_entry(run, threat, settings) | found]
     first = {name: entries[0][name] for name in ("clean_accuracy", "clean_interval95", "n")}
-    run.add_metrics(models={**models, threat.name: {**first, "evaluations": entries}})
+    # What was measured on more images before the attacks stays.
+    run.add_metrics(models={**models, threat.name: {**first, **known, "evaluations": entries}})
 
 
 def keep_identity(

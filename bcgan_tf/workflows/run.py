@@ -21,7 +21,7 @@ from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.presets import Recipe
 from bcgan_tf.workflows.attack import evaluate_models
 from bcgan_tf.workflows.harden import HARDENED, harden
-from bcgan_tf.workflows.train import CLASSIFIER, check_training, train
+from bcgan_tf.workflows.train import CLASSIFIER, check_training, measure_clean_accuracy, train
 
 __all__ = [
     "CLASSIFIER",
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate_models",
     "export",
     "harden",
+    "measure_clean_accuracy",
     "report",
     "run",
     "train",

@@ -194,6 +194,33 @@ def test_adversarial_training_makes_it_robust(case: Case) -> None:
         assert case.robust(case.harden(defense)) > original + 0.3, defense
 
 
+def test_robust_accuracy_before_and_after_stands_in_the_run(case: Case) -> None:
+    run = case.harden("pgd-at").parent
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert "unfinished" not in metrics
+    robust = {}
+    for name, model in metrics["models"].items():
+        (found,) = model["evaluations"]
+        assert model["n"] == found["n"] == 3 * TEST  # fewer than the 200 that are asked for
+        assert (found["eps"], found["suite"]) == (EPS, "short") and "verdict" not in found
+        robust[name] = found["robust_accuracy"]
+        file = case.file if name == "original" else run / "hardened.keras"
+        assert abs(case.robust(file) - found["robust_accuracy"]) < 0.1
+    assert robust["hardened"] > robust["original"] + 0.3
+    command = metrics["verdict_command"].split()
+    case.run(*command[1:], "--suite", "short", "--no-diagnose", "--run-dir", str(run / "again"))
+    again = json.loads((run / "again" / "metrics.json").read_text())["models"]
+    assert {n: m["evaluations"][0]["robust_accuracy"] for n, m in again.items()} == robust
+    written = (run / "report.html").read_text()
+    assert "an upper bound, no verdict: run `bcgan-tf attack original=" in written
+    assert (
+        "evaluations"
+        not in json.loads((case.harden("distillation").parent / "metrics.json").read_text())[
+            "models"
+        ]["hardened"]
+    )  # without a radius
+
+
 def test_interval_bounds_prove_it_robust(case: Case) -> None:
     images, labels = _pictures(TEST, 1)
     given, trained = (
