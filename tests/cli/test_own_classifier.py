@@ -205,7 +205,7 @@ def test_robust_accuracy_before_and_after_stands_in_the_run(case: Case) -> None:
         assert (found["eps"], found["suite"]) == (EPS, "short") and "verdict" not in found
         robust[name] = found["robust_accuracy"]
         file = case.file if name == "original" else run / "hardened.keras"
-        assert abs(case.robust(file) - found["robust_accuracy"]) < 0.1
+        assert found["robust_accuracy"] <= case.robust(file) + 0.05  # no weaker than PGD
     assert robust["hardened"] > robust["original"] + 0.3
     command = metrics["verdict_command"].split()
     case.run(*command[1:], "--suite", "short", "--no-diagnose", "--run-dir", str(run / "again"))
