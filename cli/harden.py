@@ -117,7 +117,7 @@ def command(
     # Before there is a folder, which a corrected command could not begin in.
     chosen.check(original, data)
     attacks = None
-    if attack and not left_out:
+    if attack and eps is not None and not left_out:
         attacks = EvaluationConfig(eps=eps, suite=_SUITE, n=recipe.n, seed=seed, diagnose=False)
         _check_attackable(data, original, attacks)
     with session.open_run("harden", config, run_dir=run_dir, resume=resume) as run:
