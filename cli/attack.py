@@ -63,7 +63,8 @@ def command(
     names = session.named_models(models)
     programs = {name: settings[name] for name in ("surrogate", "control")}
     session.check_programs(run_dir, names, **programs)
-    data = session.load_data(dataset, data_dir, seed)
+    images = options.chosen_images(settings)
+    data = session.load_data(dataset, data_dir, seed, images, next(iter(names.values())))
     eps = options.chosen_eps(dataset, settings.pop("eps"), settings["norm"])
     batch_size = settings.pop("batch_size")
     others = {name: settings.pop(name) for name in ("surrogate", "control")}
@@ -75,12 +76,13 @@ def command(
     loaded = session.load_sources(names, data)
     config = {
         "dataset": dataset,
+        **images.settings.changed(),
         **chosen.to_dict(),
         "deterministic": deterministic,
         **session.described(names, **others),
     }
     others = session.load_sources({k: Path(v) for k, v in others.items() if v}, data)
-    with session.open_run("attack", config, run_dir=run_dir, resume=resume) as run:
+    with session.open_run("attack", config, run_dir=run_dir, resume=resume, data=data) as run:
         metrics = pipeline.evaluate_models(
             run, data, loaded, chosen, batch_size=batch_size, progress=progress.told, **others
         )

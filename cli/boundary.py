@@ -36,7 +36,8 @@ def command(
     """
     names = session.named_models(models)
     settings["eps"] = options.chosen_eps(dataset, settings["eps"])
-    data = session.load_data(dataset, data_dir, seed)
+    images = options.chosen_images(settings)
+    data = session.load_data(dataset, data_dir, seed, images, next(iter(names.values())))
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.workflows import run as pipeline
     from bcgan_tf.workflows.boundary import boundary
@@ -45,6 +46,7 @@ def command(
     loaded = session.load_models(names, data)
     config = {
         "dataset": dataset,
+        **images.settings.changed(),
         **chosen.to_dict(),
         "deterministic": deterministic,
         **session.described(names),

@@ -82,7 +82,8 @@ def command(
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
     defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
-    data = session.load_data(dataset, data_dir, seed)
+    images = options.chosen_images(recipe_options)
+    data = session.load_data(dataset, data_dir, seed, images, classifier)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import progress
     from bcgan_tf.defenses.presets import defense as defense_named
@@ -102,6 +103,7 @@ def command(
     config = {
         **(recipe.to_dict() if defense == "bcgan" else {}),
         "dataset": recipe.dataset,
+        **images.settings.changed(),
         "preset": recipe.preset,
         "defense_options": [f"{name}={value}" for name, value in changes.items()],
         "seed": seed,
@@ -120,7 +122,7 @@ def command(
     if attack and eps is not None and not left_out:
         attacks = EvaluationConfig(eps=eps, suite=_SUITE, n=recipe.n, seed=seed, diagnose=False)
         _check_attackable(data, original, attacks)
-    with session.open_run("harden", config, run_dir=run_dir, resume=resume) as run:
+    with session.open_run("harden", config, run_dir=run_dir, resume=resume, data=data) as run:
         path = pipeline.harden(run, data, original, chosen, recipe)
         models = {"original": original, "hardened": load_classifier(path)}
         unfinished = True if attacks else None

@@ -9,6 +9,7 @@ import click
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.attack import EvaluationConfig
+from bcgan_tf.settings.images import ImageSettings
 
 from . import options, output, session
 from .command import REPEAT, Command, from_run
@@ -82,7 +83,9 @@ def command(
     with session.open_run("merge", config, run_dir=run_dir, resume=resume) as run:
         if settings.diagnose or settings.minimum_perturbation:
             session.make_repeatable(settings.seed, config.get("deterministic", False))
-            data = session.load_data(config["dataset"], data_dir, settings.seed)
+            images = options.ImageOptions(ImageSettings.from_dict(config))
+            first = Path(next(iter(config["models"].values())))
+            data = session.load_data(config["dataset"], data_dir, settings.seed, images, first)
             loaded = _loaded(config, data)
             metrics = pipeline.evaluate_models(
                 run, data, batch_size=batch_size, progress=progress.told, settings=settings,

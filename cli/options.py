@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 from click.core import ParameterSource
 
 from bcgan_tf.settings.defenses import DEFENSES
 from bcgan_tf.settings.fields import OneOf, Setting, settings_of
+from bcgan_tf.settings.images import ImageSettings
 from bcgan_tf.settings.kinds import RADIUS, Batch, Devices, Seed
 from bcgan_tf.settings.presets import (
     DEFAULT_DEFENSE,
@@ -23,6 +25,13 @@ from bcgan_tf.settings.presets import (
 from .command import FAULTS, FilePath, config_option, from_run, take_up_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class ImageOptions(NamedTuple):
+    """How images of a user's own are read, and where they are kept meanwhile."""
+
+    settings: ImageSettings = ImageSettings()
+    cache_dir: Path | None = None
 
 
 class SettingType(click.ParamType):
@@ -118,14 +127,26 @@ def chosen_eps(dataset: str, eps: float | None, norm: str = "linf") -> float:
 
 
 def dataset_options() -> Decorator:
-    """``--dataset`` and ``--data-dir``."""
+    """``--dataset``, ``--data-dir``, and how images of a user's own are read."""
     dataset = click.option(
         "--dataset",
         required=True,
         metavar="NAME",
-        help="mnist, fashion_mnist, cifar10, digits, or folder:PATH.",
+        help="mnist, fashion_mnist, cifar10, digits, or images of your own: folder:PATH.",
     )
-    return stack([dataset, data_dir_option()])
+    cache_dir = click.option(
+        "--cache-dir",
+        type=FilePath(file_okay=False),
+        help="Keep images of your own here, decoded, and read them from here as they are needed.  "
+        "[default: in memory; what is too much for it in ~/.cache/bcgan_tf]",
+    )
+    return stack([dataset, data_dir_option(), settings_options(ImageSettings), cache_dir])
+
+
+def chosen_images(options: dict[str, Any]) -> ImageOptions:
+    """How images are to be read; those options are taken out of ``options``."""
+    settings = {name: options.pop(name) for name in settings_of(ImageSettings)}
+    return ImageOptions(ImageSettings(**settings), options.pop("cache_dir"))
 
 
 def data_dir_option() -> Any:

@@ -75,7 +75,8 @@ def command(
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
     defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
-    data = session.load_data(dataset, data_dir, seed)
+    images = options.chosen_images(recipe_options)
+    data = session.load_data(dataset, data_dir, seed, images, classifier)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.defenses.presets import defense as defense_named
     from bcgan_tf.workflows import run as pipeline
@@ -90,6 +91,7 @@ def command(
         model = session.load_models({"original": classifier}, data)["original"]
     config = {
         **options.settings_that_count(recipe, defense, trains=classifier is None),
+        **images.settings.changed(),
         "seed": seed,
         "deterministic": deterministic,
         "devices": devices,
@@ -106,7 +108,7 @@ def command(
     else:
         chosen.check_data(data)
         pipeline.check_training(data, recipe, devices)
-    with session.open_run("run", config, run_dir=run_dir, resume=resume) as run:
+    with session.open_run("run", config, run_dir=run_dir, resume=resume, data=data) as run:
         metrics = pipeline.run(
             run,
             data,

@@ -15,9 +15,13 @@ import click
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import check_name
+from bcgan_tf.loading.declared_shape import declared_images
 from bcgan_tf.loading.digest import KERAS_SUFFIXES
+from bcgan_tf.settings.fields import settings_of
+from bcgan_tf.settings.images import ImageSettings
 
 from .command import DEBUG, REPEAT, RUN, from_run
+from .options import ImageOptions
 
 if TYPE_CHECKING:
     import keras
@@ -26,13 +30,36 @@ if TYPE_CHECKING:
     from bcgan_tf.runs.directory import RunDirectory
 
 
-def load_data(dataset: str, data_dir: Path | None, seed: int) -> Dataset:
-    """The data set; a wrong name or a missing copy is reported before TensorFlow loads."""
+def load_data(
+    dataset: str,
+    data_dir: Path | None,
+    seed: int,
+    images: ImageOptions | None = None,
+    model: Path | None = None,
+) -> Dataset:
+    """The data set; a wrong name or a missing copy is reported before TensorFlow loads.
+
+    Args:
+        dataset: its name.
+        data_dir: of tensorflow-datasets.
+        seed: of the choice of validation images.
+        images: how images of a user's own are read; a line says what was.
+        model: such images are resized to what this Keras file takes, unless ``images`` says to
+            what.
+    """
     from bcgan_tf import data
 
+    options, cache_dir = images or ImageOptions()
     if any(info.name == dataset and info.prepared for info in data.datasets(data_dir=data_dir)):
         start_tensorflow()  # reading will, and its notes are not for users
-    return data.load_dataset(dataset, data_dir=data_dir, seed=seed)
+    wanted = {name: getattr(options, name) for name in settings_of(ImageSettings)}
+    if ":" in dataset and model is not None and model.suffix in KERAS_SUFFIXES:
+        declared = declared_images(model)
+        wanted |= {name: value for name, value in declared.items() if wanted[name] is None}
+    found = data.load_dataset(dataset, data_dir=data_dir, seed=seed, cache_dir=cache_dir, **wanted)
+    if found.summary:
+        click.echo(f"{dataset}: {found.summary['text']}", err=True)
+    return found
 
 
 def named_models(models: tuple[str, ...]) -> dict[str, Path]:
@@ -208,9 +235,17 @@ def start_tensorflow() -> None:
 
 @contextlib.contextmanager
 def open_run(
-    command: str, config: Mapping[str, Any], *, run_dir: Path | None, resume: bool
+    command: str,
+    config: Mapping[str, Any],
+    *,
+    run_dir: Path | None,
+    resume: bool,
+    data: Dataset | None = None,
 ) -> Iterator[RunDirectory]:
-    """The run's folder, locked, with every setting (``config``) written down."""
+    """The run's folder, locked, with every setting (``config``) written down.
+
+    ``data``: what was read of a user's own images, and how it was split, is noted too.
+    """
     from bcgan_tf.runs.directory import RunDirectory
 
     if resume and run_dir is None:
@@ -219,4 +254,6 @@ def open_run(
     with RunDirectory.create(run_dir, command, config, resume=resume, command_line=line) as run:
         click.get_current_context().meta[RUN] = run.path
         click.echo(f"run: {run.path}", err=True)
+        if data is not None and data.summary:
+            run.add_metrics(data=data.summary)
         yield run

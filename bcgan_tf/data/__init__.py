@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bcgan_tf.data import digits, folder, gaussians, tfds_source
 from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
+from bcgan_tf.settings.images import ImageSettings, ImageSize
 
 if TYPE_CHECKING:
     from bcgan_tf.data.batches import evaluation_batches, steps_per_epoch, training_stream
@@ -47,25 +49,52 @@ class DatasetInfo:
 
 
 def load_dataset(
-    name: str, *, data_dir: str | os.PathLike[str] | None = None, seed: int = 0
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    image_size: int | Sequence[int] | None = None,
+    color: str | None = None,
+    interpolation: str = "bilinear",
+    skip_broken: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Loads a data set by name.
 
     Args:
-        name: `mnist`, `fashion_mnist`, `cifar10`, `digits`, `gaussians`, or `folder:PATH` with
-            `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or JPEG).
+        name: `mnist`, `fashion_mnist`, `cifar10`, `digits`, `gaussians`, or images of your own:
+            `folder:PATH` with `PATH/train/CLASS/*` and `PATH/test/CLASS/*`, or with
+            `PATH/CLASS/*`.
         data_dir: folder of tensorflow-datasets' prepared copies; default TFDS_DATA_DIR, then
             ~/tensorflow_datasets. Only the first three names use it.
         seed: which training examples become the validation split; 0 to 2**32 - 1. The test split
             does not depend on it.
+        image_size: `(height, width)` that images of your own are resized to; None: as they are,
+            which must be of one size.
+        color: `"grayscale"` or `"rgb"`, what they become; None: `"rgb"` if one has colour.
+        interpolation: of resizing; `"bilinear"` as in Keras' `image_dataset_from_directory`, or
+            another method of `tf.image.resize`.
+        skip_broken: go on without files that cannot be read as images.
+        cache_dir: folder to keep the decoded images in, from where they are read as they are
+            needed; None: in memory, and in `~/.cache/bcgan_tf` (XDG_CACHE_HOME) what is too much
+            for it. For image files.
 
     Raises:
-        UserError: for an unknown name, and whatever is wrong with the data, in one line.
+        UserError: for an unknown name, and whatever is wrong with the data, in one message.
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed {seed} is out of range; use 0 to {2**32 - 1}")
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    settings = ImageSettings(
+        image_size=None if image_size is None else ImageSize(*image_size),
+        color=color,
+        interpolation=interpolation,
+        skip_broken=skip_broken,
+    )
     if name.startswith(_FOLDER):
-        return folder.load(name.removeprefix(_FOLDER), seed=seed)
+        path = name.removeprefix(_FOLDER)
+        return folder.load(path, settings, cache_dir=cache_dir, seed=seed)
     if name in _EMBEDDED:
         return _EMBEDDED[name][0](seed=seed)
     if name in tfds_source.SOURCES:
@@ -88,7 +117,7 @@ def datasets(*, data_dir: str | os.PathLike[str] | None = None) -> tuple[Dataset
         rows.append(DatasetInfo(name, source.summary, found is not None, location))
     for name, (_, summary) in _EMBEDDED.items():
         rows.append(DatasetInfo(name, summary, True, "embedded"))
-    layout = "PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, or JPEG"
+    layout = "PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/*"
     rows.append(DatasetInfo("folder:PATH", "your own images", True, layout))
     return tuple(rows)
 
