@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bcgan_tf.workflows import run as pipeline
+
 
 @pytest.fixture
 def model(cli) -> str:
@@ -32,19 +34,20 @@ def photos(cli) -> str:
     return "folder:photos"
 
 
-SHORT = ("--eps", "0.1", "--n", "4", "--suite", "paper", "--no-diagnose")
+SHORT = ("--eps", "0.1", "--n", "4", "--suite", "paper", "--no-diagnose", "--json")
 
 
 def test_the_models_size_decides_and_all_is_noted(
-    cli, pipeline_calls, model: str, photos: str
+    cli, monkeypatch, model: str, photos: str
 ) -> None:
+    monkeypatch.setattr(pipeline, "evaluate_models", lambda run, *_, **__: run.metrics())
     attack = ("attack", model, "--dataset", photos, *SHORT, "--run-dir", "run")
     refused = cli(*attack)
     assert refused.exit_code == 1 and refused.stderr.count("\n") == 1
     assert "photos/a/broken.jpg: not a readable" in refused.stderr
     assert "--skip-broken" in refused.stderr and not Path("run").exists()
     assert cli(*attack, "--skip-broken", "--cache-dir", "cache").exit_code == 0
-    result = cli("attack", "--run-dir", "run", "--resume", model)
+    result = cli("attack", "--run-dir", "run", "--resume", "--json", model)
     assert result.exit_code == 0
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("folder:photos: ")]
     assert "40 images of 8x12 rgb (train 28, validation 4, test 8)" in line
