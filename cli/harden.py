@@ -192,6 +192,7 @@ def _verdict_command(ctx: click.Context, original: Path, hardened: Path, eps: fl
         elif option.multiple:
             words += [word for one in value for word in (option.opts[-1], str(one))]
         elif value is not None:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            many = isinstance(value, tuple) and not hasattr(value, "parse")
+            text = ",".join(map(str, value)) if many else str(value)
             words += [option.opts[-1], text]
     return shlex.join(words)
