@@ -86,6 +86,18 @@ def frozen_weights(model: keras.Model) -> set[int]:
     }
 
 
+def internal_name(operation: Any) -> str:
+    """Where Keras defines a class without a public name, such as ``"ops.numpy.Add"``; else ``""``.
+
+    Such are the operations of ``keras.ops`` in a graph (``x + y``), and layers of
+    ``keras.applications``.
+    """
+    kind = type(operation)
+    place = kind.__module__.removeprefix("keras.src.")
+    inside = place.startswith(("ops.", "applications.")) and place != kind.__module__
+    return f"{place}.{kind.__name__}" if inside else ""
+
+
 def last_operation(model: keras.Model) -> Any:
     """The layer or operation that gives the output; None where the graph is not known."""
     if isinstance(model, keras.Sequential):

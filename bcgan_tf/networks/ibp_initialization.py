@@ -28,8 +28,9 @@ def reset_for_ibp(model: keras.Model, *, seed: int) -> None:
             continue
         for weight in layer.weights:
             shape = tuple(weight.shape)
-            if weight.name == "kernel":
-                scale = math.sqrt(2 * math.pi) / math.prod(shape[:-1])
+            if weight.name in ("kernel", "depthwise_kernel", "pointwise_kernel"):
+                alone = isinstance(layer, keras.layers.DepthwiseConv2D) or "depth" in weight.name
+                scale = math.sqrt(2 * math.pi) / math.prod(shape[:2] if alone else shape[:-1])
                 weight.assign(scale * rng.standard_normal(shape, np.float32))
             elif weight.name in ("bias", "beta", "moving_mean"):
                 weight.assign(np.zeros(shape, np.float32))
