@@ -137,8 +137,8 @@ def _classes(run: RunDirectory, model: str, data_dir: Path | None) -> list[str]:
     classes = model_card.trained(run, model).get("classes")
     if isinstance(classes, list) and classes:
         return [str(name) for name in classes]
-    # A run's folder of images lies outside it, and is not looked into.
+    # A run's own images lie outside it, and are not looked into.
     dataset = str(run.config.get("dataset"))
-    if dataset.startswith("folder:"):
+    if ":" in dataset:
         raise UserError(f"{run.path} does not say what its classes are called; give --class-names")
     return list(data.load_dataset(dataset, data_dir=data_dir).class_names)

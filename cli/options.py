@@ -132,7 +132,8 @@ def dataset_options() -> Decorator:
         "--dataset",
         required=True,
         metavar="NAME",
-        help="mnist, fashion_mnist, cifar10, digits, or images of your own: folder:PATH.",
+        help="mnist, fashion_mnist, cifar10, digits, or images of your own: folder:PATH, csv:FILE, "
+        "npz:FILE, tfds:NAME, keras:NAME.",
     )
     cache_dir = click.option(
         "--cache-dir",

@@ -23,6 +23,9 @@ from bcgan_tf.settings.images import ImageSettings
 from .command import DEBUG, REPEAT, RUN, from_run
 from .options import ImageOptions
 
+# Data sets that TensorFlow reads.
+_BY_TENSORFLOW = ("npz:", "tfds:", "keras:")
+
 if TYPE_CHECKING:
     import keras
 
@@ -50,7 +53,10 @@ def load_data(
     from bcgan_tf import data
 
     options, cache_dir = images or ImageOptions()
-    if any(info.name == dataset and info.prepared for info in data.datasets(data_dir=data_dir)):
+    known = data.datasets(data_dir=data_dir)
+    if dataset.startswith(_BY_TENSORFLOW) or any(
+        info.name == dataset and info.prepared for info in known
+    ):
         start_tensorflow()  # reading will, and its notes are not for users
     wanted = {name: getattr(options, name) for name in settings_of(ImageSettings)}
     if ":" in dataset and model is not None and model.suffix in KERAS_SUFFIXES:

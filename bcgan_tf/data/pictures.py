@@ -130,6 +130,27 @@ def resized(images: np.ndarray, size: tuple[int, int], interpolation: str) -> np
     return np.clip(found, 0.0, 1.0).astype(np.float32)
 
 
+def recolored(images: np.ndarray, channels: int) -> np.ndarray:
+    """Images ``[..., C]`` with another number of channels: grey is repeated, colour weighed.
+
+    The weights are those of ITU-R 601, as Pillow and TensorFlow have them; alpha is dropped.
+
+    Raises:
+        UserError: neither has 1, 3 or 4 channels.
+    """
+    given = images.shape[-1]
+    if given == channels:
+        return images
+    if given == 4:
+        return recolored(images[..., :3], channels)
+    if {given, channels} != {1, 3}:
+        raise UserError(f"images of {given} channels are neither grey nor rgb; convert them first")
+    if channels == 3:
+        return np.repeat(images, 3, -1)
+    gray = images.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    return np.rint(gray).astype(np.uint8) if images.dtype == np.uint8 else gray
+
+
 def printable(path: Path) -> str:
     """A path in one line that can be printed."""
     text = str(path)

@@ -108,7 +108,7 @@ class Defense(DefenseSettings, abc.ABC):
         Args:
             classifier: trained; float32 images in [0, 1] to logits ``[B, K]``.
             x: images ``[N, H, W]`` or ``[N, H, W, C]``, uint8 in 0 ... 255 or floats in [0, 1]; a
-                finite ``tf.data.Dataset`` of (images, labels), which is read into memory; or a
+                finite ``tf.data.Dataset`` or ``PyDataset`` of both, read into memory; or a
                 :class:`bcgan_tf.data.Dataset`, of which the test split is not used.
             y: classes ``[N]`` or ``[N, 1]``, or one-hot ``[N, K]``; beside images only.
             validation_split: share of each class that is set aside for validation, above 0 and
