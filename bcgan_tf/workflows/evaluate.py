@@ -101,8 +101,8 @@ def evaluate(
         model: a Keras model (called with ``training=False``) or a callable; float32 images in
             [0, 1] to logits ``[B, K]``.
         x: images ``[N, ...]``, uint8 in 0 ... 255 or floats in [0, 1], with ``y``; or, without, a
-            ``tf.data.Dataset`` or a ``PyDataset`` of (image, label), a pair, a ``Split``, or a ``Dataset``, of which
-            the test split is taken.
+            ``tf.data.Dataset`` or a ``PyDataset`` of (image, label), a pair, a ``Split``, or a
+            ``Dataset``, of which the test split is taken.
         y: the true classes: integers ``[N]`` or ``[N, 1]``, or one-hot rows ``[N, K]``.
         control: an undefended model of the same task, which the attacks must break.
         surrogate: another model of the same task, whose adversarial examples are tried.

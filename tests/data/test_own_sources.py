@@ -245,10 +245,3 @@ def test_what_is_wrong_with_a_prepared_set(prepared):
         load_dataset("tfds:../one", data_dir=prepared)
     names = [row.name for row in datasets(data_dir=prepared)]
     assert {"tfds:one", "tfds:two", "tfds:three"} < set(names)
-
-
-@pytest.mark.real_data
-def test_a_prepared_mnist_is_the_named_one(mnist: Dataset):
-    data = load_dataset("tfds:mnist")
-    assert data.class_names == mnist.class_names and len(data.train) == 54000
-    assert sorted(_rows(data, "test")) == sorted(_rows(mnist, "test"))
