@@ -140,7 +140,7 @@ def _split(x: Any, y: Any, image_shape: Shape | None, faults: list[str]) -> Spli
         if y is not None:
             faults.append(f"{_called(x)} gives its labels itself; leave out y")
             return None
-        collected = _collected if isinstance(x, tf.data.Dataset) else _batches
+        collected: Any = _collected if isinstance(x, tf.data.Dataset) else _batches
         x, y = collected(x, image_shape, faults)
     elif y is None:
         if not isinstance(x, tuple | list) or len(x) != 2:
