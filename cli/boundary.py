@@ -17,6 +17,7 @@ from .command import Command
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @options.dataset_options()
 @options.settings_options(BoundarySettings)
+@options.convention_options()
 @options.run_options()
 def command(
     models: tuple[str, ...],
@@ -35,6 +36,8 @@ def command(
     each on its own.
     """
     names = session.named_models(models)
+    convention = options.chosen_convention(settings)
+    own = session.custom_objects(settings.pop("custom_objects"))
     settings["eps"] = options.chosen_eps(dataset, settings["eps"])
     images = options.chosen_images(settings)
     data = session.load_data(dataset, data_dir, seed, images, next(iter(names.values())))
@@ -43,11 +46,14 @@ def command(
     from bcgan_tf.workflows.boundary import boundary
 
     chosen = BoundarySettings(**settings, seed=seed)
-    loaded = session.load_models(names, data)
+    found = session.take_in(names, data, convention)
+    loaded = {name: adapted.classifier for name, adapted in found.items()}
     config = {
         "dataset": dataset,
         **images.settings.changed(),
         **chosen.to_dict(),
+        **convention.given,
+        **own,
         "deterministic": deterministic,
         **session.described(names),
     }

@@ -34,8 +34,9 @@ _NOT_PASSED_ON = {
     "--classifier",
     type=FilePath(),
     required=True,
-    help="A trained .keras file, images in [0, 1] to logits.",
+    help="A trained .keras file, or file.py:function that gives a Keras model.",
 )
+@options.convention_options()
 @options.defense_options()
 @options.devices_option()
 @options.recipe_options(SampleSettings)
@@ -79,8 +80,13 @@ def command(
     of --n of them, an upper bound. `attack` gives a verdict.
     """
     options.check_belongs(defense)
+    convention = options.chosen_convention(recipe_options)
+    custom = recipe_options.pop("custom_objects")
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
+    if classifier is not None:
+        named = {"classifier": str(classifier), "custom_objects": custom and str(custom)}
+        session.check_programs(run_dir, {}, **named)
     defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
     images = options.chosen_images(recipe_options)
     data = session.load_data(dataset, data_dir, seed, images, classifier)
@@ -99,7 +105,8 @@ def command(
     if left_out:
         click.echo(f"note: {left_out}", err=True)
     # The oracle is trained like the preset's classifier; hardening has no option for that.
-    original = session.load_models({"original": classifier}, data)["original"]
+    own = session.custom_objects(custom)
+    original = session.take_in({"original": classifier}, data, convention)["original"]
     config = {
         **(recipe.to_dict() if defense == "bcgan" else {}),
         "dataset": recipe.dataset,
@@ -111,20 +118,23 @@ def command(
         "devices": devices,
         "classifier": str(classifier),
         **session.described({"original": classifier}),
+        **convention.given,
+        **own,
         "defense": defense,
         "attack": attack,
         "eps": eps,
         "n": recipe.n,
     }
     # Before there is a folder, which a corrected command could not begin in.
-    chosen.check(original, data)
+    chosen.check(original.classifier, data)
     attacks = None
     if attack and eps is not None and not left_out:
         attacks = EvaluationConfig(eps=eps, suite=_SUITE, n=recipe.n, seed=seed, diagnose=False)
-        _check_attackable(data, original, attacks)
+        _check_attackable(data, original.classifier, attacks)
     with session.open_run("harden", config, run_dir=run_dir, resume=resume, data=data) as run:
         path = pipeline.harden(run, data, original, chosen, recipe)
-        models = {"original": original, "hardened": load_classifier(path)}
+        hardened = load_classifier(path, image_shape=data.image_shape, convention=convention)
+        models = {"original": original.classifier, "hardened": hardened}
         unfinished = True if attacks else None
         metrics = pipeline.measure_clean_accuracy(
             run, data, models, seed=seed, unfinished=unfinished

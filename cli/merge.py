@@ -9,6 +9,7 @@ import click
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.attack import EvaluationConfig
+from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.images import ImageSettings
 
 from . import options, output, session
@@ -147,4 +148,8 @@ def _check_unchanged(config: dict[str, Any]) -> None:
 def _loaded(config: dict[str, Any], data: Any) -> dict[str, Any]:
     models = {name: Path(spec) for name, spec in config["models"].items()}
     others = {key: Path(config[key]) for key in _OTHERS if config.get(key)}
-    return {"models": session.load_sources(models, data), **session.load_sources(others, data)}
+    convention = Convention.from_dict(config)
+    return {
+        "models": session.load_sources(models, data, convention),
+        **session.load_sources(others, data, convention),
+    }

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.defenses import DEFENSES
 from bcgan_tf.settings.fields import OneOf, Setting, settings_of
 from bcgan_tf.settings.images import ImageSettings
@@ -218,6 +219,26 @@ def model_options(unset: str = "") -> Decorator:
             click.option("--control", metavar="MODEL", help=control),
         ]
     )
+
+
+def convention_options() -> Decorator:
+    """``--input-range``, ``--mean``, ``--std``, ``--output`` and ``--custom-objects``."""
+    custom = click.option(
+        "--custom-objects",
+        type=FilePath(),
+        metavar="FILE.py",
+        help="Python code that defines the model's own layers; it is run.",
+    )
+    return stack([settings_options(Convention), custom])
+
+
+def chosen_convention(options: dict[str, Any]) -> Convention:
+    """The convention of the options, which are taken out of ``options``.
+
+    Raises:
+        UserError: options that do not go together.
+    """
+    return Convention(**{name: options.pop(name) for name in settings_of(Convention)})
 
 
 def batch_size_option() -> Any:

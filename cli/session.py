@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import check_name
+from bcgan_tf.files import check_name, file_digest
 from bcgan_tf.loading.declared_shape import declared_images
 from bcgan_tf.loading.digest import KERAS_SUFFIXES
 from bcgan_tf.settings.fields import settings_of
@@ -27,10 +28,10 @@ from .options import ImageOptions
 _BY_TENSORFLOW = ("npz:", "tfds:", "keras:")
 
 if TYPE_CHECKING:
-    import keras
-
     from bcgan_tf.data import Dataset
+    from bcgan_tf.loading.adapted import Adapted
     from bcgan_tf.runs.directory import RunDirectory
+    from bcgan_tf.settings.convention import Convention
 
 
 def load_data(
@@ -160,24 +161,50 @@ def check_publishing(folder: Path | None, saved_models: Path) -> None:
         )
 
 
-def load_sources(models: Mapping[str, Path], data: Dataset) -> dict[str, Any]:
+def load_sources(
+    models: Mapping[str, Path], data: Dataset, convention: Convention
+) -> dict[str, Any]:
     """Checked models of any kind: Keras files, SavedModels, and ``module:function``."""
     from bcgan_tf.loading.model import load_model
+    from bcgan_tf.loading.usual_conventions import check_with
 
-    return {
-        name: load_model(model, image_shape=data.image_shape, num_classes=data.num_classes)
-        for name, model in models.items()
-    }
+    found = {}
+    for name, model in models.items():
+        found[name] = load_model(
+            model,
+            image_shape=data.image_shape,
+            num_classes=data.num_classes,
+            convention=convention,
+            told=functools.partial(_tell, name),
+        )
+        check_with(name, found[name], data, convention)
+    return found
 
 
-def load_models(paths: Mapping[str, Path], data: Dataset) -> dict[str, keras.Model]:
-    """Checked classifiers for the data's images and classes."""
-    from bcgan_tf.loading.classifier import load_classifier
+def _tell(name: str, line: str) -> None:
+    click.echo(f"{name}: {line}", err=True)
 
-    return {
-        name: load_classifier(path, image_shape=data.image_shape, num_classes=data.num_classes)
-        for name, path in paths.items()
-    }
+
+def take_in(paths: Mapping[str, Path], data: Dataset, convention: Convention) -> dict[str, Adapted]:
+    """Checked Keras classifiers for the data's images and classes."""
+    from bcgan_tf.loading.python_code import keras_model
+    from bcgan_tf.loading.usual_conventions import take_in
+
+    found = {}
+    for name, path in paths.items():
+        model = path if not is_program(path) else keras_model(str(path))
+        found[name] = take_in(name, model, data, convention)
+    return found
+
+
+def custom_objects(file: Path | None) -> dict[str, Any]:
+    """Runs the code of a model's own layers and makes them known to Keras; for the settings."""
+    if file is None:
+        return {}
+    from bcgan_tf.loading.python_code import register_custom_objects
+
+    register_custom_objects(file)
+    return {"custom_objects": str(file), "custom_objects_sha256": file_digest(file)}
 
 
 def described(models: Mapping[str, Path], **others: str | None) -> dict[str, Any]:

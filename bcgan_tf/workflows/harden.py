@@ -13,6 +13,7 @@ import numpy as np
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.evaluation.generated_set import measure_generated_set
+from bcgan_tf.loading.adapted import Adapted
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.report import figures
 from bcgan_tf.runs.directory import RunDirectory
@@ -28,7 +29,7 @@ _GRID_ROWS = 10
 def harden(
     run: RunDirectory,
     data: Dataset,
-    classifier: keras.Model,
+    classifier: keras.Model | Adapted,
     defense: Defense,
     recipe: Recipe,
 ) -> Path:
@@ -37,7 +38,7 @@ def harden(
     Args:
         run: an open run.
         data: its training and validation splits are used.
-        classifier: trained; images in [0, 1] to logits.
+        classifier: trained; a model of another convention as it was taken in.
         defense: with its settings.
         recipe: how the samples of a GAN are measured.
 
@@ -56,7 +57,7 @@ def harden(
         data,
         directory=run.checkpoints,
         resume=True,
-        callbacks=_Stages(run, data, classifier, defense, recipe),
+        callbacks=_Stages(run, data, _inside(classifier), defense, recipe),
     )
     part = defense.trained(classifier)
     payload = {
@@ -66,6 +67,10 @@ def harden(
     }
     finish_training(run, "harden", hardened, path, payload)
     return path
+
+
+def _inside(classifier: keras.Model | Adapted) -> keras.Model:
+    return classifier.classifier if isinstance(classifier, Adapted) else classifier
 
 
 @dataclasses.dataclass(frozen=True)
