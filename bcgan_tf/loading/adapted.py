@@ -20,6 +20,7 @@ import numpy as np
 
 from bcgan_tf.attacks.checks import look_like_probabilities
 from bcgan_tf.errors import UserError, first_line
+from bcgan_tf.files import note
 from bcgan_tf.keras_graph import call_on, final_activation, outputs_of
 from bcgan_tf.settings.convention import Convention
 
@@ -56,6 +57,11 @@ class Adapted:
     def changed(self) -> bool:
         """Whether anything was converted."""
         return self.classifier is not self.given
+
+    def tell(self, name: str) -> None:
+        """Says on stderr what was converted."""
+        for line in self.lines:
+            note(f"{name}: {line}")
 
     def refresh(self) -> None:
         """Takes up what the user's model has learned since."""
@@ -123,14 +129,19 @@ def adapt(
             no logits.
     """
     lines = [*_input_lines(model)]
-    images = keras.Input(image_shape, name="images")
-    values: Any = images
-    for layer in _front(name, tuple(image_shape), declared, convention, lines):
-        values = layer(values)
+    front = [*_front(name, tuple(image_shape), declared, convention, lines)]
     known = outputs_of(model)
     output = _chosen(name, known, convention.output)
     activation = final_activation(model, output)
     taken_off = activation in _TAKEN_OFF
+    if not lines and output is None and not taken_off:
+        found = answers(name, model, image_shape)
+        if isinstance(found, np.ndarray) and found.shape[1:] != (1,) and not _shares(found):
+            return Adapted(model, model)
+    images = keras.Input(image_shape, name="images")
+    values: Any = images
+    for layer in front:
+        values = layer(values)
     try:
         if known:
             logits, copied = call_on(model, values, output=output, without_activation=taken_off)
@@ -146,17 +157,17 @@ def adapt(
         lines.append(f"{activation} at the end taken off: its inputs are the logits")
     if output is not None:
         lines.append(f"output {output!r} of {', '.join(known)}")
-    if logits.shape[1:] == (1,):
-        hidden = activation is None
-        logits = two_classes(logits, probability=hidden and _is_share(model, image_shape))
-        lines.append("its single unit becomes the logits of two classes")
     plain = keras.Model(images, logits, name=f"{model.name}_logits")
-    if not taken_off and _gives_probabilities(plain, image_shape):
+    outputs = answers(name, plain, image_shape)
+    if outputs.shape[1:] == (1,):
+        share = bool((outputs >= 0).all() and (outputs <= 1).all())
+        logits = two_classes(logits, probability=activation is None and share)
+        plain = keras.Model(images, logits, name=plain.name)
+        lines.append("its single unit becomes the logits of two classes")
+    elif not taken_off and _shares(outputs):
         logits = logarithm(logits)
         plain = keras.Model(images, logits, name=plain.name)
         lines.append(LOGARITHM)
-    if not lines:
-        return Adapted(model, model)
     places = {id(variable): place for place, variable in enumerate(model.weights)}
     originals = [copied.get(id(weight), weight) for weight in plain.weights]
     pairs = zip(plain.weights, originals, strict=True)
@@ -276,16 +287,27 @@ def probes(shape: Sequence[int]) -> np.ndarray:
     return np.random.default_rng(0).random((_PROBE_ROWS, *shape), "float32")
 
 
-def _answers(model: Any, image_shape: Sequence[int]) -> np.ndarray:
-    outputs = model(probes(image_shape), training=False)
+def answers(name: str, model: keras.Model, image_shape: Sequence[int]) -> Any:
+    """Outputs for a few random images; a float32 array where there is one.
+
+    Raises:
+        UserError: the model fails on them.
+    """
+    images = probes(image_shape)
+    outputs: Any = None
+    try:
+        for rows in (1, len(images)):  # two sizes: a batch dimension must be free
+            outputs = model(images[:rows], training=False)
+    except Exception as error:  # a user's own code runs here
+        raise UserError(
+            f"{name} fails on a batch of float32 images {tuple(image_shape)} in [0, 1], "
+            f"training=False ({first_line(error)}); check its input shape"
+        ) from error
+    if isinstance(outputs, dict | list | tuple):
+        return outputs
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")))
 
 
-def _gives_probabilities(model: keras.Model, image_shape: Sequence[int]) -> bool:
-    answers = _answers(model, image_shape)
-    return answers.ndim == 2 and look_like_probabilities(answers, HALF_TOLERANCE)
-
-
-def _is_share(model: keras.Model, image_shape: Sequence[int]) -> bool:
-    answers = _answers(model, image_shape)
-    return bool((answers >= 0).all() and (answers <= 1).all())
+def _shares(outputs: np.ndarray) -> bool:
+    """Whether they are probabilities."""
+    return outputs.ndim == 2 and look_like_probabilities(outputs, HALF_TOLERANCE)

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 from bcgan_tf.errors import UserError, first_line
-from bcgan_tf.keras_graph import final_activation
-from bcgan_tf.loading.adapted import Adapted, adapt, probes
+from bcgan_tf.keras_graph import calls_of, final_activation, graph_of
+from bcgan_tf.loading.adapted import Adapted, adapt, answers
 from bcgan_tf.loading.keras_file import read_keras_file
 from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.fields import refuse
@@ -97,7 +97,7 @@ def adapted_classifier(
         except Exception as error:  # a user's own code runs here
             raise UserError(f"{name} cannot be built for {shape} ({first_line(error)})") from error
     found = adapt(name, model, image_shape=shape, declared=declared, convention=convention)
-    outputs = _probe(name, found.classifier, shape)
+    outputs = answers(name, found.classifier, shape)
     refuse(
         [*_range_faults(name, found.classifier, shape), *_logit_faults(name, outputs, num_classes)]
     )
@@ -163,41 +163,22 @@ def _after_pixelwise(model: keras.Model, images: Any) -> tuple[Any, bool]:
 
     Includes nested models, such as an augmentation. A subclassed model has no known layers.
     """
-    inputs = _inputs(model)
-    if not inputs:
+    graph = graph_of(model)
+    nodes, values = calls_of(graph), images
+    if nodes is None:
         return images, False
-    values = images
-    for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
-        if isinstance(operation, keras.layers.InputLayer):
+    for node in nodes:
+        if node.is_input:
             continue
-        if isinstance(operation, keras.Model):
-            values, all_pixelwise = _after_pixelwise(operation, values)
+        if isinstance(node.operation, keras.Model):
+            values, all_pixelwise = _after_pixelwise(node.operation, values)
             if not all_pixelwise:
                 return values, False
             continue
-        if not _PIXELWISE.fullmatch(type(operation).__name__):
+        if not _PIXELWISE.fullmatch(type(node.operation).__name__):
             return values, False
-        try:
-            result = operation.output
-        except AttributeError:  # a layer that is used twice has no single output
-            return values, False
-        values = keras.Model(inputs[0], result)(images, training=False)
+        values = keras.Model(graph.inputs[0], node.outputs[0])(images, training=False)
     return values, True
-
-
-def _probe(name: str, model: keras.Model, shape: tuple[int, ...]) -> np.ndarray:
-    """Outputs for a few random images."""
-    images = probes(shape)
-    outputs: Any = None
-    try:
-        for rows in (1, len(images)):  # two sizes: a batch dimension must be free
-            outputs = model(images[:rows], training=False)
-    except Exception as error:  # a user's own code runs here
-        raise UserError(
-            f"{name} fails on a batch of float32 images {shape} in [0, 1], training=False "
-            f"({first_line(error)}); check its input shape"
-        ) from error
-    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")))
 
 
 def _logit_faults(name: str, outputs: np.ndarray, num_classes: int | None) -> list[str]:
@@ -219,11 +200,3 @@ def _logit_faults(name: str, outputs: np.ndarray, num_classes: int | None) -> li
             "so train it again or take an earlier checkpoint"
         )
     return faults
-
-
-def _inputs(model: keras.Model) -> list[Any]:
-    """The symbolic inputs; none for a subclassed or unbuilt model."""
-    try:
-        return list(model.inputs)
-    except AttributeError:
-        return []

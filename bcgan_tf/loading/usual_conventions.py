@@ -19,14 +19,13 @@ from bcgan_tf.attacks.checks import as_logits_fn
 from bcgan_tf.data import Dataset
 from bcgan_tf.data.arrays import as_images
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import note
 from bcgan_tf.loading.adapted import Adapted
 from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.settings.convention import INPUT_RANGES, Convention
 from bcgan_tf.statistics import compare_paired
 
 # Every convention is tried on so many images, and one that is better there on so many more.
-_SCREENED, _CONFIRMED = 100, 500
+_SCREENED, CONFIRMED = 100, 500
 # What "clearly better" is: this much accuracy, and a McNemar test of this p value. Of the dozen
 # conventions that are tried, none must come out by chance.
 _LEAST_GAIN, _LARGEST_P = 0.03, 1e-4
@@ -51,15 +50,14 @@ def take_in(
         num_classes=data.num_classes,
         convention=convention,
     )
-    for line in found.lines:
-        note(f"{name}: {line}")
+    found.tell(name)
     check_with(name, found.classifier, data, convention)
     return found
 
 
 def check_with(name: str, classifier: Any, data: Dataset, convention: Convention | None) -> None:
     """As :func:`check_convention`, with the training images."""
-    part = data.train.take(_CONFIRMED)  # in an order that mixes the classes
+    part = data.train.take(CONFIRMED)  # in an order that mixes the classes
     check_convention(name, classifier, part.images, part.labels, convention)
 
 
@@ -87,7 +85,7 @@ def check_convention(
     if images.ndim != 4 or not len(images):
         return
     used = used or Convention()
-    images, labels = as_images(images[:_CONFIRMED]), labels[:_CONFIRMED]
+    images, labels = as_images(images[:CONFIRMED]), labels[:CONFIRMED]
     predict = Batched(as_logits_fn(classifier), _BATCH)
 
     def correct(convention: Convention, part: slice) -> np.ndarray:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from bcgan_tf.data.arrays import as_split
@@ -17,9 +18,12 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
+from bcgan_tf.loading.classifier import adapted_classifier
+from bcgan_tf.loading.usual_conventions import CONFIRMED, check_convention
 from bcgan_tf.progress import Progress
 from bcgan_tf.report.page import write_evaluation_report
 from bcgan_tf.settings.attack import EvaluationConfig
+from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.fields import parsed, settings_of
 
 # Settings of an evaluation that are of a run's folder or of the command line alone.
@@ -90,6 +94,7 @@ def evaluate(
     x: Any,
     y: Any = None,
     *,
+    convention: Convention | None = None,
     control: Any = None,
     surrogate: Any = None,
     progress: Progress | None = None,
@@ -98,12 +103,15 @@ def evaluate(
     """Attacks a classifier, looks for gradient masking, and judges it: as ``bcgan-tf attack`` does.
 
     Args:
-        model: a Keras model (called with ``training=False``) or a callable; float32 images in
-            [0, 1] to logits ``[B, K]``.
+        model: a Keras model of any convention that
+            :func:`bcgan_tf.loading.classifier.load_classifier` takes, or a callable; float32
+            images in [0, 1] to logits ``[B, K]``.
         x: images ``[N, ...]``, uint8 in 0 ... 255 or floats in [0, 1], with ``y``; or, without, a
             ``tf.data.Dataset`` or a ``PyDataset`` of (image, label), a pair, a ``Split``, or a
             ``Dataset``, of which the test split is taken.
         y: the true classes: integers ``[N]`` or ``[N, 1]``, or one-hot rows ``[N, K]``.
+        convention: the pixels that a Keras model takes, where not those of [0, 1], and which of
+            its outputs classifies; of the control and the surrogate too.
         control: an undefended model of the same task, which the attacks must break.
         surrogate: another model of the same task, whose adversarial examples are tried.
         progress: called with (work done, work to do, what is at work).
@@ -119,7 +127,8 @@ def evaluate(
         of 200 of the images (drawn with ``seed``), and the verdict.
 
     Raises:
-        UserError: a setting, the images, the labels or the model are unfit.
+        UserError: a setting, the images, the labels or the model are unfit, or a Keras model is
+            clearly more accurate on pixels of another range.
 
     Example:
         >>> result = bcgan_tf.evaluate(model, x_test, y_test, eps=8 / 255, n=1000)
@@ -133,6 +142,18 @@ def evaluate(
     split = as_split(x, y, image_shape=_image_shape(model))
     if config.n:
         split = split.take(config.n, seed=0)
+    taken = {"the model": model, "the control": control, "the surrogate": surrogate}
+    for name, given in taken.items():
+        if isinstance(given, keras.Model):
+            found = adapted_classifier(
+                given, image_shape=split.images.shape[1:], convention=convention
+            )
+            found.tell(name)
+            taken[name] = found.classifier
+    model, control, surrogate = taken.values()
+    part = split.take(CONFIRMED)
+    if isinstance(model, keras.Model):
+        check_convention("the model", model, part.images, part.labels, convention)
     task = EvaluationTask(
         model,
         split.images,
