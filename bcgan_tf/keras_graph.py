@@ -197,7 +197,9 @@ def outputs_of(model: keras.Model) -> dict[str, Any]:
     if calls_of(graph) is None:
         return {}
     structure = graph.output
-    names = [*structure] if isinstance(structure, dict) else graph.output_names
+    names = graph.output_names
+    if isinstance(structure, dict):  # in the order in which Keras flattens a dict
+        names = keras.tree.flatten({key: key for key in structure})
     return dict(zip(names, keras.tree.flatten(structure), strict=True))
 
 

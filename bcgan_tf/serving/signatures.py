@@ -252,8 +252,7 @@ def write_warm_up(
     extra = folder / EXTRA
     extra.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
-        for signature in signatures:
-            key, value = inputs[signature]
+        for signature, (key, value) in inputs.items():
             request = predict_pb2.PredictRequest()
             request.model_spec.name = name
             request.model_spec.signature_name = signature

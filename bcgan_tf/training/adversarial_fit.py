@@ -57,7 +57,7 @@ def adversarial(
     PGD(eps, norm=norm, steps=steps, seed=seed)  # checks the values, together
     if lines := adapted_classifier(model).lines:
         raise UserError(
-            f"the model is trained as it is, and it {'; '.join(lines)}; give one of images in "
+            f"the model is trained as it is, without: {'; '.join(lines)}. Give one of images in "
             "[0, 1] to logits, without softmax, or harden it by bcgan_tf.defenses.PGDTraining"
         )
     with model.distribute_strategy.scope():
