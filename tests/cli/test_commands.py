@@ -155,7 +155,7 @@ def test_harden_hands_over_the_users_model(cli, pipeline_calls: Calls, model_fil
     call, measured = pipeline_calls
     assert measured.settings.eps == 0.1  # the paper's defence has no radius, the data set has
     assert call.defense.name == "bcgan" and call.recipe.oracle_epochs == 7
-    assert call.classifier.output_shape == (None, 10)
+    assert call.classifier.classifier.output_shape == (None, 10)
     assert "hardened classifier  a/hardened.keras" in result.stdout
     metrics = RunDirectory.open("a").metrics()
     assert list(metrics["models"]) == ["original", "hardened"]
