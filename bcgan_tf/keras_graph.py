@@ -53,11 +53,14 @@ class TrainedPart:
     all_parameters: int
 
     def __str__(self) -> str:
-        parts = (self.layers, self.all_layers), (self.parameters, self.all_parameters)
-        layers, parameters = (
-            f"all {whole:,}" if part == whole else f"{part:,} of {whole:,}" for part, whole in parts
+        counts = {
+            "layers": (self.layers, self.all_layers),
+            "parameters": (self.parameters, self.all_parameters),
+        }
+        return ", ".join(
+            f"all {name} ({whole:,})" if part == whole else f"{part:,} of {whole:,} {name}"
+            for name, (part, whole) in counts.items()
         )
-        return f"{layers} layers, {parameters} parameters"
 
 
 def trained_part(model: keras.Model) -> TrainedPart:

@@ -102,7 +102,7 @@ def test_train_all_trains_them_too(name, settings, digits, capsys):
     model = network()
     hardened = DEFENSES[name](**settings, train_all=True).harden(model, digits)
     assert changed(model, hardened) == {"conv", "norm", "hidden", "head"}
-    assert f"{name} trains all 4 layers, all 622 parameters\n" in capsys.readouterr().err
+    assert f"{name} trains all layers (4), all parameters (622)\n" in capsys.readouterr().err
     assert not model.layers[1].get_layer("norm").trainable  # the given one is as it was
 
 
