@@ -20,6 +20,8 @@ from bcgan_tf.files import DamagedFile, DiskFull, read_json, readable_size, repl
 
 # Of the memory that is free: choosing the validation images copies all of them once.
 _SHARE_OF_MEMORY = 0.4
+# Of the images that are attacked, float32: themselves, and what is found of them on the way.
+_COPIES = 4
 _PIXELS, _ABOUT = "pixels.raw", "about.json"
 _VERSION = 1
 
@@ -28,6 +30,26 @@ def fits_memory(count: int, shape: tuple[int, ...]) -> bool:
     """Whether that many uint8 images may be an array in memory; yes where no one knows."""
     free = free_memory()
     return free is None or count * int(np.prod(shape)) <= _SHARE_OF_MEMORY * free
+
+
+def check_memory(count: int, shape: tuple[int, ...]) -> None:
+    """Refuses to attack more images at once than the memory holds, before any is read.
+
+    Args:
+        count: of the images.
+        shape: of each.
+
+    Raises:
+        UserError: says how many it holds.
+    """
+    free, each = free_memory(), 4 * int(np.prod(shape))
+    if free is not None and _COPIES * count * each > free:
+        side = "x".join(map(str, shape))
+        raise UserError(
+            f"{count:,} images of {side} take {readable_size(count * each)} as float32, an attack "
+            f"keeps them {_COPIES} times, and {readable_size(free)} of memory are free; choose "
+            f"--n (n=) of at most {free // (_COPIES * each):,}"
+        )
 
 
 def in_memory(pixels: Iterator[np.ndarray | None], count: int, shape: tuple[int, ...]) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 from bcgan_tf.certification.certified import certificate
 from bcgan_tf.data import Dataset
 from bcgan_tf.data.arrays import as_images
+from bcgan_tf.data.store import check_memory
 from bcgan_tf.diagnosis.causes import measure_causes
 from bcgan_tf.diagnosis.diagnostics import diagnose
 from bcgan_tf.diagnosis.loss_curves import loss_curves
@@ -110,6 +111,7 @@ def check_attackable(data: Dataset, model: Any, settings: EvaluationConfig) -> N
 
 def _test_images(data: Dataset, settings: EvaluationConfig) -> tuple[np.ndarray, np.ndarray]:
     part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
+    check_memory(len(part), data.image_shape)
     return as_images(part.scaled()), part.labels
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bcgan_tf.data.arrays import as_split
 from bcgan_tf.data.dataset import Dataset
+from bcgan_tf.data.store import check_memory
 from bcgan_tf.diagnosis.diagnostics import Diagnosis, diagnose
 from bcgan_tf.diagnosis.flags import percent
 from bcgan_tf.diagnosis.verdict import Verdict, verdict
@@ -142,6 +143,7 @@ def evaluate(
     split = as_split(x, y, image_shape=_image_shape(model))
     if config.n:
         split = split.take(config.n, seed=0)
+    check_memory(len(split), split.images.shape[1:])
     taken = {"the model": model, "the control": control, "the surrogate": surrogate}
     for name, given in taken.items():
         if isinstance(given, keras.Model):

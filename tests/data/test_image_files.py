@@ -332,3 +332,13 @@ def test_no_room_for_the_cache_is_told_before_it_is_written(flat, tmp_path, monk
     with pytest.raises(UserError, match=r"60 images of 5x5x1 take 1\.5 KiB, and .* has 1\.5 KiB"):
         load_dataset(f"folder:{flat}", cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_more_images_than_the_memory_holds_are_not_attacked(monkeypatch):
+    import bcgan_tf
+
+    digits = load_dataset("digits")
+    monkeypatch.setattr(store, "free_memory", lambda: 4 * 360 * 256 - 1)
+    message = r"360 images of 8x8x1 take 90\.0 KiB as float32, .* choose --n \(n=\) of at most 359"
+    with pytest.raises(UserError, match=message):
+        bcgan_tf.evaluate(lambda x: x[:, 0, :, 0], digits, eps=0.1, n=0)
