@@ -19,3 +19,9 @@ def test_the_standard_suite_is_exact_among_a_thousand_classes():
         assert result.robust[12:].all()  # nothing nearer exists
         left = left[result.robust[left]]
     np.testing.assert_array_equal(left, np.arange(12, 24))
+
+
+def test_above_a_hundred_classes_the_larger_suite_has_no_untargeted_fab():
+    names = [[one.name for one in suite("plus", 0.1, num_classes=k)] for k in (100, 101)]
+    assert "FAB" in names[0] and names[1] == [name for name in names[0] if name != "FAB"]
+    assert suite("standard", 0.1, num_classes=101) == suite("standard", 0.1, num_classes=100)
