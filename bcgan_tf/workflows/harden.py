@@ -59,7 +59,7 @@ def harden(
         resume=True,
         callbacks=_Stages(run, data, _inside(classifier), defense, recipe),
     )
-    part = defense.trained(classifier)
+    part = defense.trained(_inside(classifier))
     payload = {
         "defense": {**defense.config(), **({"trained": part} if part else {})},
         "titles": dict(defense.stage_titles),
