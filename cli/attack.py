@@ -76,6 +76,7 @@ def command(
     chosen = EvaluationConfig(eps=eps, seed=seed, **settings)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import progress
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.workflows import run as pipeline
 
     own = session.custom_objects(custom)
@@ -94,6 +95,13 @@ def command(
         click.echo(units, err=True)
     with session.open_run("attack", config, run_dir=run_dir, resume=resume, data=data) as run:
         metrics = pipeline.evaluate_models(
-            run, data, loaded, chosen, batch_size=batch_size, progress=progress.told, **others
+            run,
+            data,
+            loaded,
+            chosen,
+            batch_size=batch_size,
+            progress=progress.told,
+            validation={name: trained_accuracy(path) for name, path in names.items()},
+            **others,
         )
         output.finish(run, metrics, as_json)

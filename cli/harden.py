@@ -93,6 +93,7 @@ def command(
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import progress
     from bcgan_tf.defenses.presets import defense as defense_named
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.loading.classifier import load_classifier
     from bcgan_tf.workflows import run as pipeline
 
@@ -135,9 +136,15 @@ def command(
         path = pipeline.harden(run, data, original, chosen, recipe)
         hardened = load_classifier(path, image_shape=data.image_shape, convention=convention)
         models = {"original": original.classifier, "hardened": hardened}
-        unfinished = True if attacks else None
+        files = {"original": classifier, "hardened": path}
+        validation = {name: trained_accuracy(file) for name, file in files.items()}
         metrics = pipeline.measure_clean_accuracy(
-            run, data, models, seed=seed, unfinished=unfinished
+            run,
+            data,
+            models,
+            validation=validation,
+            seed=seed,
+            unfinished=True if attacks else None,
         )
         if attacks:
             run.add_metrics(verdict_command=_verdict_command(ctx, classifier, path, attacks.eps))
@@ -146,6 +153,7 @@ def command(
                 data,
                 models,
                 attacks,
+                validation=validation,
                 # What fitted in the training fits here.
                 batch_size=min([250, *chosen.batch_sizes()]),
                 progress=progress.told,

@@ -79,6 +79,8 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     from bcgan_tf.report import findings
     from bcgan_tf.report.table import attack_table, clean_table
 
+    for sentence in findings.suspicions(metrics["models"]):
+        _print(sentence)
     if (clean := clean_table(metrics["models"])).rows:
         print_table(clean, f"{metrics['dataset']}: share of test images classified right")
     for name, model in metrics["models"].items():

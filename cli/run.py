@@ -86,6 +86,7 @@ def command(
     data = session.load_data(dataset, data_dir, seed, images, classifier)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.defenses.presets import defense as defense_named
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.workflows import run as pipeline
 
     chosen = defense_named(
@@ -126,6 +127,7 @@ def command(
             eps=eps,
             classifier=model,
             convention=convention,
+            validation=trained_accuracy(classifier),
             saved_models_dir=saved_models,
         )
         if as_json:

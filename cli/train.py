@@ -34,6 +34,7 @@ def command(
     images = options.chosen_images(recipe_options)
     data = session.load_data(dataset, data_dir, seed, images)
     session.make_repeatable(seed, deterministic)
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.loading.classifier import load_classifier
     from bcgan_tf.workflows import run as pipeline
 
@@ -47,7 +48,12 @@ def command(
     }
     with session.open_run("train", config, run_dir=run_dir, resume=resume, data=data) as run:
         path = pipeline.train(run, data, recipe, seed=seed, devices=devices)
-        metrics = pipeline.measure_clean_accuracy(run, data, {"original": load_classifier(path)})
+        metrics = pipeline.measure_clean_accuracy(
+            run,
+            data,
+            {"original": load_classifier(path)},
+            validation={"original": trained_accuracy(path)},
+        )
         pipeline.report(run)
         if as_json:
             output.print_json(

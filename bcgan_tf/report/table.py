@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NORMS = {"linf": "Linf", "l2": "L2"}
+# The rows of a table of classes where there are more of them.
+WORST_CLASSES, BEST_CLASSES = 10, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,31 @@ def attack_table(evaluation: Mapping[str, Any]) -> Table:
     rows.append(TableRow.of("worst case", "", "", "", worst, "", strong=True))
     head = ("", "tried on", "broke", "accuracy under it alone", "accuracy left so far", "time")
     return Table(head, tuple(rows))
+
+
+def class_table(evaluation: Mapping[str, Any]) -> Table:
+    """The clean and the robust accuracy of each class, as shares with counts.
+
+    Of more than thirteen classes, the ten least robust and the three most robust.
+
+    Args:
+        evaluation: an entry of ``evaluations`` in metrics.json.
+    """
+    found = evaluation.get("classes")
+    if not found:
+        return Table(())
+    rows = [*zip(found["names"], found["n"], found["clean"], found["robust"], strict=True)]
+    if len(rows) > WORST_CLASSES + BEST_CLASSES:
+        ranked = sorted(rows, key=lambda row: (row[3] / row[1], row[2] / row[1]))
+        rows = [*ranked[:WORST_CLASSES], *ranked[-BEST_CLASSES:]]
+
+    def share(right: int, n: int) -> Cell:
+        return Cell(percent(right / n), f"{right:,} of {n:,}")
+
+    cells = (
+        TableRow.of(name, share(clean, n), share(robust, n)) for name, n, clean, robust in rows
+    )
+    return Table(("class", "clean accuracy", "robust accuracy"), tuple(cells))
 
 
 def count(number: int | None) -> str:

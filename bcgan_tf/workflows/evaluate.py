@@ -16,6 +16,7 @@ from bcgan_tf.diagnosis.diagnostics import Diagnosis, diagnose
 from bcgan_tf.diagnosis.flags import percent
 from bcgan_tf.diagnosis.verdict import Verdict, verdict
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.clean_accuracy import suspicion, trained_accuracy
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -38,13 +39,17 @@ class JudgedEvaluation(Evaluation):
     Attributes:
         diagnosis: the red flags of gradient masking; None where they were not looked for.
         verdict: what evaluation and diagnosis together allow to say; None without a diagnosis.
+        suspicion: why the clean accuracy suggests that the model is used in another way than it
+            was trained; None where it does not.
     """
 
     diagnosis: Diagnosis | None = None
     verdict: Verdict | None = None
+    suspicion: str | None = None
 
     def __str__(self) -> str:
         lines = [
+            *([f"{self.suspicion}."] if self.suspicion and not self.verdict else ()),
             f"Verdict: {self.verdict.text}" if self.verdict else "No verdict: not diagnosed.",
             *(
                 f"  {flag.check}: {flag.text}"
@@ -63,7 +68,9 @@ class JudgedEvaluation(Evaluation):
 
     def to_dict(self) -> dict[str, Any]:
         """As of an :class:`Evaluation`, with ``verdict`` and ``diagnosis`` where there are such."""
-        found = super().to_dict()
+        found = super().to_dict() | {"classes": self.by_class()}
+        if self.suspicion:
+            found["suspicion"] = self.suspicion
         if self.diagnosis is not None and self.verdict is not None:
             found |= {"verdict": self.verdict.to_dict(), "diagnosis": self.diagnosis.to_dict()}
         return found
@@ -85,6 +92,7 @@ class JudgedEvaluation(Evaluation):
             "clean_accuracy": self.clean_accuracy,
             "clean_interval95": list(self.interval95(self.clean_correct)),
             "n": self.n,
+            **({"suspicion": self.suspicion} if self.suspicion else {}),
             "evaluations": [self.to_dict()],
         }
         return write_evaluation_report(path, {"models": {name: model}})
@@ -168,10 +176,12 @@ def evaluate(
     )
     found = run_suite(task, config.suite, skip_certified=config.skip_certified, progress=progress)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    validation = trained_accuracy(model)
+    fields["suspicion"] = suspicion(found.clean_correct, task.labels, validation)
     if not config.diagnose:
         return JudgedEvaluation(**fields)
     diagnosis = diagnose(task, found, control=control, surrogate=surrogate, progress=progress)
-    judged = verdict(found, diagnosis, task.labels)
+    judged = verdict(found, diagnosis, task.labels, validation)
     return JudgedEvaluation(**fields, diagnosis=diagnosis, verdict=judged)
 
 

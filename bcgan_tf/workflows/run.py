@@ -11,6 +11,7 @@ import keras
 from bcgan_tf import progress
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense
+from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
 from bcgan_tf.files import read_json
 from bcgan_tf.loading.adapted import Adapted
 from bcgan_tf.loading.classifier import adapted_classifier
@@ -91,12 +92,14 @@ def run(
     eps: float,
     classifier: Adapted | None = None,
     convention: Convention | None = None,
+    validation: float | None = None,
     saved_models_dir: str | Path = "saved_models",
 ) -> dict[str, Any]:
     """Train (unless a classifier is given), harden, attack both, export, report.
 
     Both models are attacked within ``eps``, a Linf radius in [0, 1] pixel units, by the recipe's
     ``suite`` on ``n`` test images. The defence's seed and devices are those of all stages.
+    ``validation`` is the given classifier's accuracy on validation images when it was trained.
 
     Returns:
         The metrics, with ``"exported"``: the version's folder.
@@ -106,17 +109,15 @@ def run(
     seed = defense.seed
     if classifier is None:
         trained = train(run, data, recipe, seed=seed, devices=defense.devices)
-        classifier = adapted_classifier(trained)
-    hardened = adapted_classifier(
-        harden(run, data, classifier, defense, recipe),
-        image_shape=data.image_shape,
-        convention=convention,
-    )
+        classifier, validation = adapted_classifier(trained), trained_accuracy(trained)
+    file = harden(run, data, classifier, defense, recipe)
+    hardened = adapted_classifier(file, image_shape=data.image_shape, convention=convention)
     evaluate_models(
         run,
         data,
         {"original": classifier.classifier, "hardened": hardened.classifier},
         EvaluationConfig(eps=eps, suite=recipe.suite, n=recipe.n, seed=seed),
+        validation={"original": validation, "hardened": trained_accuracy(file)},
         progress=progress.told,
     )
     card = model_card.of_training(run, "hardened")

@@ -140,6 +140,7 @@ def measure_clean_accuracy(
     data: Dataset,
     models: Mapping[str, keras.Model],
     *,
+    validation: Mapping[str, float | None] | None = None,
     seed: int = 0,
     unfinished: bool | None = None,
 ) -> dict[str, Any]:
@@ -149,6 +150,7 @@ def measure_clean_accuracy(
         run: open for writing.
         data: its test set is used.
         models: by name.
+        validation: accuracies on validation images in the training of each model, where known.
         seed: of the starting points of Defense-GAN's search.
         unfinished: whether more is to be measured.
 
@@ -157,7 +159,10 @@ def measure_clean_accuracy(
     """
     known = run.metrics().get("models", {})
     found = {
-        name: {**known.get(name, {}), **clean_accuracy(model, data.test, seed=seed)}
+        name: {
+            **known.get(name, {}),
+            **clean_accuracy(model, data.test, seed=seed, validation=(validation or {}).get(name)),
+        }
         for name, model in models.items()
     }
     return run.add_metrics(dataset=data.name, models=found, unfinished=unfinished)
