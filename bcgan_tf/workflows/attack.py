@@ -88,7 +88,6 @@ def evaluate_models(
             damaged or cannot be written.
     """
     images, labels = _test_images(data, settings)
-    run.add_metrics(dataset=data.name, unfinished=True)
     if settings.diagnose and settings.whole:
         for name, other in (("surrogate", surrogate), ("control", control)):
             if other is not None:
@@ -98,7 +97,7 @@ def evaluate_models(
             made = (attacked or {}).get(threat.label)
             known = (validation or {}).get(name)
             _ModelEvaluation(
-                run, threat, model, settings, batch_size, progress, made, known
+                run, data.name, threat, model, settings, batch_size, progress, made, known
             ).run_stages(images, labels, data.class_names, surrogate=surrogate, control=control)
     return run.add_metrics(unfinished=None)
 
@@ -208,6 +207,7 @@ class _ModelEvaluation:
     """One model under one threat model."""
 
     run: RunDirectory
+    dataset: str
     threat_model: ThreatModel
     model: Any
     settings: EvaluationConfig
@@ -235,6 +235,8 @@ class _ModelEvaluation:
             batch_size=self.batch_size,
             eot_samples=self.settings.samples,
         )
+        # Nothing is written about a model that cannot be attacked.
+        self.run.add_metrics(dataset=self.dataset, unfinished=True)
         evaluation = self._evaluation(task, class_names)
         if not self.settings.whole:
             return
