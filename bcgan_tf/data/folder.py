@@ -145,7 +145,7 @@ def _images_below(
             continue
         if entry.is_dir():
             inner = entry.resolve()
-            if inner not in seen:
+            if inner not in seen and not folder.resolve().is_relative_to(inner):
                 yield from _images_below(entry, faults, others, seen | {inner})
         elif entry.suffix.lower() in SUFFIXES:
             yield entry

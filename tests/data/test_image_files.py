@@ -70,6 +70,7 @@ def test_nested_folders_and_hidden_ones_and_links_in_a_circle(pictures):
     _write(pictures / "train" / "a" / "deep" / "deeper" / "x.png", np.full((4, 6, 3), 5, np.uint8))
     _write(pictures / "train" / "a" / ".hidden" / "x.png", np.full((4, 6, 3), 6, np.uint8))
     (pictures / "train" / "a" / "deep" / "back").symlink_to(pictures / "train" / "a")
+    (pictures / "train" / "a" / "deep" / "all").symlink_to(pictures / "train")
     found = _everything(load_dataset(f"folder:{pictures}"))
     assert bytes([5]) * 72 in found and bytes([6]) * 72 not in found and len(found) == 9
 
