@@ -27,6 +27,7 @@ from bcgan_tf.report.style import (
     legend,
     new_figure,
     save,
+    shortened,
     style_axes,
 )
 from bcgan_tf.report.table import NORMS, eps_text, interval_of, percent
@@ -34,8 +35,7 @@ from bcgan_tf.report.table import NORMS, eps_text, interval_of, percent
 # From this Linf distance on every image reaches the grey one.
 GRAY = 0.5
 _MARGIN = " margin"
-# Of a class's name below an image, and of the type there.
-_LONGEST_NAME = 16
+# Of the type below an image.
 _INCHES_A_LETTER = 0.058
 
 
@@ -285,10 +285,10 @@ def example_images(
     change = np.asarray(adversarials, np.float64) - images
     largest = float(np.abs(change).max(initial=0.0))
     factor = 0.5 / largest if largest > 0 else 1.0
-    short = [_shortened(name) for name in labels]
-    seen = [f"class {name}\nanswer {_shortened(guess)}"
+    short = [shortened(name) for name in labels]
+    seen = [f"class {name}\nanswer {shortened(guess)}"
             for name, guess in zip(short, clean, strict=True)]  # fmt: skip
-    told = [f"answer {_shortened(guess)}" for guess in predictions]
+    told = [f"answer {shortened(guess)}" for guess in predictions]
     if attacks:
         told = [f"{attack or 'not attacked'}\n{text}"
                 for text, attack in zip(told, attacks, strict=True)]  # fmt: skip
@@ -310,11 +310,6 @@ def example_images(
             caption_image(axes, captions[number], wrong=wrong, fontsize=7)
         label_row(line[0], name)
     return save(figure, path)
-
-
-def _shortened(name: str) -> str:
-    """A class's name that fits below an image."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
 
 
 def _length(change: np.ndarray) -> str:

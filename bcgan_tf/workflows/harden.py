@@ -138,6 +138,8 @@ class _SampleGrid(keras.callbacks.Callback):
 def draw_samples(gan: BCGAN, path: Path, classes: Sequence[str], *, title: str = "") -> Path:
     """A picture of generated samples, one row a class (at most ten classes)."""
     rows = min(len(classes), _GRID_ROWS)
+    if len(classes) > rows:
+        title = f"{title}, " * bool(title) + f"the first {rows} of {len(classes):,} classes"
     labels = np.repeat(np.arange(rows), _GRID_ROWS)
     images = gan.generate(labels, seed=0)
     path.parent.mkdir(parents=True, exist_ok=True)

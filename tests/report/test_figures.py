@@ -199,6 +199,13 @@ def test_dollars_in_names_are_dollars_in_grids(tmp_path: Path, drawn: list[str])
     assert not any(text.startswith("formula") for text in drawn)
 
 
+def test_long_names_of_classes_are_cut_in_grids(tmp_path: Path, drawn: list[str]) -> None:
+    images = np.full((2, 6, 6, 1), 0.5, np.float32)
+    names = ["n" * 16, "Chesapeake Bay retriever"]
+    figures.image_grid(images, tmp_path / "a.png", columns=1, row_labels=names)
+    assert sorted(drawn) == ["Chesapeake Bay …", "n" * 16]
+
+
 def test_dollars_in_names_are_dollars_beside_axes(
     tmp_path: Path, drawn: list[str], make: SimpleNamespace
 ) -> None:
