@@ -194,6 +194,15 @@ def final_activation(model: keras.Model, output: str | None = None) -> str | Non
     return _ALIASES.get(type(last).__name__)
 
 
+def input_of(model: keras.Model) -> tuple[Any, str | None] | None:
+    """The KerasTensor of the one input, and its key where the model takes a dict; None: unknown."""
+    graph = graph_of(model)
+    if calls_of(graph) is None or len(graph.inputs) != 1:
+        return None
+    structure = graph.input
+    return graph.inputs[0], next(iter(structure)) if isinstance(structure, dict) else None
+
+
 def outputs_of(model: keras.Model) -> dict[str, Any]:
     """The outputs of a functional or built sequential model by name; of any other none."""
     graph = graph_of(model)

@@ -21,7 +21,7 @@ import numpy as np
 from bcgan_tf.attacks.checks import look_like_probabilities
 from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.files import note
-from bcgan_tf.keras_graph import call_on, final_activation, outputs_of
+from bcgan_tf.keras_graph import call_on, final_activation, input_of, outputs_of
 from bcgan_tf.settings.convention import Convention
 
 # Activations that are taken off: their inputs are the logits.
@@ -182,17 +182,17 @@ def adapt(
 
 def _input_lines(model: keras.Model) -> Iterator[str]:
     """In what a model's input is not of floats in batches of any size."""
-    try:
-        (tensor, *others), structure = list(model.inputs), model.input
-    except AttributeError:  # subclassed
+    found = input_of(model)
+    if found is None:
         return
+    tensor, key = found
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if not dtype.startswith(("float", "bfloat")):
         yield f"takes {dtype}: attacks use numbers between the whole ones too"
     if tensor.shape[0] is not None:
         yield f"takes batches of {tensor.shape[0]}: here, of any size"
-    if isinstance(structure, dict) and not others:
-        yield f"takes its images as {next(iter(structure))!r} of a dict"
+    if key is not None:
+        yield f"takes its images as {key!r} of a dict"
 
 
 def _front(

@@ -26,6 +26,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import model_digest
 from bcgan_tf.files import DiskFull, check_name, disk_full, move_into_place, write_json
+from bcgan_tf.keras_graph import input_of
 from bcgan_tf.loading import exported
 from bcgan_tf.loading.adapted import Adapted
 from bcgan_tf.loading.classifier import adapted_classifier, input_shape
@@ -263,8 +264,8 @@ def _verify_own(staging: Path, classifier: keras.Model, convention: Convention) 
     images = tf.cast(least + (most - least) * unit, spec.dtype)
     expected = keras.tree.flatten(loaded.serve(images))
     with tf.device("/CPU:0"):
-        structure = getattr(classifier, "input", None)
-        given = {key: images} if isinstance(structure, dict) else images
+        taken = input_of(classifier)
+        given = {key: images} if taken is not None and taken[1] is not None else images
         answers = keras.tree.flatten(tf.function(classifier)(given, training=False))
         for served, own in zip(expected, answers, strict=True):
             if not np.allclose(served, own, rtol=1e-5, atol=1e-5):

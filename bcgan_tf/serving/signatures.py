@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf.data.dataset import PIXEL_SCALE
+from bcgan_tf.keras_graph import input_of
 from bcgan_tf.loading.exported import EXTRA, probe_pixels, scale
 from bcgan_tf.settings.convention import Convention
 
@@ -89,13 +90,10 @@ def own_signature(
         check_pixels: refuse rows with values that are not finite or, in images, not in the range.
     """
     batch, dtype, key = None, "float32", None
-    try:
-        (tensor,), structure = list(model.inputs), model.input
+    if (found := input_of(model)) is not None:
+        tensor, key = found
         batch, shape = tensor.shape[0], tuple(tensor.shape[1:])
         dtype = keras.backend.standardize_dtype(tensor.dtype)
-        key = next(iter(structure)) if isinstance(structure, dict) else None
-    except AttributeError:  # subclassed
-        pass
     dtype = dtype if dtype in ("uint8", "int32") else "float32"
 
     def called(images: tf.Tensor) -> Any:

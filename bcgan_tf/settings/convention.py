@@ -102,7 +102,7 @@ class Convention(Checked):
     @property
     def limits(self) -> tuple[float, float]:
         """The least and the largest pixel that the model takes."""
-        ends = np.asarray(self.offset) + np.multiply.outer([0.0, 1.0], np.asarray(self.scale))
+        ends = np.array([[0.0], [1.0]]) * np.asarray(self.scale) + np.asarray(self.offset)
         return float(ends.min()), float(ends.max())
 
     @property
