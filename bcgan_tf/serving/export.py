@@ -260,8 +260,7 @@ def _verify_own(staging: Path, classifier: keras.Model, convention: Convention) 
     serve = loaded.signatures["serving_default"]
     ((key, spec),) = serve.structured_input_signature[1].items()
     unit = np.random.default_rng(0).random([side or 8 for side in spec.shape], "float32")
-    least, most = convention.limits
-    images = tf.cast(least + (most - least) * unit, spec.dtype)
+    images = tf.cast(convention.probe(unit), spec.dtype)
     expected = keras.tree.flatten(loaded.serve(images))
     with tf.device("/CPU:0"):
         taken = input_of(classifier)

@@ -135,6 +135,13 @@ class Convention(Checked):
         ordered = images[..., ::-1] if self.reverses_channels else images
         return ordered * np.asarray(self.scale, np.float32) + np.asarray(self.offset, np.float32)
 
+    def probe(self, unit: np.ndarray) -> np.ndarray:
+        """Numbers in [0, 1] of any shape as pixels that the model takes, to try it on."""
+        if self.uniform or unit.shape[-1] == self.channels:
+            return self.from_unit(unit)
+        least, most = self.limits
+        return least + (most - least) * unit
+
     def to_unit(self, images: Any) -> Any:
         """The inverse of :meth:`from_unit`."""
         unit = (images - np.asarray(self.offset, np.float32)) / np.asarray(self.scale, np.float32)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -179,16 +178,6 @@ class Subclassed(keras.Model):
         return keras.ops.softmax(self.last(self.hidden(self.flatten(images))))
 
 
-def mobile_net() -> keras.Model:
-    """Of keras.applications, at its smallest size, with its preprocessing inside."""
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Resizing(32, 32)(inputs)
-    base = keras.applications.MobileNetV3Small(
-        input_shape=(32, 32, 3), alpha=0.35, minimalistic=True, weights=None, classes=10
-    )
-    return keras.Model(inputs, base(x))
-
-
 def logits() -> Any:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -200,7 +189,6 @@ MODELS = {
     ),
     "transfer learning": UsersModel(transfer, as_bytes, convention=BYTES, channels=3),
     "vision transformer": UsersModel(transformer, loss=logits()),
-    "MobileNetV3Small": UsersModel(mobile_net, as_bytes, convention=BYTES, channels=3),
     "one sigmoid unit": UsersModel(
         lambda: network(units=1, activation="sigmoid"), loss="binary_crossentropy", classes=2
     ),
@@ -257,11 +245,3 @@ MODELS = {
         lambda: network(before=[layers.Conv2D(8, 3, activation="relu", dtype="mixed_bfloat16")])
     ),
 }
-
-
-def in_forms(model: keras.Model, folder: Path) -> dict[str, Path]:
-    """The files that a user may have saved it to."""
-    files = {"keras": folder / "model.keras", "h5": folder / "model.h5"}
-    for file in files.values():
-        model.save(file)
-    return files
