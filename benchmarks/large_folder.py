@@ -2,8 +2,8 @@
 
     python benchmarks/large_folder.py --images 20000 --side 256
 
-Writes a folder of JPEGs of two classes, without splits, and a small classifier for them; then runs
-`train`-like commands of `bcgan-tf` on it, each in a process of its own, whose peak resident memory
+Writes a folder of JPEGs of two classes, without splits, and a small classifier for them; then
+hardens and attacks it with `bcgan-tf`, each in a process of its own, whose peak resident memory
 (ru_maxrss, mapped pages of files included) is what counts. The decoded images are kept in a cache
 folder (`--cache-dir`), because the memory of this machine may be large enough to hold them all.
 """
@@ -23,30 +23,33 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from PIL import Image, ImageFilter
 
+CLASSES = ("dark", "light")
+SOME = 256
+
 
 def write_images(folder: Path, count: int, side: int) -> None:
-    """JPEGs of blurred noise; those of the second class are lighter on their right half."""
-    for name in ("even", "right"):
+    """JPEGs of blurred noise; those of the second class are lighter."""
+    for name in CLASSES:
         (folder / name).mkdir(parents=True)
     random = np.random.RandomState(0)
     for index in range(count):
         pixels = random.randint(0, 256, (side // 8, side // 8, 3)).astype(np.float32) * 0.8
         if index % 2:
-            pixels[:, side // 16 :] += 50
+            pixels += 50
         image = Image.fromarray(pixels.astype(np.uint8)).resize(
             (side, side), Image.Resampling.BICUBIC
         )
         image = image.filter(ImageFilter.SHARPEN)
-        image.save(folder / ("right" if index % 2 else "even") / f"{index:06d}.jpg", quality=85)
+        image.save(folder / CLASSES[index % 2] / f"{index:06d}.jpg", quality=85)
 
 
-def write_classifier(path: Path, side: int) -> None:
-    """A small strided network, untrained: what is measured is memory."""
+def write_classifier(path: Path, images: Path, side: int) -> None:
+    """A small strided network, trained on a few of the images."""
     import keras
 
     layers = keras.layers
     keras.utils.set_random_seed(0)
-    keras.Sequential(
+    network = keras.Sequential(
         [
             keras.Input((side, side, 3)),
             layers.Conv2D(8, 5, strides=4, activation="relu"),
@@ -55,7 +58,13 @@ def write_classifier(path: Path, side: int) -> None:
             layers.GlobalAveragePooling2D(),
             layers.Dense(2),
         ]
-    ).save(path)
+    )
+    files = [images / CLASSES[index % 2] / f"{index:06d}.jpg" for index in range(SOME)]
+    pixels = np.stack([np.asarray(Image.open(file)) for file in files]).astype(np.float32) / 255
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
+    network.fit(pixels, np.arange(SOME) % 2, batch_size=32, epochs=8, verbose=2)
+    network.save(path)
 
 
 def run(*arguments: str) -> tuple[float, float]:
@@ -77,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         write_images(root / "images", chosen.images, chosen.side)
-        write_classifier(root / "net.keras", chosen.side)
+        write_classifier(root / "net.keras", root / "images", chosen.side)
         size = sum(file.stat().st_size for file in (root / "images").rglob("*.jpg"))
         decoded = chosen.images * chosen.side**2 * 3
         print(f"{size / 2**30:.2f} GiB of JPEGs, {decoded / 2**30:.2f} GiB of pixels", flush=True)

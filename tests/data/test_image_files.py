@@ -339,7 +339,7 @@ def test_more_images_than_the_memory_holds_are_not_attacked(monkeypatch):
     import bcgan_tf
 
     digits = load_dataset("digits")
-    monkeypatch.setattr(store, "free_memory", lambda: 4 * 360 * 256 - 1)
+    monkeypatch.setattr(store, "free_memory", lambda: 10 * 360 * 256 - 1)
     message = r"360 images of 8x8x1 take 90\.0 KiB as float32, .* choose --n \(n=\) of at most 359"
     with pytest.raises(UserError, match=message):
         bcgan_tf.evaluate(lambda x: x[:, 0, :, 0], digits, eps=0.1, n=0)
