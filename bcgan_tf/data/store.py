@@ -20,7 +20,7 @@ from bcgan_tf.files import DamagedFile, DiskFull, read_json, readable_size, repl
 
 # Of the memory that is free: choosing the validation images copies all of them once.
 _SHARE_OF_MEMORY = 0.4
-# Of the images that are attacked, float32, measured: benchmarks/large_folder.py, 8 MB for each of 0.8.
+# Of the images that are attacked, as float32: measured by benchmarks/large_folder.py.
 _COPIES = 10
 _PIXELS, _ABOUT = "pixels.raw", "about.json"
 _VERSION = 1
