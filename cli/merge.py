@@ -65,6 +65,7 @@ def command(
         raise click.UsageError("give the folders of the runs of all shards")
     session.start_tensorflow()
     from bcgan_tf import progress
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.workflows import merge as shard_merging
     from bcgan_tf.workflows import run as pipeline
     from bcgan_tf.workflows.attack import save_evaluation
@@ -81,6 +82,7 @@ def command(
         _check_unchanged(config)
     threats = [threat for name in config["models"] for threat in settings.threat_models(name)]
     evaluations = shard_merging.merged(runs, threats)
+    validation = {name: trained_accuracy(Path(spec)) for name, spec in config["models"].items()}
     with session.open_run("merge", config, run_dir=run_dir, resume=resume) as run:
         if settings.diagnose or settings.minimum_perturbation:
             session.make_repeatable(settings.seed, config.get("deterministic", False))
@@ -90,11 +92,12 @@ def command(
             loaded = _loaded(config, data)
             metrics = pipeline.evaluate_models(
                 run, data, batch_size=batch_size, progress=progress.told, settings=settings,
-                attacked=evaluations, **loaded,
+                attacked=evaluations, validation=validation, **loaded,
             )  # fmt: skip
         else:
             for threat in threats:
-                save_evaluation(run, threat, settings, evaluations[threat.label])
+                found, known = evaluations[threat.label], validation[threat.name]
+                save_evaluation(run, threat, settings, found, validation=known)
             metrics = run.add_metrics(dataset=config["dataset"])
         output.finish(run, metrics, as_json)
 
