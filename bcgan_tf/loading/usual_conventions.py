@@ -19,6 +19,7 @@ from bcgan_tf.attacks.checks import as_logits_fn
 from bcgan_tf.data import Dataset
 from bcgan_tf.data.arrays import as_images
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import note
 from bcgan_tf.loading.adapted import Adapted
 from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.settings.convention import INPUT_RANGES, Convention
@@ -79,8 +80,9 @@ def check_convention(
         used: what the model is taken to expect.
 
     Raises:
-        UserError: names the convention under which it is clearly better (by 3 points or more, and
-            by an exact McNemar test at 1e-4), and the options that say so.
+        UserError: nothing is stated of its pixels; names the convention under which it is clearly
+            better (by 3 points or more, and by an exact McNemar test at 1e-4), and the options that
+            say so. Where they are stated, a line on stderr says it instead.
     """
     if images.ndim != 4 or not len(images):
         return
@@ -94,11 +96,11 @@ def check_convention(
 
     first, rest = slice(0, _SCREENED), slice(_SCREENED, None)
     as_used = correct(used, first)
-    screened = {
-        other: found
-        for other in _usual(images)
-        if other != used and (found := correct(other, first)).sum() > as_used.sum()
-    }
+    screened: dict[Convention, np.ndarray] = {}
+    for other in _usual(images):
+        differs = (other.scale, other.offset) != (used.scale, used.offset)
+        if differs and (found := correct(other, first)).sum() > as_used.sum():
+            screened[other] = found
     if not screened:
         return
     best = max(screened, key=lambda other: screened[other].sum())
@@ -109,10 +111,17 @@ def check_convention(
     gain = found.mean() - as_used.mean()
     if gain < _LEAST_GAIN or compare_paired(found, as_used).p_value > _LARGEST_P:
         return
-    raise UserError(
+    found_out = (
         f"{name} classifies {as_used.mean():.1%} of {len(images)} images right when it gets "
         f"{used.told}, but {found.mean():.1%} with {best.told}: it seems to have been trained on "
-        f"those; say so: {best.options} (in Python: convention=Convention({best.arguments}))"
+        "those"
+    )
+    if used.stated:  # who says so, knows it
+        note(f"{found_out}; {used.options} is kept")
+        return
+    raise UserError(
+        f"{found_out}; say so: {best.options} (in Python: convention=Convention("
+        f"{best.arguments})), or keep to {used.told}: {used.options}"
     )
 
 

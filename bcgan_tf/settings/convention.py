@@ -24,10 +24,11 @@ class Convention(Checked):
     in front of the model and behind it.
     """
 
-    input_range: Annotated[str, OneOf(*INPUT_RANGES)] = setting(
-        "0..1",
+    input_range: Annotated[str, OneOf(*INPUT_RANGES)] | None = setting(
+        None,
         "Pixels that the model takes; caffe, torch: as preprocess_input of keras.applications in "
-        "that mode (0..255 for a model with its preprocessing inside). eps stays of [0, 1].",
+        "that mode (0..255 for a model with its preprocessing inside); none: 0..1, unless labelled "
+        "images say otherwise. eps stays of [0, 1].",
     )
     mean: tuple[Annotated[float, Range()], ...] | None = setting(
         None, "Of standardized pixels: subtracted from [0, 1] pixels, one or one per channel."
@@ -41,8 +42,18 @@ class Convention(Checked):
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
-        if self.standardized and self.input_range != "0..1":
+        if self.standardized and self.pixels != "0..1":
             yield f"mean and std are of [0, 1] pixels; leave out input_range {self.input_range}"
+
+    @property
+    def pixels(self) -> str:
+        """The named range."""
+        return self.input_range or "0..1"
+
+    @property
+    def stated(self) -> bool:
+        """Whether anything is said of the pixels."""
+        return self.input_range is not None or self.standardized
 
     @property
     def given(self) -> dict[str, Any]:
@@ -58,26 +69,26 @@ class Convention(Checked):
     @property
     def reverses_channels(self) -> bool:
         """Whether the model takes blue, green, red."""
-        return self.input_range == "caffe"
+        return self.pixels == "caffe"
 
     @property
     def scale(self) -> float | list[float]:
         """What [0, 1] pixels are multiplied by, in the model's order of channels."""
         if self.standardized:
             return _one([1 / value for value in self.std or (1.0,)])
-        if self.input_range == "torch":
+        if self.pixels == "torch":
             return [1 / value for value in TORCH_STD]
-        return {"0..1": 1.0, "-1..1": 2.0}.get(self.input_range, 255.0)
+        return {"0..1": 1.0, "-1..1": 2.0}.get(self.pixels, 255.0)
 
     @property
     def offset(self) -> float | list[float]:
         """What is added after that."""
         mean, std = self.mean or (0.0,), self.std or (1.0,)
-        if self.input_range == "torch":
+        if self.pixels == "torch":
             mean, std = TORCH_MEAN, TORCH_STD
-        elif self.input_range == "caffe":
+        elif self.pixels == "caffe":
             return [-value for value in CAFFE_MEAN]
-        elif self.input_range == "-1..1":
+        elif self.pixels == "-1..1":
             return -1.0
         most = max(len(mean), len(std))
         mean, std = (part * most if len(part) == 1 else part for part in (mean, std))
@@ -112,13 +123,13 @@ class Convention(Checked):
             parts = {"mean": self.mean, "std": self.std}
             given = {name: part for name, part in parts.items() if part is not None}
             return " ".join(f"--{n} {','.join(f'{v:.4g}' for v in p)}" for n, p in given.items())
-        return f"--input-range {self.input_range}"
+        return f"--input-range {self.pixels}"
 
     @property
     def arguments(self) -> str:
         """The arguments of Python that say so."""
         if not self.standardized:
-            return f"input_range={self.input_range!r}"
+            return f"input_range={self.pixels!r}"
         given = {"mean": self.mean, "std": self.std}
         return ", ".join(f"{name}={part}" for name, part in given.items() if part is not None)
 
@@ -128,7 +139,7 @@ class Convention(Checked):
         if self.standardized:
             return f"standardized pixels (mean {self.mean}, std {self.std})"
         names = {"caffe": "BGR pixels less ImageNet's mean", "torch": "ImageNet's standard pixels"}
-        return names.get(self.input_range, f"pixels of {self.input_range.replace('..', ' to ')}")
+        return names.get(self.pixels, f"pixels of {self.pixels.replace('..', ' to ')}")
 
     def from_unit(self, images: Any) -> Any:
         """Images in [0, 1], ``[..., C]``, as the model takes them; a tensor works too."""
