@@ -37,7 +37,9 @@ def command(
     """
     names = session.named_models(models)
     convention = options.chosen_convention(settings)
-    own = session.custom_objects(settings.pop("custom_objects"))
+    custom = settings.pop("custom_objects")
+    session.check_programs(run_dir, {}, custom_objects=custom and str(custom))
+    own = session.custom_objects(custom)
     settings["eps"] = options.chosen_eps(dataset, settings["eps"])
     images = options.chosen_images(settings)
     data = session.load_data(dataset, data_dir, seed, images, next(iter(names.values())))

@@ -30,6 +30,7 @@ _BEFORE = "as the shards were told"
     help="The model NAME of the shards, where it is now.  [default: where they had it]",
 )
 @options.model_options(_BEFORE)
+@options.custom_objects_option()
 @options.settings_options(EvaluationConfig, "diagnose", "minimum_perturbation", unset=_BEFORE)
 @options.batch_size_option()
 @options.data_dir_option()
@@ -42,6 +43,7 @@ def command(
     models: tuple[str, ...],
     surrogate: str | None,
     control: str | None,
+    custom_objects: Path | None,
     diagnose: bool | None,
     minimum_perturbation: bool | None,
     batch_size: int,
@@ -63,7 +65,9 @@ def command(
         runs = tuple(map(str, saved["config"].get("runs_merged") or ()))
     if not runs:
         raise click.UsageError("give the folders of the runs of all shards")
+    session.check_programs(run_dir, {}, custom_objects=custom_objects and str(custom_objects))
     session.start_tensorflow()
+    session.custom_objects(custom_objects)
     from bcgan_tf import progress
     from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.workflows import merge as shard_merging

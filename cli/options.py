@@ -223,13 +223,17 @@ def model_options(unset: str = "") -> Decorator:
 
 def convention_options() -> Decorator:
     """``--input-range``, ``--mean``, ``--std``, ``--output`` and ``--custom-objects``."""
-    custom = click.option(
+    return stack([settings_options(Convention), custom_objects_option()])
+
+
+def custom_objects_option() -> Any:
+    """``--custom-objects``."""
+    return click.option(
         "--custom-objects",
         type=FilePath(),
         metavar="FILE.py",
         help="Python code that defines the model's own layers; it is run.",
     )
-    return stack([settings_options(Convention), custom])
 
 
 def chosen_convention(options: dict[str, Any]) -> Convention:

@@ -138,7 +138,9 @@ def check_programs(folder: Path | None, models: Mapping[str, Path], **others: st
     if not any(map(is_program, models.values())):
         arguments["models"] = []
     for name, model in others.items():
-        arguments[name] = ["--" + name, model] if model and is_program(model) else []
+        arguments[name] = (
+            ["--" + name.replace("_", "-"), model] if model and is_program(model) else []
+        )
     context.meta[REPEAT] = [text for texts in arguments.values() for text in texts]
     unnamed = [texts for name, texts in arguments.items() if from_run(context, name)]
     refuse_unnamed(folder or "", [text for texts in unnamed for text in texts])
