@@ -311,31 +311,3 @@ def test_a_file_of_defense_gan_is_exported_alike(case: Case) -> None:
     done = case.run("export", str(file), "--saved-models", str(models), "--name", "mine")
     assert "starting points drawn once (seed 0)" in done.stderr
     assert (models / "mine" / "1" / "saved_model.pb").is_file()
-
-
-def test_a_model_for_0_to_255_is_hardened_behind_the_advised_adapter(case: Case) -> None:
-    """`image_dataset_from_directory` gives 0 ... 255; the error says what to put in front."""
-    keras.utils.set_random_seed(2)
-    layers: list[Any] = [
-        keras.Input((SIDE, SIDE, 1)),
-        keras.layers.Rescaling(1 / 255),
-        keras.layers.Flatten(),
-        keras.layers.Dense(3),
-    ]
-    model = keras.Sequential(layers)
-    file = case.root / "raw.keras"
-    model.save(file)
-    arguments = [
-        "harden", "--dataset", f"folder:{case.folder}", "--defense", "pgd-at", *ADVERSARIAL,
-    ]  # fmt: skip
-    refused = click.testing.CliRunner().invoke(
-        main, [*arguments, "--classifier", str(file), "--run-dir", str(case.root / "refused")]
-    )
-    assert refused.exit_code == 1 and "keras.layers.Rescaling(255.0), model]" in refused.stderr
-    keras.Sequential([keras.Input((SIDE, SIDE, 1)), keras.layers.Rescaling(255.0), model]).save(
-        file
-    )
-    case.run(*arguments, "--classifier", str(file), "--run-dir", str(case.root / "raw"))
-    hardened = case.root / "raw" / "hardened.keras"
-    assert _architecture(hardened) == _architecture(file)
-    assert case.robust(hardened) > case.robust(file) + 0.2
