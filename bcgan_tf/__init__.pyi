@@ -17,5 +17,6 @@ from .loading.classifier import load_classifier as load_classifier
 from .loading.model import load_model as load_model
 from .perturbation.minimum_perturbation import minimum_perturbation as minimum_perturbation
 from .serving.export import export as export
+from .settings.convention import Convention as Convention
 from .version import __version__ as __version__
 from .workflows.evaluate import evaluate as evaluate

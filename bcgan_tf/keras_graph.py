@@ -6,16 +6,14 @@ Keras' private attributes are read in this file alone.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-PROBABILITY_ACTIVATIONS = ("softmax", "sigmoid", "hard_sigmoid")
-
 # Other names of the same functions: tf.nn.softmax and tf.nn.sigmoid as activations, and operations.
 _ALIASES = {"softmax_v2": "softmax", "Softmax": "softmax", "Sigmoid": "sigmoid"}
-_UNKNOWN = "return what goes into the final softmax, not its result, and give that model"
 
 
 def graph_of(model: keras.Model) -> Any:
@@ -40,6 +38,64 @@ def calls_of(model: keras.Model) -> list[Any] | None:
 def all_layers(model: keras.Model) -> list[Any]:
     """The model, its layers, and all layers inside of these."""
     return list(model._flatten_layers())
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedPart:
+    """How much of a model is trained: of its layers with weights, and of their parameters.
+
+    Statistics, such as those of batch normalization, are no parameters.
+    """
+
+    layers: int
+    all_layers: int
+    parameters: int
+    all_parameters: int
+
+    def __str__(self) -> str:
+        counts = {
+            "layers": (self.layers, self.all_layers),
+            "parameters": (self.parameters, self.all_parameters),
+        }
+        return ", ".join(
+            f"all {name} ({whole:,})" if part == whole else f"{part:,} of {whole:,} {name}"
+            for name, (part, whole) in counts.items()
+        )
+
+
+def trained_part(model: keras.Model) -> TrainedPart:
+    """What training would change of a model as its layers are, frozen or not."""
+    trained = {id(weight) for weight in model.trainable_weights}
+    layers = [own for layer in all_layers(model) if (own := layer._trainable_variables)]
+    sizes = {id(weight): math.prod(weight.shape) for own in layers for weight in own}
+    return TrainedPart(
+        sum(any(id(weight) in trained for weight in own) for own in layers),
+        len(layers),
+        sum(size for weight, size in sizes.items() if weight in trained),
+        sum(sizes.values()),
+    )
+
+
+def frozen_weights(model: keras.Model) -> set[int]:
+    """The ``id`` of each weight of a frozen layer: of its parameters and of its statistics."""
+    return {
+        id(weight)
+        for layer in all_layers(model)
+        if not layer.trainable
+        for weight in (*layer._trainable_variables, *layer._non_trainable_variables)
+    }
+
+
+def internal_name(operation: Any) -> str:
+    """Where Keras defines a class without a public name, such as ``"ops.numpy.Add"``; else ``""``.
+
+    Such are the operations of ``keras.ops`` in a graph (``x + y``), and layers of
+    ``keras.applications``.
+    """
+    kind = type(operation)
+    place = kind.__module__.removeprefix("keras.src.")
+    inside = place.startswith(("ops.", "applications.")) and place != kind.__module__
+    return f"{place}.{kind.__name__}" if inside else ""
 
 
 def last_operation(model: keras.Model) -> Any:
@@ -116,41 +172,101 @@ def leading_layers(model: keras.Model) -> list[Any]:
 # ---- The activation at the end
 
 
-def final_activation(model: keras.Model) -> tuple[str | None, str]:
-    """The activation at the end of a model, and how to remove it.
+def final_activation(model: keras.Model, output: str | None = None) -> str | None:
+    """The activation at the end of a model: ``"softmax"``, ``"relu"``, ..., ``"linear"``.
 
     Covers nested models, activations inside layers, ``Activation`` and ``Softmax`` layers, and
-    operations such as ``keras.ops.softmax``. It cannot see into a subclassed model.
+    operations such as ``keras.ops.softmax``. None where it cannot be seen, as in a subclassed
+    model.
 
     Args:
         model: any Keras model.
-
-    Returns:
-        The function's name (``"softmax"``, ``"relu"``, ..., ``"linear"``), or None where it cannot
-        be seen; and Python that makes ``model`` return what goes into it.
+        output: which of several (:func:`outputs_of`).
     """
-    return _final_activation(model, "model")
-
-
-def _final_activation(model: keras.Model, path: str) -> tuple[str | None, str]:
-    last = last_operation(model)
-    if last is None:
-        return None, _UNKNOWN
-    layer = f"{path}.get_layer({last.name!r})"
+    last = _operation_of(model, output)
     if isinstance(last, keras.Model):
-        return _final_activation(last, layer)
+        return final_activation(last)
     activation = getattr(last, "activation", None)
     if activation is not None:
         # Dense(..., activation=...) and Activation(...) alike.
         name = getattr(activation, "__name__", type(activation).__name__)
-        return _ALIASES.get(name, name), f"{layer}.activation = keras.activations.linear"
-    name = _ALIASES.get(type(last).__name__)
-    if name is None:
-        return None, _UNKNOWN
-    if path != "model":
-        return name, f"rebuild the model inside, {path}, without its last step {last.name!r}"
-    step = layer if isinstance(last, keras.layers.Layer) else "model.operations[-1]"
-    return name, f"model = keras.Model(model.inputs[0], {step}.input)"
+        return _ALIASES.get(name, name)
+    return _ALIASES.get(type(last).__name__)
+
+
+def input_of(model: keras.Model) -> tuple[Any, str | None] | None:
+    """The KerasTensor of the one input, and its key where the model takes a dict; None: unknown."""
+    graph = graph_of(model)
+    if calls_of(graph) is None or len(graph.inputs) != 1:
+        return None
+    structure = graph.input
+    return graph.inputs[0], next(iter(structure)) if isinstance(structure, dict) else None
+
+
+def outputs_of(model: keras.Model) -> dict[str, Any]:
+    """The outputs of a functional or built sequential model by name; of any other none."""
+    graph = graph_of(model)
+    if calls_of(graph) is None:
+        return {}
+    structure = graph.output
+    names = graph.output_names
+    if isinstance(structure, dict):  # in the order in which Keras flattens a dict
+        names = keras.tree.flatten({key: key for key in structure})
+    return dict(zip(names, keras.tree.flatten(structure), strict=True))
+
+
+def _operation_of(model: keras.Model, output: str | None) -> Any:
+    found = outputs_of(model)
+    if output is None or output not in found:
+        return last_operation(model)
+    return found[output]._keras_history.operation
+
+
+def call_on(
+    model: keras.Model, images: Any, *, output: str | None = None, without_activation: bool = False
+) -> tuple[Any, dict[int, Any]]:
+    """Calls a model layer by layer, so that its layers become those of the model around it.
+
+    The layers are shared. Type and batch size of the images may differ from the model's input.
+
+    Args:
+        model: functional or built sequential, of one input.
+        images: a KerasTensor.
+        output: which of several (:func:`outputs_of`).
+        without_activation: whether to leave out the activation at the end.
+
+    Returns:
+        The output; and for the variables that had to be copied, ``id(copy)`` to the original.
+
+    Raises:
+        Exception: a layer cannot be called so, of whatever type it raises.
+    """
+    graph = graph_of(model)
+    final, copied = _operation_of(model, output), {}
+
+    def called(operation: Any) -> Any:
+        if without_activation and operation is final:
+            return lambda *args, **options: _linear(operation, copied, *args, **options)
+        return operation
+
+    found = keras.tree.flatten(graph._run_through_graph([images], operation_fn=called))
+    names = [*outputs_of(model)]
+    return found[names.index(output) if output is not None else 0], copied
+
+
+def _linear(operation: Any, copied: dict[int, Any], *args: Any, **options: Any) -> Any:
+    """What an operation gives without its activation."""
+    if isinstance(operation, keras.Model):
+        result, more = call_on(operation, args[0], without_activation=True)
+        copied.update(more)
+        return result
+    if not operation.weights if isinstance(operation, keras.Layer) else True:
+        return args[0]
+    twin = type(operation).from_config(operation.get_config() | {"activation": "linear"})
+    result = twin(*args, **options)
+    twin.set_weights(operation.get_weights())
+    copied.update(zip(map(id, twin.weights), operation.weights, strict=True))
+    return result
 
 
 # ---- Copies
@@ -159,10 +275,14 @@ def _final_activation(model: keras.Model, path: str) -> tuple[str | None, str]:
 def clone_reinitialized(model: keras.Model) -> keras.Model:
     """The same architecture with new initial weights, drawn with Keras' global seed.
 
-    An initializer with its own seed draws the same weights as in ``model``. Adapted
-    ``Normalization`` layers keep their mean and variance, which are not trained.
+    An initializer with its own seed draws the same weights as in ``model``. Frozen layers keep
+    their weights, and adapted ``Normalization`` layers their mean and variance.
     """
     copy = keras.models.clone_model(model)
+    frozen = frozen_weights(model)
+    for old, new in zip(model.weights, copy.weights, strict=True):
+        if id(old) in frozen:
+            new.assign(old)
     for old, new in zip(_normalizations(model), _normalizations(copy), strict=True):
         new.set_weights(old.get_weights())
         new.finalize_state()

@@ -38,6 +38,7 @@ class _Attack(Command):
 @options.dataset_options()
 @options.settings_options(EvaluationConfig)
 @options.batch_size_option()
+@options.convention_options()
 @options.model_options()
 @options.run_options()
 def command(
@@ -53,35 +54,54 @@ def command(
 ) -> None:
     """Attack classifiers, white-box, with the true labels, and say what to make of it.
 
-    A MODEL is a .keras file, the folder of a SavedModel, or module:function (file.py:function):
-    float32 images in [0, 1] to logits. Each attack of a suite sees what those before it left; what
-    counts is the worst case for each image. The verdict says whether that can be believed.
+    A MODEL is a .keras file, the folder of a SavedModel, or module:function (file.py:function), of
+    images in [0, 1], or as --input-range says. Each attack of a suite sees what those before it
+    left; what counts is the worst case for each image. The verdict says whether that can be
+    believed.
 
     On a cluster, run --shard 1/8 ... 8/8, and join their runs by `bcgan-tf attack merge RUN...`,
     which gives what one run would have given.
     """
     names = session.named_models(models)
+    convention = options.chosen_convention(settings)
+    custom = settings.pop("custom_objects")
     programs = {name: settings[name] for name in ("surrogate", "control")}
+    programs["custom_objects"] = custom and str(custom)
     session.check_programs(run_dir, names, **programs)
-    data = session.load_data(dataset, data_dir, seed)
+    images = options.chosen_images(settings)
+    data = session.load_data(dataset, data_dir, seed, images, next(iter(names.values())))
     eps = options.chosen_eps(dataset, settings.pop("eps"), settings["norm"])
     batch_size = settings.pop("batch_size")
     others = {name: settings.pop(name) for name in ("surrogate", "control")}
     chosen = EvaluationConfig(eps=eps, seed=seed, **settings)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import progress
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.workflows import run as pipeline
 
-    loaded = session.load_sources(names, data)
+    own = session.custom_objects(custom)
+    loaded = session.load_sources(names, data, convention)
     config = {
         "dataset": dataset,
+        **images.settings.changed(),
         **chosen.to_dict(),
+        **convention.given,
+        **own,
         "deterministic": deterministic,
         **session.described(names, **others),
     }
-    others = session.load_sources({k: Path(v) for k, v in others.items() if v}, data)
-    with session.open_run("attack", config, run_dir=run_dir, resume=resume) as run:
+    others = session.load_sources({k: Path(v) for k, v in others.items() if v}, data, convention)
+    if chosen.norm == "linf" and (units := convention.eps(eps)):
+        click.echo(units, err=True)
+    with session.open_run("attack", config, run_dir=run_dir, resume=resume, data=data) as run:
         metrics = pipeline.evaluate_models(
-            run, data, loaded, chosen, batch_size=batch_size, progress=progress.told, **others
+            run,
+            data,
+            loaded,
+            chosen,
+            batch_size=batch_size,
+            progress=progress.told,
+            validation={name: trained_accuracy(path) for name, path in names.items()},
+            **others,
         )
         output.finish(run, metrics, as_json)

@@ -17,6 +17,7 @@ from .command import Command
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @options.dataset_options()
 @options.settings_options(BoundarySettings)
+@options.convention_options()
 @options.run_options()
 def command(
     models: tuple[str, ...],
@@ -35,17 +36,26 @@ def command(
     each on its own.
     """
     names = session.named_models(models)
+    convention = options.chosen_convention(settings)
+    custom = settings.pop("custom_objects")
+    session.check_programs(run_dir, {}, custom_objects=custom and str(custom))
+    own = session.custom_objects(custom)
     settings["eps"] = options.chosen_eps(dataset, settings["eps"])
-    data = session.load_data(dataset, data_dir, seed)
+    images = options.chosen_images(settings)
+    data = session.load_data(dataset, data_dir, seed, images, next(iter(names.values())))
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.workflows import run as pipeline
     from bcgan_tf.workflows.boundary import boundary
 
     chosen = BoundarySettings(**settings, seed=seed)
-    loaded = session.load_models(names, data)
+    found = session.take_in(names, data, convention)
+    loaded = {name: adapted.classifier for name, adapted in found.items()}
     config = {
         "dataset": dataset,
+        **images.settings.changed(),
         **chosen.to_dict(),
+        **convention.given,
+        **own,
         "deterministic": deterministic,
         **session.described(names),
     }

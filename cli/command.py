@@ -32,7 +32,7 @@ STDOUT = "bcgan_tf.stdout"
 FAULTS = "bcgan_tf.faults"
 _NOT_SETTINGS = {"config", "help"}
 # What no run's folder may say of a command: where it reads and writes, and how it tells.
-_NEVER_SAVED = {*_NOT_SETTINGS, "run_dir", "resume", "data_dir", "as_json", "debug"}
+_NEVER_SAVED = {*_NOT_SETTINGS, "run_dir", "resume", "data_dir", "cache_dir", "as_json", "debug"}
 # What a TOML value must be for an option that click would otherwise convert without a word.
 _TOML_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "integer": ("an integer", (int,)),
@@ -227,7 +227,11 @@ def _how_to_go_on(ctx: click.Context) -> str:
         return ""
     # From `bcgan-tf` on: `attack merge` is a command of two words.
     again = [*ctx.command_path.split(), "--run-dir", str(run), "--resume"]
-    for name in ("data_dir", "batch_size"):  # no settings of the run: they change no result
+    for name in (
+        "data_dir",
+        "cache_dir",
+        "batch_size",
+    ):  # no settings of the run: they change no result
         if ctx.params.get(name) and ctx.get_parameter_source(name) != ParameterSource.DEFAULT:
             again += ["--" + name.replace("_", "-"), str(ctx.params[name])]
     again += ctx.meta.get(REPEAT, ())

@@ -9,6 +9,7 @@ import click
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import check_name, path_within
+from bcgan_tf.settings.convention import Convention
 
 from . import options, output, session
 from .command import Command, FilePath
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     default=64.0,
     help="The largest PNG or JPEG that is decoded, in millions of pixels.",
 )
+@options.convention_options()
 @options.data_dir_option()
 @options.common_options()
 def command(
@@ -63,6 +65,7 @@ def command(
     max_megapixels: float,
     data_dir: Path | None,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Export a run's hardened classifier, or a .keras file, for TF Serving."""
     if not source.exists():
@@ -70,7 +73,7 @@ def command(
     if name is not None:
         check_name(name, "a served model")
     session.start_tensorflow()
-    from bcgan_tf.loading.classifier import load_classifier
+    from bcgan_tf.loading.classifier import adapted_classifier
     from bcgan_tf.loading.digest import model_digest
     from bcgan_tf.runs.directory import RunDirectory
     from bcgan_tf.serving import card as model_card
@@ -79,15 +82,20 @@ def command(
     names = [part.strip() for part in class_names.split(",")] if class_names else None
     if names and (not all(names) or len(set(names)) < len(names)):
         raise click.UsageError(f"--class-names is {class_names!r}; give each class a name")
+    convention = options.chosen_convention(settings)
+    session.custom_objects(settings.pop("custom_objects"))
     if source.is_dir():
+        if not convention.given:
+            convention = Convention.from_dict(RunDirectory.open(source).config)
         file, default, card, names = _of_run(source, names, data_dir)
     else:
         file, default, card = source, source.stem, {}
     name = check_name(name or default, "a served model; give --name")
     if evaluation:
         card = model_card.with_evaluation(card, RunDirectory.open(evaluation), model_digest(file))
-    classifier = load_classifier(file)
-    names = names or [str(i) for i in range(classifier.output_shape[-1])]
+    found = adapted_classifier(file, convention=convention)
+    classifier = found.given
+    names = names or [str(i) for i in range(found.classifier.output_shape[-1])]
     changed: dict[str, Any] = {}
     if fixed := getattr(classifier, "deterministic_for_serving", None):
         classifier, changed = fixed(seed)
@@ -96,6 +104,7 @@ def command(
         classifier,
         saved_models / name,
         class_names=names,
+        convention=convention,
         card={**card, **changed},
         keras_file=keras_file,
         check_pixels=check_pixels,
@@ -137,8 +146,8 @@ def _classes(run: RunDirectory, model: str, data_dir: Path | None) -> list[str]:
     classes = model_card.trained(run, model).get("classes")
     if isinstance(classes, list) and classes:
         return [str(name) for name in classes]
-    # A run's folder of images lies outside it, and is not looked into.
+    # A run's own images lie outside it, and are not looked into.
     dataset = str(run.config.get("dataset"))
-    if dataset.startswith("folder:"):
+    if ":" in dataset:
         raise UserError(f"{run.path} does not say what its classes are called; give --class-names")
     return list(data.load_dataset(dataset, data_dir=data_dir).class_names)

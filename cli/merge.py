@@ -9,6 +9,8 @@ import click
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.attack import EvaluationConfig
+from bcgan_tf.settings.convention import Convention
+from bcgan_tf.settings.images import ImageSettings
 
 from . import options, output, session
 from .command import REPEAT, Command, from_run
@@ -28,6 +30,7 @@ _BEFORE = "as the shards were told"
     help="The model NAME of the shards, where it is now.  [default: where they had it]",
 )
 @options.model_options(_BEFORE)
+@options.custom_objects_option()
 @options.settings_options(EvaluationConfig, "diagnose", "minimum_perturbation", unset=_BEFORE)
 @options.batch_size_option()
 @options.data_dir_option()
@@ -40,6 +43,7 @@ def command(
     models: tuple[str, ...],
     surrogate: str | None,
     control: str | None,
+    custom_objects: Path | None,
     diagnose: bool | None,
     minimum_perturbation: bool | None,
     batch_size: int,
@@ -61,8 +65,11 @@ def command(
         runs = tuple(map(str, saved["config"].get("runs_merged") or ()))
     if not runs:
         raise click.UsageError("give the folders of the runs of all shards")
+    session.check_programs(run_dir, {}, custom_objects=custom_objects and str(custom_objects))
     session.start_tensorflow()
+    session.custom_objects(custom_objects)
     from bcgan_tf import progress
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.workflows import merge as shard_merging
     from bcgan_tf.workflows import run as pipeline
     from bcgan_tf.workflows.attack import save_evaluation
@@ -79,18 +86,22 @@ def command(
         _check_unchanged(config)
     threats = [threat for name in config["models"] for threat in settings.threat_models(name)]
     evaluations = shard_merging.merged(runs, threats)
+    validation = {name: trained_accuracy(Path(spec)) for name, spec in config["models"].items()}
     with session.open_run("merge", config, run_dir=run_dir, resume=resume) as run:
         if settings.diagnose or settings.minimum_perturbation:
             session.make_repeatable(settings.seed, config.get("deterministic", False))
-            data = session.load_data(config["dataset"], data_dir, settings.seed)
+            images = options.ImageOptions(ImageSettings.from_dict(config))
+            first = Path(next(iter(config["models"].values())))
+            data = session.load_data(config["dataset"], data_dir, settings.seed, images, first)
             loaded = _loaded(config, data)
             metrics = pipeline.evaluate_models(
                 run, data, batch_size=batch_size, progress=progress.told, settings=settings,
-                attacked=evaluations, **loaded,
+                attacked=evaluations, validation=validation, **loaded,
             )  # fmt: skip
         else:
             for threat in threats:
-                save_evaluation(run, threat, settings, evaluations[threat.label])
+                found, known = evaluations[threat.label], validation[threat.name]
+                save_evaluation(run, threat, settings, found, validation=known)
             metrics = run.add_metrics(dataset=config["dataset"])
         output.finish(run, metrics, as_json)
 
@@ -144,4 +155,8 @@ def _check_unchanged(config: dict[str, Any]) -> None:
 def _loaded(config: dict[str, Any], data: Any) -> dict[str, Any]:
     models = {name: Path(spec) for name, spec in config["models"].items()}
     others = {key: Path(config[key]) for key in _OTHERS if config.get(key)}
-    return {"models": session.load_sources(models, data), **session.load_sources(others, data)}
+    convention = Convention.from_dict(config)
+    return {
+        "models": session.load_sources(models, data, convention),
+        **session.load_sources(others, data, convention),
+    }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 from click.core import ParameterSource
 
+from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.defenses import DEFENSES
 from bcgan_tf.settings.fields import OneOf, Setting, settings_of
+from bcgan_tf.settings.images import ImageSettings
 from bcgan_tf.settings.kinds import RADIUS, Batch, Devices, Seed
 from bcgan_tf.settings.presets import (
     DEFAULT_DEFENSE,
@@ -23,6 +26,13 @@ from bcgan_tf.settings.presets import (
 from .command import FAULTS, FilePath, config_option, from_run, take_up_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class ImageOptions(NamedTuple):
+    """How images of a user's own are read, and where they are kept meanwhile."""
+
+    settings: ImageSettings = ImageSettings()
+    cache_dir: Path | None = None
 
 
 class SettingType(click.ParamType):
@@ -118,14 +128,27 @@ def chosen_eps(dataset: str, eps: float | None, norm: str = "linf") -> float:
 
 
 def dataset_options() -> Decorator:
-    """``--dataset`` and ``--data-dir``."""
+    """``--dataset``, ``--data-dir``, and how images of a user's own are read."""
     dataset = click.option(
         "--dataset",
         required=True,
         metavar="NAME",
-        help="mnist, fashion_mnist, cifar10, digits, or folder:PATH.",
+        help="mnist, fashion_mnist, cifar10, digits, or images of your own: folder:PATH, csv:FILE, "
+        "npz:FILE, tfds:NAME, keras:NAME.",
     )
-    return stack([dataset, data_dir_option()])
+    cache_dir = click.option(
+        "--cache-dir",
+        type=FilePath(file_okay=False),
+        help="Keep images of your own here, decoded, and read them from here as they are needed.  "
+        "[default: in memory; what is too much for it in ~/.cache/bcgan_tf]",
+    )
+    return stack([dataset, data_dir_option(), settings_options(ImageSettings), cache_dir])
+
+
+def chosen_images(options: dict[str, Any]) -> ImageOptions:
+    """How images are to be read; those options are taken out of ``options``."""
+    settings = {name: options.pop(name) for name in settings_of(ImageSettings)}
+    return ImageOptions(ImageSettings(**settings), options.pop("cache_dir"))
 
 
 def data_dir_option() -> Any:
@@ -196,6 +219,30 @@ def model_options(unset: str = "") -> Decorator:
             click.option("--control", metavar="MODEL", help=control),
         ]
     )
+
+
+def convention_options() -> Decorator:
+    """``--input-range``, ``--mean``, ``--std``, ``--output`` and ``--custom-objects``."""
+    return stack([settings_options(Convention), custom_objects_option()])
+
+
+def custom_objects_option() -> Any:
+    """``--custom-objects``."""
+    return click.option(
+        "--custom-objects",
+        type=FilePath(),
+        metavar="FILE.py",
+        help="Python code that defines the model's own layers; it is run.",
+    )
+
+
+def chosen_convention(options: dict[str, Any]) -> Convention:
+    """The convention of the options, which are taken out of ``options``.
+
+    Raises:
+        UserError: options that do not go together.
+    """
+    return Convention(**{name: options.pop(name) for name in settings_of(Convention)})
 
 
 def batch_size_option() -> Any:
@@ -278,6 +325,12 @@ def number(value: Any) -> str:
     above = round(255 * value)
     fraction = round(value, 3) != value and abs(above / 255 - value) < 1e-9
     return f"{above}/255" if fraction else f"{value:g}"
+
+
+def exact_number(value: float) -> str:
+    """Likewise, with all its digits where it needs them."""
+    text = number(value)
+    return text if "/" in text or float(text) == value else repr(value)
 
 
 def given(

@@ -26,6 +26,11 @@ def print_json(content: Any) -> None:
     _print(json.dumps(as_json(content), indent=2, allow_nan=False))
 
 
+def print_line(text: str) -> None:
+    """A sentence."""
+    _print(text)
+
+
 def print_paths(paths: Mapping[str, Path | str]) -> None:
     """``name: path``, a line each."""
     width = max(map(len, paths))
@@ -74,6 +79,8 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     from bcgan_tf.report import findings
     from bcgan_tf.report.table import attack_table, clean_table
 
+    for sentence in findings.suspicions(metrics["models"]):
+        _print(sentence)
     if (clean := clean_table(metrics["models"])).rows:
         print_table(clean, f"{metrics['dataset']}: share of test images classified right")
     for name, model in metrics["models"].items():
@@ -87,7 +94,7 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
                 _print(f"Verdict: {judged['text']}")
             elif shard:
                 _print("No verdict on a shard: bcgan-tf attack merge joins them and gives one.")
-            else:
+            elif "verdict_command" not in metrics:
                 _print("No verdict: not diagnosed.")
             if proved := findings.certified(evaluation):
                 _print(proved)
@@ -95,6 +102,8 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
                 _print(f"Causes: {causes['text']}")
             if rho := evaluation.get("minimum_perturbation"):
                 _print(findings.smallest_perturbation(rho))
+    for line in findings.before_and_after(metrics):
+        _print(line)
 
 
 def _print(text: str) -> None:

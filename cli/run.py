@@ -27,7 +27,8 @@ SEARCHING = "defense-gan"
 @click.option(
     "--classifier",
     type=FilePath(),
-    help="A trained .keras file, images in [0, 1] to logits, in place of training one.",
+    help="A trained .keras file, or file.py:function that gives a Keras model, in place of "
+    "training one.",
 )
 @click.option(
     "--saved-models",
@@ -35,6 +36,7 @@ SEARCHING = "defense-gan"
     default=Path("saved_models"),
     help="Where the hardened classifier is published.",
 )
+@options.convention_options()
 @options.defense_options()
 @options.devices_option()
 @options.recipe_options(ClassifierSettings, SampleSettings, AttackSettings)
@@ -72,12 +74,19 @@ def command(
         )
     session.check_publishing(run_dir, saved_models)
     options.check_belongs(defense, trains=classifier is None)
+    convention = options.chosen_convention(recipe_options)
+    custom = recipe_options.pop("custom_objects")
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
+    if classifier is not None:
+        named = {"classifier": str(classifier), "custom_objects": custom and str(custom)}
+        session.check_programs(run_dir, {}, **named)
     defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
-    data = session.load_data(dataset, data_dir, seed)
+    images = options.chosen_images(recipe_options)
+    data = session.load_data(dataset, data_dir, seed, images, classifier)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf.defenses.presets import defense as defense_named
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.workflows import run as pipeline
 
     chosen = defense_named(
@@ -85,16 +94,19 @@ def command(
     )
     own = getattr(chosen, "eps", None) if eps is None else eps
     eps = options.chosen_eps(dataset, own)
-    model = None
+    model, own = None, session.custom_objects(custom)
     if classifier is not None:
-        model = session.load_models({"original": classifier}, data)["original"]
+        model = session.take_in({"original": classifier}, data, convention)["original"]
     config = {
         **options.settings_that_count(recipe, defense, trains=classifier is None),
+        **images.settings.changed(),
         "seed": seed,
         "deterministic": deterministic,
         "devices": devices,
         "classifier": str(classifier) if classifier else None,
         **session.described({"original": classifier} if classifier else {}),
+        **convention.given,
+        **own,
         "saved_models": str(saved_models),
         "eps": eps,
         "defense": defense,
@@ -102,11 +114,11 @@ def command(
     }
     # Before there is a folder, which a corrected command could not begin in.
     if model is not None:
-        chosen.check(model, data)
+        chosen.check(model.classifier, data)
     else:
         chosen.check_data(data)
         pipeline.check_training(data, recipe, devices)
-    with session.open_run("run", config, run_dir=run_dir, resume=resume) as run:
+    with session.open_run("run", config, run_dir=run_dir, resume=resume, data=data) as run:
         metrics = pipeline.run(
             run,
             data,
@@ -114,6 +126,8 @@ def command(
             recipe,
             eps=eps,
             classifier=model,
+            convention=convention,
+            validation=trained_accuracy(classifier),
             saved_models_dir=saved_models,
         )
         if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import sys
@@ -14,25 +15,58 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import check_name
+from bcgan_tf.files import check_name, file_digest
+from bcgan_tf.loading.declared_shape import declared_images
 from bcgan_tf.loading.digest import KERAS_SUFFIXES
+from bcgan_tf.settings.fields import settings_of
+from bcgan_tf.settings.images import ImageSettings
 
 from .command import DEBUG, REPEAT, RUN, from_run
+from .options import ImageOptions
+
+# Data sets that TensorFlow reads.
+_BY_TENSORFLOW = ("npz:", "tfds:", "keras:")
 
 if TYPE_CHECKING:
-    import keras
-
     from bcgan_tf.data import Dataset
+    from bcgan_tf.loading.adapted import Adapted
     from bcgan_tf.runs.directory import RunDirectory
+    from bcgan_tf.settings.convention import Convention
 
 
-def load_data(dataset: str, data_dir: Path | None, seed: int) -> Dataset:
-    """The data set; a wrong name or a missing copy is reported before TensorFlow loads."""
+def load_data(
+    dataset: str,
+    data_dir: Path | None,
+    seed: int,
+    images: ImageOptions | None = None,
+    model: Path | None = None,
+) -> Dataset:
+    """The data set; a wrong name or a missing copy is reported before TensorFlow loads.
+
+    Args:
+        dataset: its name.
+        data_dir: of tensorflow-datasets.
+        seed: of the choice of validation images.
+        images: how images of a user's own are read; a line says what was.
+        model: such images are resized to what this Keras file takes, unless ``images`` says to
+            what.
+    """
     from bcgan_tf import data
 
-    if any(info.name == dataset and info.prepared for info in data.datasets(data_dir=data_dir)):
+    options, cache_dir = images or ImageOptions()
+    known = data.datasets(data_dir=data_dir)
+    if dataset.startswith(_BY_TENSORFLOW) or any(
+        info.name == dataset and info.prepared for info in known
+    ):
         start_tensorflow()  # reading will, and its notes are not for users
-    return data.load_dataset(dataset, data_dir=data_dir, seed=seed)
+    wanted = {name: getattr(options, name) for name in settings_of(ImageSettings)}
+    if ":" in dataset and model is not None and model.suffix in KERAS_SUFFIXES:
+        declared = declared_images(model)
+        wanted |= {name: value for name, value in declared.items() if wanted[name] is None}
+    found = data.load_dataset(dataset, data_dir=data_dir, seed=seed, cache_dir=cache_dir, **wanted)
+    if found.summary:
+        click.echo(f"{dataset}: {found.summary['text']}", err=True)
+    return found
 
 
 def named_models(models: tuple[str, ...]) -> dict[str, Path]:
@@ -104,7 +138,9 @@ def check_programs(folder: Path | None, models: Mapping[str, Path], **others: st
     if not any(map(is_program, models.values())):
         arguments["models"] = []
     for name, model in others.items():
-        arguments[name] = ["--" + name, model] if model and is_program(model) else []
+        arguments[name] = (
+            ["--" + name.replace("_", "-"), model] if model and is_program(model) else []
+        )
     context.meta[REPEAT] = [text for texts in arguments.values() for text in texts]
     unnamed = [texts for name, texts in arguments.items() if from_run(context, name)]
     refuse_unnamed(folder or "", [text for texts in unnamed for text in texts])
@@ -127,24 +163,50 @@ def check_publishing(folder: Path | None, saved_models: Path) -> None:
         )
 
 
-def load_sources(models: Mapping[str, Path], data: Dataset) -> dict[str, Any]:
+def load_sources(
+    models: Mapping[str, Path], data: Dataset, convention: Convention
+) -> dict[str, Any]:
     """Checked models of any kind: Keras files, SavedModels, and ``module:function``."""
     from bcgan_tf.loading.model import load_model
+    from bcgan_tf.loading.usual_conventions import check_with
 
-    return {
-        name: load_model(model, image_shape=data.image_shape, num_classes=data.num_classes)
-        for name, model in models.items()
-    }
+    found = {}
+    for name, model in models.items():
+        found[name] = load_model(
+            model,
+            image_shape=data.image_shape,
+            num_classes=data.num_classes,
+            convention=convention,
+            told=functools.partial(_tell, name),
+        )
+        check_with(name, found[name], data, convention)
+    return found
 
 
-def load_models(paths: Mapping[str, Path], data: Dataset) -> dict[str, keras.Model]:
-    """Checked classifiers for the data's images and classes."""
-    from bcgan_tf.loading.classifier import load_classifier
+def _tell(name: str, line: str) -> None:
+    click.echo(f"{name}: {line}", err=True)
 
-    return {
-        name: load_classifier(path, image_shape=data.image_shape, num_classes=data.num_classes)
-        for name, path in paths.items()
-    }
+
+def take_in(paths: Mapping[str, Path], data: Dataset, convention: Convention) -> dict[str, Adapted]:
+    """Checked Keras classifiers for the data's images and classes."""
+    from bcgan_tf.loading.python_code import keras_model
+    from bcgan_tf.loading.usual_conventions import take_in
+
+    found = {}
+    for name, path in paths.items():
+        model = path if not is_program(path) else keras_model(str(path))
+        found[name] = take_in(name, model, data, convention)
+    return found
+
+
+def custom_objects(file: Path | None) -> dict[str, Any]:
+    """Runs the code of a model's own layers and makes them known to Keras; for the settings."""
+    if file is None:
+        return {}
+    from bcgan_tf.loading.python_code import register_custom_objects
+
+    register_custom_objects(file)
+    return {"custom_objects": str(file), "custom_objects_sha256": file_digest(file)}
 
 
 def described(models: Mapping[str, Path], **others: str | None) -> dict[str, Any]:
@@ -208,9 +270,17 @@ def start_tensorflow() -> None:
 
 @contextlib.contextmanager
 def open_run(
-    command: str, config: Mapping[str, Any], *, run_dir: Path | None, resume: bool
+    command: str,
+    config: Mapping[str, Any],
+    *,
+    run_dir: Path | None,
+    resume: bool,
+    data: Dataset | None = None,
 ) -> Iterator[RunDirectory]:
-    """The run's folder, locked, with every setting (``config``) written down."""
+    """The run's folder, locked, with every setting (``config``) written down.
+
+    ``data``: what was read of a user's own images, and how it was split, is noted too.
+    """
     from bcgan_tf.runs.directory import RunDirectory
 
     if resume and run_dir is None:
@@ -219,4 +289,6 @@ def open_run(
     with RunDirectory.create(run_dir, command, config, resume=resume, command_line=line) as run:
         click.get_current_context().meta[RUN] = run.path
         click.echo(f"run: {run.path}", err=True)
+        if data is not None and data.summary:
+            run.add_metrics(data=data.summary)
         yield run

@@ -19,6 +19,7 @@ from bcgan_tf.settings.defenses import (
 )
 from bcgan_tf.settings.fields import Setting, settings_of
 from bcgan_tf.settings.figures import BoundarySettings, ToySettings
+from bcgan_tf.settings.images import ImageSettings
 
 from .command import STDOUT, Command
 from .options import number
@@ -48,6 +49,9 @@ def page() -> str:
 def _sections() -> Iterator[str]:
     yield from _section("`train`, `harden`, `run`", _known(presets.Recipe))
     yield from _changes(presets.recipe_changes)
+    yield from _section(
+        "Images of your own, in every command with `--dataset`", _known(ImageSettings)
+    )
     yield from _section("`attack`", _known(EvaluationConfig))
     shared = {**_known(FilteredExtraSettings), **_prefixed(GANSettings)}
     radius = _known(RobustSettings)

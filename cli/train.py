@@ -31,21 +31,34 @@ def command(
 ) -> None:
     """Train a classifier on clean data; prints its accuracy on the test images."""
     recipe = options.chosen_recipe(dataset, recipe_options)
-    data = session.load_data(dataset, data_dir, seed)
+    images = options.chosen_images(recipe_options)
+    data = session.load_data(dataset, data_dir, seed, images)
     session.make_repeatable(seed, deterministic)
-    from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
+    from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
     from bcgan_tf.loading.classifier import load_classifier
     from bcgan_tf.workflows import run as pipeline
 
     pipeline.check_training(data, recipe, devices)
-    config = {**recipe.to_dict(), "seed": seed, "deterministic": deterministic, "devices": devices}
-    with session.open_run("train", config, run_dir=run_dir, resume=resume) as run:
+    config = {
+        **recipe.to_dict(),
+        **images.settings.changed(),
+        "seed": seed,
+        "deterministic": deterministic,
+        "devices": devices,
+    }
+    with session.open_run("train", config, run_dir=run_dir, resume=resume, data=data) as run:
         path = pipeline.train(run, data, recipe, seed=seed, devices=devices)
-        model = clean_accuracy(load_classifier(path), data.test)
-        run.add_metrics(dataset=data.name, models={"original": model})
+        metrics = pipeline.measure_clean_accuracy(
+            run,
+            data,
+            {"original": load_classifier(path)},
+            validation={"original": trained_accuracy(path)},
+        )
         pipeline.report(run)
         if as_json:
-            output.print_json({"classifier": str(path), "run": str(run.path), **model})
+            output.print_json(
+                {"classifier": str(path), "run": str(run.path), **metrics["models"]["original"]}
+            )
             return
-        output.print_metrics(run.metrics())
+        output.print_metrics(metrics)
         output.print_paths({"classifier": path, "report": run.path / "report.html"})

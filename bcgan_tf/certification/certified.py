@@ -25,6 +25,9 @@ from bcgan_tf.statistics import wilson_interval
 
 # Largest rounding of a pixel that was moved by eps.
 _PIXEL_ROUNDING = 2.0**-23
+# Differences of the last layer's weights are taken for each image of a batch, or above so many
+# weights for one image at a time: 1,000 classes of 1,280 features would take 10 MB an image.
+_MANY_WEIGHTS = 2**17
 
 
 def worst_margins(
@@ -171,6 +174,21 @@ def is_certified(
 
 def _margins(model: keras.Model, box: IntervalBound, labels: tf.Tensor) -> tf.Tensor:
     box, last = last_layer_box(model, box)
+    if last is None or math.prod(last.kernel.shape) <= _MANY_WEIGHTS:
+        return _margins_of(box, last, labels)
+
+    def one(row: Any) -> tf.Tensor:
+        lower, upper, label = (part[None] for part in row)
+        return _margins_of(type(box)(lower, upper), last, label)[0]
+
+    rows = (box.lower, box.upper, tf.convert_to_tensor(labels))
+    found: Any = tf.map_fn(one, rows, fn_output_signature=tf.float32, parallel_iterations=1)
+    return tf.ensure_shape(found, [None, last.kernel.shape[1]])
+
+
+def _margins_of(
+    box: IntervalBound, last: keras.layers.Dense | None, labels: tf.Tensor
+) -> tf.Tensor:
     if last is None:
         own = tf.gather(box.lower, labels, axis=1, batch_dims=1)[:, None]
         is_label = tf.one_hot(labels, tf.shape(box.upper)[1], on_value=True, off_value=False)

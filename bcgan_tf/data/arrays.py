@@ -1,10 +1,12 @@
-"""What Keras users have, as a `Split` or a `Dataset`: arrays and `tf.data` pipelines."""
+"""What Keras users have, as a `Split` or a `Dataset`: arrays, `tf.data` and `PyDataset`."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -57,7 +59,8 @@ def as_split(x: Any, y: Any = None, *, image_shape: Shape | None = None) -> Spli
 
     Args:
         x: images as of :func:`as_images`, with `y`; or, without, a pair `(x, y)`, a `Split`, or a
-            finite `tf.data.Dataset` of such pairs, in batches or not.
+            finite `tf.data.Dataset` of such pairs, in batches or not, or a finite
+            `keras.utils.PyDataset` of batches of them. Read into memory.
         y: labels as of :func:`as_labels`.
         image_shape: what the model takes, `(H, W, C)`, None where a side is free. Images
             `[N, H, W]` get an axis for the one channel where it asks for one.
@@ -133,16 +136,17 @@ def as_dataset(
 def _split(x: Any, y: Any, image_shape: Shape | None, faults: list[str]) -> Split | None:
     if isinstance(x, Split) and y is None:
         return x
-    if isinstance(x, tf.data.Dataset):
+    if isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
         if y is not None:
-            faults.append("a tf.data.Dataset gives its labels itself; leave out y")
+            faults.append(f"{_called(x)} gives its labels itself; leave out y")
             return None
-        x, y = _collected(x, image_shape, faults)
+        collected: Any = _collected if isinstance(x, tf.data.Dataset) else _batches
+        x, y = collected(x, image_shape, faults)
     elif y is None:
         if not isinstance(x, tuple | list) or len(x) != 2:
             faults.append(
                 f"the labels are missing beside a {type(x).__name__}; give images and labels, or "
-                "a tf.data.Dataset of both"
+                "a tf.data.Dataset or a keras.utils.PyDataset of both"
             )
             return None
         x, y = x
@@ -176,6 +180,31 @@ def _collected(
         return None, None
     found = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
     return found[0], found[1]
+
+
+def _batches(
+    data: keras.utils.PyDataset, image_shape: Shape | None, faults: list[str]
+) -> tuple[Any, Any]:
+    """All (images, labels) of the batches of a PyDataset, in its order."""
+    del image_shape
+    if data.num_batches is None:
+        faults.append("the PyDataset never ends; give it a __len__, the number of its batches")
+        return None, None
+    found: list[Any] = [data[index] for index in range(data.num_batches)]
+    if any(not isinstance(batch, tuple | list) or len(batch) != 2 for batch in found):
+        faults.append("the PyDataset gives other batches than (images, labels); leave out the rest")
+        return None, None
+    if not found:
+        faults.append("the PyDataset is empty; give at least one batch")
+        return None, None
+    parts: list[Any] = [[np.asarray(part) for part in batch] for batch in zip(*found, strict=True)]
+    if len({image.shape[1:] for image in parts[0]}) > 1:
+        return list(itertools.chain(*parts[0])), np.concatenate(parts[1])
+    return np.concatenate(parts[0]), np.concatenate(parts[1])
+
+
+def _called(data: Any) -> str:
+    return "a tf.data.Dataset" if isinstance(data, tf.data.Dataset) else "a PyDataset"
 
 
 def _stored(x: Any, image_shape: Shape | None, faults: list[str]) -> np.ndarray:

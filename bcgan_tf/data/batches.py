@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.data.dataset import PIXEL_SCALE, Split
+from bcgan_tf.data.file_images import FileImages
 from bcgan_tf.errors import UserError
 
+# Values of one batch of an evaluation: 64 MiB as float32. Large images come in smaller batches.
+_MOST_VALUES = 2**24
 # Folded into the shuffle's seed, so that data order and model noise of one seed are unrelated.
 _SHUFFLE = 0x5B
 
@@ -40,7 +45,7 @@ def training_stream(
     left over at the end of an epoch differ from epoch to epoch.
 
     Args:
-        split: kept in memory once, as uint8.
+        split: kept in memory once, as uint8; of images in a file, only the batches are.
         batch_size: the global batch size, over all replicas.
         seed: any integer of 32 bits.
         start_epoch: the first epoch to produce.
@@ -53,9 +58,7 @@ def training_stream(
         UserError: when `batch_size` does not fit the split.
     """
     steps = steps_per_epoch(split, batch_size)
-    with tf.device("CPU:0"):  # a GPU gets batches, never the whole split
-        images = tf.convert_to_tensor(split.images)
-        labels = tf.convert_to_tensor(split.labels)
+    read = _reader(split)
     random: Any = tf.random  # the stubs lack the one name and mistake the other's types
     base = tf.constant(np.array([seed & 0xFFFFFFFF, _SHUFFLE], np.uint32).view(np.int32))
 
@@ -65,11 +68,8 @@ def training_stream(
         batches = tf.reshape(rows[: steps * batch_size], [steps, batch_size])
         return tf.data.Dataset.from_tensor_slices(batches)
 
-    def gather(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _scale(tf.gather(images, rows)), tf.gather(labels, rows)
-
     stream = tf.data.Dataset.counter(start_epoch).flat_map(order).skip(start_step)
-    stream = stream.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    stream = stream.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return _finish(stream)
 
 
@@ -77,19 +77,35 @@ def evaluation_batches(split: Split, batch_size: int) -> tf.data.Dataset:
     """All of `split` once and in order, the last batch possibly smaller.
 
     Returns:
-        float32 `[B, ...]` (pixels in [0, 1]; vectors unchanged) and int64 `[B]`, B <= `batch_size`.
+        float32 `[B, ...]` (pixels in [0, 1]; vectors unchanged) and int64 `[B]`, B <= `batch_size`,
+        and less where the images are so large that a batch would take more than 64 MiB.
 
     Raises:
         UserError: when `batch_size` < 1.
     """
     if batch_size < 1:
         raise UserError(f"batch size {batch_size} is not possible; use at least 1")
-    with tf.device("CPU:0"):
-        examples = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
-    batches = examples.batch(batch_size).map(
-        lambda images, labels: (_scale(images), labels), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    return _finish(batches)
+    batch_size = min(batch_size, max(1, _MOST_VALUES // math.prod(split.images.shape[1:])))
+    rows = tf.data.Dataset.range(len(split)).batch(batch_size)
+    read = _reader(split)
+    return _finish(rows.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True))
+
+
+def _reader(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """A function of rows that gives their examples, scaled, and their labels."""
+    stored: Any = split.images
+    with tf.device("CPU:0"):  # a GPU gets batches, never the whole split
+        labels = tf.convert_to_tensor(split.labels)
+        images = None if isinstance(stored, FileImages) else tf.convert_to_tensor(stored)
+
+    def read(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if images is not None:
+            return _scale(tf.gather(images, rows)), tf.gather(labels, rows)
+        found: Any = tf.numpy_function(stored.__getitem__, [rows], tf.uint8, stateful=False)
+        found = tf.ensure_shape(found, [*rows.shape, *stored.shape[1:]])
+        return _scale(found), tf.gather(labels, rows)
+
+    return read
 
 
 def _scale(images: tf.Tensor) -> tf.Tensor:

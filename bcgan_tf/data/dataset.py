@@ -1,11 +1,14 @@
-"""What every source of data hands out: `Split` and `Dataset`, plain arrays in memory."""
+"""What every source of data hands out: `Split` and `Dataset`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from bcgan_tf.data.file_images import FileImages
 from bcgan_tf.errors import UserError
 
 # One factor for every path from uint8 to [0, 1] (here, in tf.data, in tf.image): a division would
@@ -19,7 +22,8 @@ class Split:
 
     Args:
         images: uint8 in 0 ... 255, or float32: `[N, H, W, C]` in [0, 1], or `[N, D]` vectors in
-            their own units.
+            their own units. A `FileImages` where they are kept in a file: its rows are read when
+            they are asked for.
         labels: int64 `[N]`, class indices from 0.
 
     Raises:
@@ -59,10 +63,13 @@ class Split:
         """
         if n < 1:
             raise UserError(f"cannot take {n} examples; ask for at least 1")
-        return self._rows(np.random.RandomState(seed).permutation(len(self))[:n])
+        return self.rows(np.random.RandomState(seed).permutation(len(self))[:n])
 
-    def _rows(self, rows: np.ndarray) -> Split:
-        return Split(self.images[rows], self.labels[rows])
+    def rows(self, rows: np.ndarray | slice) -> Split:
+        """Some of the examples; of images in a file a view, which reads nothing."""
+        images: Any = self.images
+        found = images.of_rows(rows) if isinstance(images, FileImages) else images[rows]
+        return Split(found, self.labels[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +82,8 @@ class Dataset:
         validation: disjoint from `train`; for choices made during training.
         test: for final numbers only.
         class_names: one name per class index.
+        summary: of images of a user's own: how many were read, what was converted, skipped and how
+            they were split, JSON-able; `text` says it in one line.
     """
 
     name: str
@@ -82,6 +91,7 @@ class Dataset:
     validation: Split
     test: Split
     class_names: tuple[str, ...]
+    summary: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -121,4 +131,47 @@ def stratified_split(split: Split, count: int, *, seed: int) -> tuple[Split, Spl
     for label, number in enumerate(carved):
         members = np.flatnonzero(split.labels == label)
         chosen[random.permutation(members)[:number]] = True
-    return split._rows(np.flatnonzero(~chosen)), split._rows(np.flatnonzero(chosen))
+    return split.rows(np.flatnonzero(~chosen)), split.rows(np.flatnonzero(chosen))
+
+
+def grouped_split(
+    split: Split, share: float, *, groups: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Carves a share out of `split`, each class in proportion, no group divided.
+
+    A group counts for the class of its first example. Every class gives at least one group and
+    keeps at least one.
+
+    Args:
+        split: examples and labels; only the labels are looked at.
+        share: of each class, above 0 and below 1.
+        groups: int `[N]`, the group of each example: copies of one image have the same.
+        seed: of the choice.
+
+    Returns:
+        The rows that are left, and those carved, both in the original order.
+
+    Raises:
+        UserError: a class has fewer than 2 groups.
+    """
+    _, first, of_row = np.unique(groups, return_index=True, return_inverse=True)
+    sizes, labels = np.bincount(of_row), split.labels[first]
+    random = np.random.RandomState(seed)
+    carved = np.zeros(len(first), bool)
+    poor = []
+    for label in np.unique(split.labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        if len(members) < 2:
+            poor.append(label)
+            continue
+        wanted = share * sizes[members].sum()
+        before = np.cumsum(sizes[members]) - sizes[members]
+        number = int(np.sum(before + sizes[members] / 2 <= wanted))
+        carved[members[: min(max(1, number), len(members) - 1)]] = True
+    if poor:
+        raise UserError(
+            f"class {', '.join(map(str, poor))} (of 0 ... {split.labels.max()}) has too few images "
+            "that are no copies of one another to be split; add some, or split the images yourself"
+        )
+    chosen = carved[of_row]
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)

@@ -112,7 +112,6 @@ class BCGANTraining(BCGANSettings, Defense):
         steps = self.epochs * steps_per_epoch(data.train, self.batch_size)
         with scope(chosen):
             hardened = cast(copy_classifier(classifier), self.dtype)
-            hardened.trainable = True
             trainer = ClassifierTrainer(
                 hardened, seed=self.seed, build_batch=self._batch_builder(gan)
             )

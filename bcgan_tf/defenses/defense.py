@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,22 +15,15 @@ from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.data.arrays import as_dataset
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
-from bcgan_tf.keras_graph import all_layers, clone_with_dtype
+from bcgan_tf.keras_graph import all_layers, clone_with_dtype, trained_part
+from bcgan_tf.loading.adapted import Adapted, copy_classifier
 from bcgan_tf.loading.classifier import input_shape, load_classifier
+from bcgan_tf.loading.usual_conventions import take_in
+from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.defenses import DefenseSettings
 
 # Keras callbacks for a stage of a defence, by the stage's name.
 StageCallbacks = Callable[[str], Sequence[keras.callbacks.Callback]]
-
-
-def copy_classifier(classifier: keras.Model) -> keras.Model:
-    """An independent copy with the same weights, made in the current strategy's scope."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "classifier.keras"
-        classifier.save(file)
-        # The caller's own object: what was safe to run is safe to copy, and its classes are known.
-        with keras.saving.custom_object_scope(dict(_classes(classifier))):
-            return keras.models.load_model(file, compile=False, safe_mode=False)
 
 
 def cast(classifier: keras.Model, dtype: str | None) -> keras.Model:
@@ -56,18 +49,7 @@ def restore_dtype(classifier: keras.Model, trained: keras.Model, dtype: str | No
         return trained
     result = copy_classifier(classifier)
     result.set_weights(trained.get_weights())
-    result.trainable = True
     return result
-
-
-def _classes(layer: Any) -> Iterator[tuple[str, type]]:
-    """Those of a model's layers that Keras does not know by itself, by their names."""
-    kind = type(layer)
-    registered = ">" in keras.saving.get_registered_name(kind)
-    if not registered and not kind.__module__.startswith("keras."):
-        yield kind.__name__, kind
-    for inner in getattr(layer, "layers", ()):
-        yield from _classes(inner)
 
 
 def _refuse_float16(classifier: keras.Model) -> None:
@@ -93,10 +75,11 @@ class Defense(DefenseSettings, abc.ABC):
 
     def harden(
         self,
-        classifier: keras.Model,
+        classifier: keras.Model | Adapted,
         x: Any,
         y: Any = None,
         *,
+        convention: Convention | None = None,
         validation_split: float = 0.1,
         validation_data: Any = None,
         directory: str | Path | None = None,
@@ -106,11 +89,14 @@ class Defense(DefenseSettings, abc.ABC):
         """Makes a hardened classifier; the given one is left untouched.
 
         Args:
-            classifier: trained; float32 images in [0, 1] to logits ``[B, K]``.
+            classifier: trained, of any convention that
+                :func:`bcgan_tf.loading.classifier.load_classifier` takes; or one that was taken in.
             x: images ``[N, H, W]`` or ``[N, H, W, C]``, uint8 in 0 ... 255 or floats in [0, 1]; a
-                finite ``tf.data.Dataset`` of (images, labels), which is read into memory; or a
+                finite ``tf.data.Dataset`` or ``PyDataset`` of both, read into memory; or a
                 :class:`bcgan_tf.data.Dataset`, of which the test split is not used.
             y: classes ``[N]`` or ``[N, 1]``, or one-hot ``[N, K]``; beside images only.
+            convention: the pixels that the classifier takes, where not those of [0, 1], and which
+                of its outputs classifies.
             validation_split: share of each class that is set aside for validation, above 0 and
                 below 1; chosen by the defence's seed.
             validation_data: ``(x, y)`` or a ``tf.data.Dataset``, in place of a share.
@@ -120,36 +106,53 @@ class Defense(DefenseSettings, abc.ABC):
                 function from the name of a stage (the keys of ``stage_titles``) to its callbacks.
                 Their ``model`` is the trainer; ``model.classifier`` is what it trains.
 
+        What is trained, of a classifier with frozen layers, is said in a line on stderr.
+
         Returns:
-            A new classifier of the same architecture, or, of a defence that puts something in
-            front of it, the two as one model.
+            A new classifier of the same architecture and convention, or, of a defence that puts
+            something in front of it, the two as one model from images in [0, 1] to logits.
 
         Raises:
-            UserError: the images or labels are unfit; as of :meth:`check`; or the training became
+            UserError: the images or labels are unfit; the classifier is clearly more accurate on
+                pixels of another range; as of :meth:`check`; or the training became
                 non-finite.
         """
         data = x
         if y is not None or validation_data is not None or not isinstance(x, Dataset):
-            data = self._dataset(classifier, x, y, validation_split, validation_data)
-        self.check(classifier, data)
+            data = self._dataset(classifier, x, y, validation_split, validation_data, convention)
+        if not isinstance(classifier, Adapted):
+            classifier = take_in("the classifier", classifier, data, convention)
+        inside = classifier.classifier
+        self.check(inside, data)
+        if self.trains_classifier:
+            inside = self.unfrozen(inside)
+            print(f"{self.name} trains {self.trained(inside)}", file=sys.stderr, flush=True)
         last = [self.name, *self.stage_titles][-1]
         asked = callbacks if callable(callbacks) else lambda s: callbacks if s == last else ()
         folder = Path(directory) if directory is not None else None
-        return self.run(classifier, data, directory=folder, resume=resume, callbacks=asked)
+        trained = self.run(inside, data, directory=folder, resume=resume, callbacks=asked)
+        return classifier.restored(trained)
 
     def _dataset(
-        self, classifier: keras.Model, x: Any, y: Any, validation_split: float, validation_data: Any
+        self,
+        classifier: keras.Model | Adapted,
+        x: Any,
+        y: Any,
+        validation_split: float,
+        validation_data: Any,
+        convention: Convention | None,
     ) -> Dataset:
         """Arrays as a data set of as many classes as the classifier has."""
+        given = classifier.given if isinstance(classifier, Adapted) else classifier
         data = as_dataset(
             x,
             y,
-            image_shape=input_shape(classifier) if isinstance(classifier, keras.Model) else None,
+            image_shape=input_shape(given) if isinstance(given, keras.Model) else None,
             validation_split=validation_split,
             validation_data=validation_data,
             seed=self.seed,
         )
-        model = load_classifier(classifier, image_shape=data.image_shape)
+        model = load_classifier(given, image_shape=data.image_shape, convention=convention)
         logits: Any = model(data.train.scaled(0, 1), training=False)
         names = tuple(map(str, range(max(data.num_classes, logits.shape[-1]))))
         return dataclasses.replace(data, class_names=names)
@@ -159,11 +162,17 @@ class Defense(DefenseSettings, abc.ABC):
 
         Raises:
             UserError: as of :meth:`check_data`; the classifier does not fit the data or this
-                defence, or computes in float16.
+                defence, computes in float16, or is frozen as a whole.
         """
         load_classifier(classifier, image_shape=data.image_shape, num_classes=data.num_classes)
         if self.trains_classifier and getattr(self, "dtype", None) is None:
             _refuse_float16(classifier)
+        train_all = getattr(self, "train_all", True)  # without: it does not train the classifier
+        if not train_all and not classifier.trainable_weights:
+            raise UserError(
+                "all layers of the classifier are frozen, so there is nothing to train; choose "
+                "train_all=true, or save it with layer.trainable = True for those to be trained"
+            )
         self.check_data(data)
 
     def check_data(self, data: Dataset) -> None:
@@ -176,6 +185,25 @@ class Defense(DefenseSettings, abc.ABC):
         for size in self.batch_sizes():
             check_batch_size(size, strategy(self.devices))
             steps_per_epoch(data.train, size)
+
+    def unfrozen(self, classifier: keras.Model) -> keras.Model:
+        """The classifier to train: itself, or with ``train_all`` a copy without frozen layers."""
+        frozen = not all(layer.trainable for layer in all_layers(classifier))
+        if not (frozen and getattr(self, "train_all", False)):
+            return classifier
+        copy = copy_classifier(classifier)
+        for layer in all_layers(copy):  # a model that is trainable already would not pass it on
+            layer.trainable = True
+        return copy
+
+    def trained(self, classifier: keras.Model) -> str:
+        """How much of the classifier is trained, in words; ``""`` where it is not."""
+        if not self.trains_classifier:
+            return ""
+        part = trained_part(self.unfrozen(classifier))
+        if part.layers == part.all_layers:
+            return str(part)
+        return f"{part}; the others are frozen, and train_all=true trains them too"
 
     def batch_sizes(self) -> tuple[int, ...]:
         """The global batches of its trainings, which :meth:`check_data` looks at."""

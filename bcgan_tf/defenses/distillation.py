@@ -64,7 +64,6 @@ class DistillationTraining(DistillationSettings, Defense):
         ) -> keras.Model:
             with scope(chosen):
                 network = copy_classifier(start)
-                network.trainable = True
                 trainer = DistillationTrainer(
                     network, temperature=temperature, teacher=teacher, seed=self.seed
                 )

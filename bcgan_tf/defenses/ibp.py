@@ -11,6 +11,7 @@ from bcgan_tf.certification.interval_bounds import require_bounds
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.boundary_adversarial import GAN_STAGE_TITLES, FilteredBoundaryTraining
 from bcgan_tf.defenses.robust_training import RobustTraining
+from bcgan_tf.errors import UserError
 from bcgan_tf.networks.ibp_initialization import reset_for_ibp
 from bcgan_tf.settings.defenses import BoundaryIBPSettings, IBPSettings
 from bcgan_tf.training.classifier_trainer import BatchBuilder
@@ -28,7 +29,7 @@ class IBPTraining(IBPSettings, RobustTraining):
     highest is returned.
 
     Raises:
-        UserError: the classifier has a layer without interval bounds; the message names it.
+        UserError: the classifier has layers without interval bounds; the message names them all.
 
     Reference: Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
     Verifiably Robust Models"; Shi et al. 2021, "Fast Certified Robust Training with Short Warmup",
@@ -42,7 +43,13 @@ class IBPTraining(IBPSettings, RobustTraining):
     def check(self, classifier: keras.Model, data: Dataset) -> None:
         """See :meth:`Defense.check`; refuses a classifier that cannot be bounded too."""
         super().check(classifier, data)
-        require_bounds(classifier)
+        try:
+            require_bounds(classifier)
+        except UserError as error:
+            raise UserError(
+                f"{error}; replace what is named, or choose a defense without bounds, such as "
+                "pgd-at"
+            ) from error
 
     def make_trainer(
         self, classifier: keras.Model, steps: int, build_batch: BatchBuilder | None

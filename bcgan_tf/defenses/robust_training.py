@@ -114,7 +114,6 @@ class RobustTraining(RobustSettings, Defense):
         )
         with scope(chosen):
             hardened = cast(copy_classifier(classifier), self.dtype)
-            hardened.trainable = True
             trainer = self.make_trainer(hardened, steps, build_batch)
             trainer.compile(self.make_optimizer(self.epochs * steps))
         return trainer
@@ -161,5 +160,4 @@ class RobustTraining(RobustSettings, Defense):
                 callbacks=own,
             )
         best.restore(trainer.eval_model)
-        trainer.eval_model.trainable = True
         return trainer.eval_model

@@ -12,6 +12,7 @@ from bcgan_tf.data.arrays import as_labels
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
 from bcgan_tf.diagnosis.flags import Flag, percent, points
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.clean_accuracy import suspicion
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 
 Kind = Literal["robust", "weakly robust", "not robust", "gradient masking", "black box only"]
@@ -62,7 +63,12 @@ class Verdict:
         }
 
 
-def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) -> Verdict:
+def verdict(
+    evaluation: Evaluation,
+    diagnosis: Diagnosis,
+    labels: np.ndarray,
+    validation: float | None = None,
+) -> Verdict:
     """Judges a model.
 
     The accuracy is always the worst case. It is called robust only where no *evidence* of
@@ -74,6 +80,9 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
         evaluation: finished attacks.
         diagnosis: of the same model, on the same images or some of them.
         labels: int ``[N]``, the true classes of the evaluated images.
+        validation: accuracy on validation images when the model was trained; None: not known. A
+            suspicious clean accuracy (:func:`bcgan_tf.evaluation.clean_accuracy.suspicion`) is
+            said first.
 
     Raises:
         UserError: if the labels are not those of the evaluation.
@@ -142,6 +151,8 @@ def verdict(evaluation: Evaluation, diagnosis: Diagnosis, labels: np.ndarray) ->
         text = f"{kind} ({found}): {number}, {basis}"
     flags = deciding or diagnosis.raised
     text += _gap_to_paper(evaluation, accuracy)
+    if doubt := suspicion(evaluation.clean_correct, labels, validation):
+        text = f"{doubt}. {text}"
     return Verdict(kind == "robust", kind, accuracy, interval, flags, text)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,30 @@ class Evaluation:
             f"{self.n:,} images: the 95 % interval of the robust accuracy is {100 * low:.1f} to "
             f"{100 * high:.1f} %; smaller differences may be chance"
         )
+
+    def by_class(self, class_names: Sequence[str] = ()) -> dict[str, list[Any]]:
+        """The classes that occur: their ``names``, and how many images of each there are.
+
+        Args:
+            class_names: of all classes; without one, a class is called by its number.
+
+        Returns:
+            JSON-able lists, one entry a class: beside the names ``n``, of all images, ``clean``, of
+            those that are right, and ``robust``, of those that stay right under every attack.
+        """
+        classes = np.unique(self.labels)
+
+        def counts(rows: np.ndarray) -> list[int]:
+            return np.bincount(self.labels[rows], minlength=classes[-1] + 1)[classes].tolist()
+
+        return {
+            "names": [
+                str(class_names[i]) if i < len(class_names) else str(i) for i in classes.tolist()
+            ],
+            "n": counts(np.ones(self.n, bool)),
+            "clean": counts(self.clean_correct),
+            "robust": counts(self.worst_case),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, JSON-able, without the arrays.

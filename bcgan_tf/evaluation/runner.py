@@ -26,7 +26,7 @@ from bcgan_tf.progress import Progress
 # Images that all attacks are finished on before the next ones are begun.
 _BATCH = 1000
 # Suites whose answer is to be believed, not to be compared with the paper's.
-_THOROUGH = ("standard", "plus")
+_THOROUGH = ("standard", "plus", "short")
 
 
 def run_suite(
@@ -45,13 +45,13 @@ def run_suite(
 
     A model without a gradient, or with one that is NaN, is attacked all the same, with zeros in
     its place: the attacks that need no gradient then decide. A Keras model whose first layers cut
-    off, round or otherwise preprocess its pixels is in the suites ``"standard"`` and ``"plus"``
-    also attacked through them (:mod:`bcgan_tf.attacks.preprocessing`), before the first attack
-    without gradients.
+    off, round or otherwise preprocess its pixels is in the suites ``"standard"``, ``"plus"``
+    and ``"short"`` also attacked through them (:mod:`bcgan_tf.attacks.preprocessing`), before the
+    first attack without gradients.
 
     Args:
         task: the model, the images and the threat model.
-        attacks: ``"standard"``, ``"plus"``, ``"rand"`` or ``"paper"``, see
+        attacks: ``"standard"``, ``"plus"``, ``"short"``, ``"rand"`` or ``"paper"``, see
             :func:`bcgan_tf.attacks.suites.suite`; or at least one attack. Where the task has a
             radius, those that have one have that one, in its norm.
         shard: ``(i, n)``: every n-th image, from the i-th (1 ... n). The shards of an evaluation
@@ -122,7 +122,8 @@ def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[Pre
     prepared = [attack.prepare(task.attacked) for attack in chosen]
     through = task.through_preprocessing if attacks in _THOROUGH else None
     if through is not None:
-        place = next(i for i, attack in enumerate(chosen) if not attack.uses_gradients)
+        blind = (i for i, attack in enumerate(chosen) if not attack.uses_gradients)
+        place = next(blind, len(chosen))
         prepared[place:place] = [
             AdaptiveAPGD(**vars(attack)).prepare(through)
             for attack in chosen

@@ -15,8 +15,9 @@ from bcgan_tf.attacks.logits import below_top
 from bcgan_tf.data.dataset import PIXEL_SCALE
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest
-from bcgan_tf.loading.classifier import load_classifier
+from bcgan_tf.loading.classifier import adapted_classifier, load_classifier
 from bcgan_tf.loading.digest import model_digest
+from bcgan_tf.settings.convention import Convention
 
 # A server ignores files that it does not know in this folder of a version.
 EXTRA = "assets.extra"
@@ -27,12 +28,15 @@ _TOLERANCE = 1e-4
 _PROBE_ROWS = 16
 
 
-def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
+def write(
+    classifier: keras.Model, folder: Path, convention: Convention | None = None
+) -> dict[str, str] | None:
     """Saves the classifier into the folder of an exported version.
 
     Args:
         classifier: not changed; without its optimizer in the file.
         folder: of the version.
+        convention: of the classifier.
 
     Returns:
         For the card: ``path``, ``sha256`` of the file, and ``model_sha256``
@@ -47,7 +51,8 @@ def write(classifier: keras.Model, folder: Path) -> dict[str, str] | None:
     file.parent.mkdir(exist_ok=True)
     try:
         classifier.save(file)
-        load_classifier(file).save(file)  # again, without the optimizer
+        # Again, without the optimizer.
+        adapted_classifier(file, convention=convention).given.save(file)
     except OSError:  # a full disk must not look like a model without a Keras file
         raise
     except Exception:  # a class of a user's own may fail in any way
@@ -64,6 +69,7 @@ def read(
     *,
     image_shape: tuple[int, ...],
     num_classes: int,
+    convention: Convention | None = None,
 ) -> keras.Model | None:
     """The Keras model of an exported version, after a check that it gives the SavedModel's logits.
 
@@ -72,6 +78,7 @@ def read(
         serve: the SavedModel, images to logits.
         image_shape: of one image.
         num_classes: the number of logits.
+        convention: of the model.
 
     Returns:
         None where the export has no Keras file.
@@ -86,7 +93,9 @@ def read(
         raise UserError(
             f"{file} is not the file that was exported with the SavedModel; export it again"
         )
-    model = load_classifier(file, image_shape=image_shape, num_classes=num_classes)
+    model = load_classifier(
+        file, image_shape=image_shape, num_classes=num_classes, convention=convention
+    )
     images = scale(probe_pixels(image_shape))
     answers = np.asarray(tf.function(serve)(images))
     own = np.asarray(tf.function(lambda x: model(x, training=False))(images), np.float32)

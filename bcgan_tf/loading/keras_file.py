@@ -71,8 +71,8 @@ def read_keras_file(path: Path) -> Any:
         if custom:
             raise UserError(
                 f"{path} contains the custom object {custom[1]!r}, which Keras does not know here; "
-                "load it in Python with keras.models.load_model(path, custom_objects={...}) and "
-                "give the model object, or rebuild it from built-in layers"
+                "name the Python file that defines it: --custom-objects FILE.py, which runs it (in "
+                "Python: keras.models.load_model(path, custom_objects={...}), and give the model)"
             ) from error
         if "Lambda" in text:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -18,12 +19,12 @@ from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading import exported
-from bcgan_tf.loading.classifier import load_classifier
+from bcgan_tf.loading.adapted import HALF_TOLERANCE, LOGARITHM, logarithm, probes, two_classes
+from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.loading.digest import KERAS_SUFFIXES, model_digest
 from bcgan_tf.loading.python_code import import_attribute, source_file, split_spec
 from bcgan_tf.loading.saved_model import folder_digest, read_saved_model, version_folder
-
-_PROBE_ROWS = 8
+from bcgan_tf.settings.convention import Convention
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +48,12 @@ class SourceModel:
 
 
 def load_model(
-    spec: str | os.PathLike[str], *, image_shape: Sequence[int], num_classes: int
+    spec: str | os.PathLike[str],
+    *,
+    image_shape: Sequence[int],
+    num_classes: int,
+    convention: Convention | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> Any:
     """A checked classifier that every attack takes.
 
@@ -69,30 +75,49 @@ def load_model(
         spec: see above.
         image_shape: of one image, ``(H, W, C)``, or ``(D,)`` for vectors.
         num_classes: the number of logits it must have.
+        convention: the pixels that it takes, and which of its outputs classifies.
+        told: called with a sentence for each thing that is converted.
 
     Returns:
         A Keras model, or a :class:`SourceModel`, which has a ``fingerprint``.
 
     Raises:
         UserError: it is missing or damaged, cannot be imported or traced, has other inputs or
-            outputs, gives probabilities, or its logits depend on more than the image
+            outputs, or its logits depend on more than the image
             (:func:`bcgan_tf.attacks.answers.check_answers`).
     """
     text, shape = os.fspath(spec), tuple(int(side) for side in image_shape)
-    path = Path(text)
+    path, convention = Path(text), convention or Convention()
+    told = told or (lambda line: None)
+
+    def keras_classifier(given: Any) -> keras.Model:
+        found = adapted_classifier(
+            given, image_shape=shape, num_classes=num_classes, convention=convention
+        )
+        for line in found.lines:
+            told(line)
+        return found.classifier
+
     if path.suffix in KERAS_SUFFIXES:
-        return load_classifier(path, image_shape=shape, num_classes=num_classes)
+        return keras_classifier(path)
     if path.is_dir():
         version = version_folder(path)
-        model = SourceModel(read_saved_model(version, shape), folder_digest(version))
+        function = read_saved_model(version, shape, convention.output)
+        model = _converted(SourceModel(function, folder_digest(version)), convention, shape, told)
         _check(text, model, shape, num_classes)
-        twin = exported.read(version, model.function, image_shape=shape, num_classes=num_classes)
+        twin = exported.read(
+            version,
+            model.function,
+            image_shape=shape,
+            num_classes=num_classes,
+            convention=convention,
+        )
         return model if twin is None else twin
     if (code := split_spec(text)) is not None:
         found, digest = import_attribute(*code), source_digest(text)
         if isinstance(found, keras.Model):
             try:
-                return load_classifier(found, image_shape=shape, num_classes=num_classes)
+                return keras_classifier(found)
             except UserError as error:
                 raise UserError(f"{text}: {error}") from error
         if not callable(found):
@@ -104,6 +129,7 @@ def load_model(
         model = SourceModel(
             found, own if isinstance(own, str) else digest, getattr(found, "backward", None)
         )
+        model = _converted(model, convention, shape, told)
     else:
         what = "is no model" if path.exists() else "does not exist"
         raise UserError(
@@ -111,6 +137,47 @@ def load_model(
         )
     _check(text, model, shape, num_classes)
     return model
+
+
+def _converted(
+    model: SourceModel,
+    convention: Convention,
+    shape: tuple[int, ...],
+    told: Callable[[str], None],
+) -> SourceModel:
+    """A function of images in [0, 1] to logits, made of one of another convention."""
+    if not convention.identity:
+        told(f"takes pixels as of {convention.options}")
+
+    def behind_pixels(function: Callable[[tf.Tensor], Any]) -> Callable[[tf.Tensor], Any]:
+        if convention.identity:
+            return function
+        return lambda images: function(convention.from_unit(images))
+
+    plain = behind_pixels(model.function)
+    try:
+        answers = np.asarray(plain(tf.constant(probes(shape))), np.float32)
+    except Exception:  # a user's own code; the check that follows says what is wrong
+        return model
+    ending: Callable[[Any], Any] | None = None
+    if answers.shape[1:] == (1,):
+        share = bool((answers >= 0).all() and (answers <= 1).all())
+        told("its single unit becomes the logits of two classes")
+        ending = functools.partial(two_classes, probability=share)
+    elif answers.ndim == 2 and checks.look_like_probabilities(answers, HALF_TOLERANCE):
+        told(LOGARITHM)
+        ending = logarithm
+    if ending is None and convention.identity:
+        return model
+    end = ending or (lambda outputs: outputs)
+
+    def converted(function: Callable[[tf.Tensor], Any] | None) -> Any:
+        if function is None:
+            return None
+        inner = behind_pixels(function)
+        return lambda images: end(inner(images))
+
+    return SourceModel(converted(model.function), model.fingerprint, converted(model.backward))
 
 
 def source_digest(spec: str | os.PathLike[str]) -> str:
@@ -135,7 +202,7 @@ def source_digest(spec: str | os.PathLike[str]) -> str:
 
 def _check(name: str, model: SourceModel, shape: tuple[int, ...], num_classes: int) -> None:
     """Traces the model as attacks do and checks its logits on a few random images."""
-    images = np.random.default_rng(0).random((_PROBE_ROWS, *shape), "float32")
+    images = probes(shape)
     spec = tf.TensorSpec([None, *shape], tf.float32)
     try:
         traced = tf.function(checks.as_logits_fn(model), input_signature=[spec], autograph=False)
@@ -156,10 +223,10 @@ def _check(name: str, model: SourceModel, shape: tuple[int, ...], num_classes: i
             f"{name} fails on a batch of float32 images {shape} in [0, 1] ({first_line(error)}); "
             "check its input shape"
         ) from error
-    if outputs.ndim != 2 or len(outputs) != _PROBE_ROWS:
+    if outputs.ndim != 2 or len(outputs) != len(images):
         raise UserError(
-            f"{name} returns shape {outputs.shape} for {_PROBE_ROWS} images, not logits "
-            f"({_PROBE_ROWS}, {num_classes})"
+            f"{name} returns shape {outputs.shape} for {len(images)} images, not logits "
+            f"({len(images)}, {num_classes})"
         )
     if outputs.shape[1] != num_classes:
         raise UserError(
@@ -168,12 +235,6 @@ def _check(name: str, model: SourceModel, shape: tuple[int, ...], num_classes: i
         )
     if np.isnan(outputs).any() or np.isposinf(outputs).any():
         raise UserError(f"{name} returns NaN or infinite logits for images in [0, 1]")
-    # 1e-3 as in load_classifier: softmax in half precision sums to 1 only roughly.
-    if checks.look_like_probabilities(outputs, 1e-3):
-        raise UserError(
-            f"{name} returns rows >= 0 that sum to 1: probabilities, not logits, which makes "
-            "attacks fail silently; return what goes into its softmax"
-        )
     try:
         check_answers(model, images)
     except UserError as error:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import keras
+
 from bcgan_tf.errors import UserError, first_line
 
 
@@ -59,6 +61,49 @@ def import_attribute(source: str, attribute: str) -> Any:
         except AttributeError:
             raise UserError(f"{source} has no attribute {attribute!r}; check its name") from None
     return found
+
+
+def keras_model(spec: str) -> keras.Model:
+    """The Keras model of ``module:attribute``, or what the function of that name returns.
+
+    Raises:
+        UserError: it cannot be imported, or is and returns something else.
+    """
+    code = split_spec(spec)
+    if code is None:
+        raise UserError(
+            f"{spec} is no Keras file; only a Keras model can be trained: give a .keras file, or "
+            "file.py:function, which returns a keras.Model"
+        )
+    found = import_attribute(*code)
+    if not isinstance(found, keras.Model) and callable(found):
+        try:
+            found = found()
+        except Exception as error:  # a user's own code runs here
+            raise UserError(
+                f"{spec} fails when it is called without arguments ({first_line(error)}); give a "
+                "function that returns a keras.Model"
+            ) from error
+    if not isinstance(found, keras.Model):
+        raise UserError(f"{spec} gives a {type(found).__name__}, not a keras.Model")
+    return found
+
+
+def register_custom_objects(file: Path) -> None:
+    """Runs a Python file, and makes its classes and functions known to Keras by their names.
+
+    Raises:
+        UserError: it cannot be run, or defines none.
+    """
+    module = _module(os.fspath(file))
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", None) == module.__name__
+    }
+    if not own:
+        raise UserError(f"{file} defines no class and no function; give the file that has them")
+    keras.saving.get_custom_objects().update(own)
 
 
 def _module(source: str) -> ModuleType:

@@ -43,12 +43,15 @@ def version_folder(folder: Path) -> Path:
     )
 
 
-def read_saved_model(folder: Path, shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+def read_saved_model(
+    folder: Path, shape: tuple[int, ...], output: str | None = None
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """The function from images to logits that a SavedModel serves; gradients flow through it.
 
     Args:
         folder: of the SavedModel, not of its versions.
         shape: of one image.
+        output: the name of the output that classifies; None: ``logits``, or the only one.
 
     Raises:
         UserError: it cannot be read, or has no signature from float images of this shape and any
@@ -70,11 +73,12 @@ def read_saved_model(folder: Path, shape: tuple[int, ...]) -> Callable[[tf.Tenso
     serve = signatures[name]
     key, spec = _image_input(folder, name, serve, shape)
     outputs = serve.structured_outputs
-    output = _LOGITS if _LOGITS in outputs else next(iter(outputs), None)
-    if output is None or (output != _LOGITS and len(outputs) > 1):
+    if output is None:
+        output = _LOGITS if _LOGITS in outputs or len(outputs) != 1 else next(iter(outputs))
+    if output not in outputs:
         raise UserError(
-            f"{folder}: the signature {name!r} returns {', '.join(outputs) or 'nothing'}; one of "
-            f"several outputs must be named {_LOGITS!r}"
+            f"{folder}: the signature {name!r} returns {', '.join(outputs) or 'nothing'}; name the "
+            "output that classifies: --output NAME"
         )
     return _Signature(loaded, serve, key, spec, output)
 

@@ -14,7 +14,7 @@ def reset_for_ibp(model: keras.Model, *, seed: int) -> None:
 
     With these weights the width of interval bounds is equal in all layers at the start of training;
     with the usual ones each layer multiplies it by about the square root of ``n``. Batch
-    normalization becomes the identity; layers without kernels are left alone.
+    normalization becomes the identity; frozen layers and those without kernels are left alone.
 
     Args:
         model: changed in place.
@@ -24,10 +24,13 @@ def reset_for_ibp(model: keras.Model, *, seed: int) -> None:
     """
     rng = np.random.default_rng(seed)
     for layer in _layers(model):
+        if not layer.trainable:
+            continue
         for weight in layer.weights:
             shape = tuple(weight.shape)
-            if weight.name == "kernel":
-                scale = math.sqrt(2 * math.pi) / math.prod(shape[:-1])
+            if weight.name in ("kernel", "depthwise_kernel", "pointwise_kernel"):
+                alone = isinstance(layer, keras.layers.DepthwiseConv2D) or "depth" in weight.name
+                scale = math.sqrt(2 * math.pi) / math.prod(shape[:2] if alone else shape[:-1])
                 weight.assign(scale * rng.standard_normal(shape, np.float32))
             elif weight.name in ("bias", "beta", "moving_mean"):
                 weight.assign(np.zeros(shape, np.float32))

@@ -44,6 +44,7 @@ class Comparison:
     """What is shown of several columns.
 
     Attributes:
+        suspicions: why clean accuracies cannot be relied on, to be said first.
         differences: in which ways they were not measured alike, one sentence each; none: they are
             comparable.
         table: a column each.
@@ -51,6 +52,7 @@ class Comparison:
         remarks: what else a reader should know, without which they can still be compared.
     """
 
+    suspicions: list[str]
     differences: list[str]
     table: Table
     gains: list[str]
@@ -59,13 +61,20 @@ class Comparison:
     @classmethod
     def of(cls, columns: Sequence[Column]) -> Comparison:
         """The comparison of at least one column."""
-        return cls(differences(columns), table(columns), gains(columns), remarks(columns))
+        return cls(
+            findings.suspicions({column.title: column.evaluation for column in columns}),
+            differences(columns),
+            table(columns),
+            gains(columns),
+            remarks(columns),
+        )
 
     def __str__(self) -> str:
         """The table, and below it the sentences, for a terminal."""
+        first = [*self.suspicions, str(self.table)]
         told = [f"Not alike: {sentence}" for sentence in self.differences]
         told += [*self.gains, *(f"Note: {remark}" for remark in self.remarks)]
-        return "\n".join([str(self.table), *told])
+        return "\n".join([*first, *told])
 
 
 _Found = tuple[RunDirectory | None, str, Mapping[str, Any]]

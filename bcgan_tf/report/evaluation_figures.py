@@ -27,6 +27,7 @@ from bcgan_tf.report.style import (
     legend,
     new_figure,
     save,
+    shortened,
     style_axes,
 )
 from bcgan_tf.report.table import NORMS, eps_text, interval_of, percent
@@ -34,6 +35,8 @@ from bcgan_tf.report.table import NORMS, eps_text, interval_of, percent
 # From this Linf distance on every image reaches the grey one.
 GRAY = 0.5
 _MARGIN = " margin"
+# Of the type below an image.
+_INCHES_A_LETTER = 0.058
 
 
 def figure_name(kind: str, model: str, evaluation: Mapping[str, Any]) -> str:
@@ -78,20 +81,20 @@ def robust_accuracy_curves(
     end = max((point[0] for curve in curves.values() for point in curve), default=0.0)
     for number, (model, curve) in enumerate(curves.items()):
         color = SERIES[number % len(SERIES)]
-        label = f"{model}: smallest perturbation found" if len(curves) == 1 else model
         eps, left = np.asarray(curve, float).T
+        label = model
+        if len(curves) == 1:
+            label = f"{model}: smallest perturbation found"
+            # Beside the point, the text would lie where the interval at a small eps is drawn.
+            label += f"; clean {percent(left[0])}" if eps[0] == 0 else ""
         axes.plot(eps, left, color=color, linewidth=1.8, label=label)
         if eps[0] == 0:
             axes.plot([0], [left[0]], "o", color=color, markersize=6, clip_on=False, zorder=4)
-            if len(curves) == 1:
-                axes.annotate(
-                    f"clean {percent(left[0])}", (0, left[0]), xytext=(7, 4),
-                    textcoords="offset points", fontsize=8, color=INK,
-                )  # fmt: skip
         if measured and model in measured:
             at, share, (low, high) = measured[model]
+            beside = at + _aside(number, len(curves), end)
             bars = axes.errorbar(
-                [at], [share], [[max(share - low, 0.0)], [max(high - share, 0.0)]],
+                [beside], [share], [[max(share - low, 0.0)], [max(high - share, 0.0)]],
                 fmt="D", color=color if len(curves) > 1 else ORANGE, markersize=5, capsize=4,
                 zorder=5,
             )  # fmt: skip
@@ -111,6 +114,11 @@ def robust_accuracy_curves(
     return save(figure, path)
 
 
+def _aside(number: int, count: int, span: float) -> float:
+    """How far one of ``count`` intervals at the same eps is moved, so that none hides another."""
+    return (number - (count - 1) / 2) * 0.008 * span
+
+
 def _style_over_eps(axes: Axes, norm: str, y: str, *, ncols: int) -> None:
     style_axes(axes, x=f"eps ({NORMS[norm]}, in [0, 1] pixel units)", y=y)
     axes.set_ylim(-0.02, 1.09)
@@ -128,13 +136,14 @@ def radii_curves(radii: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
     """
     figure = new_figure(7.2, 3.3)
     axes = figure.add_subplot()
+    end = max(point["eps"] for found in radii.values() for point in found["points"])
     for number, (model, found) in enumerate(radii.items()):
         points = sorted(found["points"], key=lambda point: point["eps"])
         shares = np.array([point["accuracy"] for point in points], float)
         ends = [interval_of(point) or (point["accuracy"],) * 2 for point in points]
         low, high = np.array(ends, float).reshape(-1, 2).T
         axes.errorbar(
-            [point["eps"] for point in points],
+            [point["eps"] + _aside(number, len(radii), end) for point in points],
             shares,
             np.maximum([shares - low, high - shares], 0.0),
             fmt=f"{MARKERS[number % len(MARKERS)]}-",
@@ -146,6 +155,8 @@ def radii_curves(radii: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
         )
     norm = next(iter(radii.values()))["norm"]
     _style_over_eps(axes, norm, "accuracy under attack", ncols=len(radii))
+    # The intervals at eps 0 stay clear of the axis and its labels.
+    axes.set_xlim(-0.03 * end, 1.03 * end or 1.0)
     return save(figure, path)
 
 
@@ -256,6 +267,9 @@ def example_images(
 ) -> Path:
     """Test images, what an attack made of them, and the difference, amplified around grey.
 
+    Below the first row stand the true class and the model's answer, below the second the attack
+    and the answer then; answers that are wrong are starred and framed.
+
     Args:
         images: ``[N, H, W, C]``, float in [0, 1]; a column each. Vectors ``[N, D]`` are strips.
         adversarials: the same shape.
@@ -263,7 +277,7 @@ def example_images(
         labels: the true class names, ``N``.
         predictions: the class names that the model gives for the adversarials, ``N``.
         clean_predictions: those for the images; None: they are right.
-        attacks: what broke each image, ``N``, or none at all.
+        attacks: what broke each image, ``N``, or none at all; ``""``: it was not attacked.
         title: over the figure.
     """
     count = len(images)
@@ -271,30 +285,32 @@ def example_images(
     change = np.asarray(adversarials, np.float64) - images
     largest = float(np.abs(change).max(initial=0.0))
     factor = 0.5 / largest if largest > 0 else 1.0
-    distances = np.abs(change).reshape(count, -1)
+    short = [shortened(name) for name in labels]
+    seen = [f"class {name}\nanswer {shortened(guess)}"
+            for name, guess in zip(short, clean, strict=True)]  # fmt: skip
+    told = [f"answer {shortened(guess)}" for guess in predictions]
+    if attacks:
+        told = [f"{attack or 'not attacked'}\n{text}"
+                for text, attack in zip(told, attacks, strict=True)]  # fmt: skip
+    lengths = [_length(one) for one in np.abs(change).reshape(count, -1)]
     rows = (
-        ("test image", images, [f"{name} ({label})" if name != label else label
-                                for name, label in zip(clean, labels, strict=True)], clean),
-        ("adversarial", adversarials, list(predictions), predictions),
-        (f"difference,\ntimes {factor:.2g}", 0.5 + factor * change,
-         [_length(distances[i], attacks[i] if attacks else "") for i in range(count)], labels),
-    )  # fmt: skip
-    figure = new_figure(1.02 * count + 1.1, 3.7 + (0.35 if title else 0.0))
+        ("test image", images, seen, clean),
+        ("adversarial", adversarials, told, predictions),
+        (f"difference,\ntimes {factor:.2g}", 0.5 + factor * change, lengths, labels),
+    )
+    longest = max(map(len, (text for line in [*seen, *told] for text in line.split("\n"))))
+    width = max(1.02, _INCHES_A_LETTER * (longest + 2))
+    figure = new_figure(width * count + 1.1, 3 * width + 0.9 + (0.35 if title else 0.0))
     headline(figure, title)
     grid = figure.subplots(3, count, squeeze=False)
     for line, (name, pictures, captions, guesses) in zip(grid, rows, strict=True):
         for number, axes in enumerate(line):
             draw_image(axes, pictures[number])
-            caption_image(
-                axes,
-                captions[number],
-                wrong=guesses[number] != labels[number],
-                fontsize=8 if name != rows[2][0] else 6.5,
-            )
+            wrong = guesses[number] != labels[number]
+            caption_image(axes, captions[number], wrong=wrong, fontsize=7)
         label_row(line[0], name)
     return save(figure, path)
 
 
-def _length(change: np.ndarray, attack: str) -> str:
-    told = f"Linf {change.max():.3f}\nL2 {np.sqrt(np.square(change).sum()):.2f}"
-    return f"{told}\n{attack}" if attack else told
+def _length(change: np.ndarray) -> str:
+    return f"Linf {change.max():.3f}\nL2 {np.sqrt(np.square(change).sum()):.2f}"

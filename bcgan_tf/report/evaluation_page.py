@@ -15,6 +15,7 @@ from bcgan_tf.report.table import (
     NORMS,
     Table,
     attack_table,
+    class_table,
     interval_of,
     pairs_table,
     radii_table,
@@ -46,6 +47,7 @@ def section(
     def file(kind: str) -> Path:
         return drawn / figures.figure_name(kind, name, evaluation)
 
+    classes = class_table(evaluation)
     largest = per_example.largest_class(folder, name, evaluation)
     return SimpleNamespace(
         name=name,
@@ -58,6 +60,8 @@ def section(
         one_line=(evaluation.get("verdict") or {}).get("text"),
         reading=evaluation.get("reading"),
         attacks=attack_table(evaluation),
+        classes=classes,
+        classes_note=findings.classes_note(evaluation, len(classes.rows)),
         note=evaluation.get("note"),
         attack_settings=_attack_settings(evaluation),
         flags=findings.flags_table(evaluation),

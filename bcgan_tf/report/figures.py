@@ -21,6 +21,7 @@ from bcgan_tf.report.style import (
     legend,
     new_figure,
     save,
+    shortened,
     style_axes,
 )
 
@@ -92,7 +93,7 @@ def image_grid(
             drawn as strips of grey. At least one.
         path: the PNG to write.
         columns: images a row; by default about as many as rows.
-        row_labels: one word before each row, or none at all.
+        row_labels: a name before each row, cut where it is long, or none at all.
         title: over the figure.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
@@ -129,7 +130,7 @@ def _mosaic(
         axes.text(
             -_GAP_PIXELS,
             number * step_y + tall / 2,
-            escape_mathtext(text),
+            escape_mathtext(shortened(text)),
             ha="right",
             va="center",
             fontsize=8,

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bcgan_tf.report.table import (
+    BEST_CLASSES,
     NORMS,
+    WORST_CLASSES,
     Cell,
     Table,
     TableRow,
@@ -126,6 +128,48 @@ def meaning(evaluation: Mapping[str, Any]) -> list[str]:
     found.append(f"Clean accuracy on the same images: {clean}.")
     found.append(_flags_in_short(evaluation))
     return [sentence for sentence in found if sentence]
+
+
+def classes_note(evaluation: Mapping[str, Any], shown: int) -> str:
+    """What the table of classes shows."""
+    occurring = len((evaluation.get("classes") or {}).get("n", ()))
+    told = "Of the images of each class, those that are right, and stay right under every attack."
+    if shown < occurring:
+        told += (
+            f" Of {occurring:,} classes with test images, the {WORST_CLASSES} least robust and the "
+            f"{BEST_CLASSES} most robust."
+        )
+    return told
+
+
+def suspicions(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why clean accuracies cannot be relied on, to be said before all else.
+
+    Args:
+        models: the ``models`` of metrics.json.
+    """
+    return [
+        f"{name}: {model['suspicion']}." for name, model in models.items() if model.get("suspicion")
+    ]
+
+
+def before_and_after(metrics: Mapping[str, Any]) -> list[str]:
+    """What a hardening gained, as far as a short suite can tell; none where it was not measured.
+
+    Args:
+        metrics: of a run of ``harden``; its ``verdict_command`` judges its models.
+    """
+    if not (command := metrics.get("verdict_command")):
+        return []
+    found = [
+        (name, entry)
+        for name, model in metrics.get("models", {}).items()
+        for entry in model.get("evaluations", ())
+    ]
+    told = [f"{name} {robust_accuracy(entry)}" for name, entry in found]
+    sentence = f"Robust accuracy, {setting(found[0][1])}: {'; '.join(told)}." if found else ""
+    last = f"Each is an upper bound, no verdict: run `{command}` for one."
+    return [*filter(None, [sentence]), last]
 
 
 def certified(evaluation: Mapping[str, Any]) -> str:

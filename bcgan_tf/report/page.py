@@ -7,6 +7,7 @@ has this shape, and this is its one description; each key is optional unless mar
      "models": {                                # "original" and "hardened" in a run that hardens
        "original": {
          "clean_accuracy"*: 0.99, "clean_interval95": [lo, hi], "n": 10000,
+         "suspicion": "Suspicious clean accuracy: ...",      # a sentence; also of an evaluation
          "evaluations": [                       # one entry a threat model
            {**Evaluation.to_dict(),             # suite, eps, norm, n, robust_accuracy, attacks, ...
             "verdict": Verdict.to_dict(), "diagnosis": Diagnosis.to_dict(),
@@ -15,6 +16,8 @@ has this shape, and this is its one description; each key is optional unless mar
             "curve": [[0.0, 0.99], [0.01, 0.98], ...],      # eps, robust accuracy
             "distances": distance_bins({"fgsm": ..., "multi": ..., "best": ...}),
             "causes": Causes.to_dict(), "loss_curves": loss_curves(...),
+            "classes": {"names"*: ["cat", ...], "n"*: [50, ...],   # counts, of those that occur
+                        "clean"*: [49, ...], "robust"*: [40, ...]},
             "radii": {                          # one attack at several eps
               "attack"*: "PGD-40", "norm"*: "linf", "n"*: 500,
               "points"*: [{"eps"*: 0.1, "accuracy"*: 0.97, "interval95": [lo, hi]}, ...],
@@ -26,6 +29,7 @@ has this shape, and this is its one description; each key is optional unless mar
      "toy_classifier": {...},                   # numbers
      "boundary": {"planes": [{...}], ...},      # one dict of numbers a plane and model
      "exported": "saved_models/mnist/1",
+     "verdict_command": "bcgan-tf attack ...",  # of a hardening: what judges its models
      "unfinished": true}                        # while models are evaluated
 
 Accuracies and rates are shares in [0, 1], intervals are 95 %, eps and distances are in [0, 1] pixel
@@ -133,6 +137,8 @@ def _evaluated(metrics: Mapping[str, Any], drawn: Path, run: RunDirectory | None
         "comparison": comparison.Comparison.of(columns) if len(columns) > 1 else None,
         "radii": evaluation_page.radii_section(metrics, drawn),
         "clean": clean_table(metrics.get("models", {})),
+        "suspicions": findings.suspicions(metrics.get("models", {})),
+        "before_and_after": findings.before_and_after(metrics),
     }
 
 

@@ -19,6 +19,7 @@ from bcgan_tf.report.style import (
     headline,
     new_figure,
     save,
+    shortened,
     style_axes,
 )
 
@@ -107,7 +108,7 @@ def _plane(axes: Axes, plane: Plane, class_names: Sequence[str]) -> None:
             axes.text(
                 u[column],
                 v[row],
-                escape_mathtext(class_names[int(label)]),
+                escape_mathtext(shortened(class_names[int(label)])),
                 ha="center",
                 va="center",
                 fontsize=8,

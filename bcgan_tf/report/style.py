@@ -21,6 +21,8 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, BLACK, "#7F7F7F")
 MARKERS = "osD^vPX*"
 INK, FAINT = "#333333", "#C9CDD2"
 DOTS_PER_INCH = 150
+# Letters of a class's name beside or below an image.
+_LONGEST_NAME = 16
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -39,6 +41,11 @@ def escape_mathtext(text: object) -> str:
     """
     drawn = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(text))
     return drawn.replace("$", r"\$")
+
+
+def shortened(name: str) -> str:
+    """A class's name that fits beside or below an image."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
 
 
 def headline(figure: Figure, title: str, *, fontsize: float = 10) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NORMS = {"linf": "Linf", "l2": "L2"}
+# The rows of a table of classes where there are more of them.
+WORST_CLASSES, BEST_CLASSES = 10, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,18 +157,47 @@ def attack_table(evaluation: Mapping[str, Any]) -> Table:
     return Table(head, tuple(rows))
 
 
+def class_table(evaluation: Mapping[str, Any]) -> Table:
+    """The clean and the robust accuracy of each class, as shares with counts.
+
+    Of more than thirteen classes, the ten least robust and the three most robust.
+
+    Args:
+        evaluation: an entry of ``evaluations`` in metrics.json.
+    """
+    found = evaluation.get("classes")
+    if not found:
+        return Table(())
+    rows = [*zip(found["names"], found["n"], found["clean"], found["robust"], strict=True)]
+    if len(rows) > WORST_CLASSES + BEST_CLASSES:
+        ranked = sorted(rows, key=lambda row: (row[3] / row[1], row[2] / row[1]))
+        rows = [*ranked[:WORST_CLASSES], *ranked[-BEST_CLASSES:]]
+
+    def share(right: int, n: int) -> Cell:
+        return Cell(percent(right / n), f"{right:,} of {n:,}")
+
+    cells = (
+        TableRow.of(name, share(clean, n), share(robust, n)) for name, n, clean, robust in rows
+    )
+    return Table(("class", "clean accuracy", "robust accuracy"), tuple(cells))
+
+
 def count(number: int | None) -> str:
     """``1000`` as ``1,000``; ``-`` for None."""
     return "-" if number is None else f"{number:,}"
 
 
 def clean_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The clean accuracy of the models that were not attacked.
+    """The clean accuracy of the models that were not attacked, or not on all of its images.
 
     Args:
         models: the ``models`` of metrics.json.
     """
-    chosen = {name: model for name, model in models.items() if not model.get("evaluations")}
+    chosen = {
+        name: model
+        for name, model in models.items()
+        if model.get("n") not in [entry.get("n") for entry in model.get("evaluations", ())]
+    }
     if not chosen:
         return Table(())
     cells = (accuracy(model, "clean_", n=model.get("n")) for model in chosen.values())

@@ -26,13 +26,21 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import model_digest
 from bcgan_tf.files import DiskFull, check_name, disk_full, move_into_place, write_json
+from bcgan_tf.keras_graph import input_of
 from bcgan_tf.loading import exported
-from bcgan_tf.loading.classifier import input_shape, load_classifier
+from bcgan_tf.loading.adapted import Adapted
+from bcgan_tf.loading.classifier import adapted_classifier, input_shape
 from bcgan_tf.loading.exported import probe_pixels, scale
 from bcgan_tf.loading.saved_model import versions
 from bcgan_tf.runs.environment import environment
 from bcgan_tf.serving.card import of_evaluation
-from bcgan_tf.serving.signatures import MAX_MEGAPIXELS, signatures_of, write_warm_up
+from bcgan_tf.serving.signatures import (
+    MAX_MEGAPIXELS,
+    own_signature,
+    signatures_of,
+    write_warm_up,
+)
+from bcgan_tf.settings.convention import Convention
 
 CARD = exported.CARD
 _STAGING = ".export-"
@@ -49,6 +57,7 @@ def export(
     directory: str | os.PathLike[str],
     *,
     class_names: Sequence[str] | None = None,
+    convention: Convention | None = None,
     evaluation: Evaluation | None = None,
     card: Mapping[str, Any] | None = None,
     keras_file: bool = True,
@@ -56,6 +65,10 @@ def export(
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Path:
     """Writes the next version of a served model.
+
+    The endpoint ``serve``, which ``keras.layers.TFSMLayer`` takes by default, is the model as it
+    was given. A model of another convention than images in [0, 1] to logits is served in its own:
+    ``serving_default`` is then ``serve`` too, and ``serve_bytes`` as below.
 
     Signatures, both returning ``logits`` float32 ``[B, K]``, ``probabilities`` float32 ``[B, K]``
     and ``classes`` int64 ``[B]`` (indices into ``class_names``):
@@ -77,11 +90,14 @@ def export(
     compute interval bounds, which a SavedModel's graph does not allow.
 
     Args:
-        classifier: images in [0, 1] to logits; it is not changed.
+        classifier: of any convention that :func:`bcgan_tf.loading.classifier.load_classifier`
+            takes; it is not changed.
         directory: ``saved_models/NAME``, with a NAME of ASCII letters, digits, dots, dashes and
             underscores; made when missing. The new version is the highest present plus one;
             nothing that is there is overwritten.
         class_names: of the K logits, in order; None: their numbers.
+        convention: the pixels that the classifier takes, where not those of [0, 1], and which of
+            its outputs classifies.
         evaluation: what :func:`bcgan_tf.evaluate` found of this very model: its clean and its
             robust accuracy, with interval and verdict, go on the card.
         card: what else is known of the model, any JSON: ``defense`` (name or configuration, None
@@ -108,22 +124,29 @@ def export(
         raise UserError(
             f"max_megapixels is {max_megapixels}; give a number above 0, such as {MAX_MEGAPIXELS:g}"
         )
-    load_classifier(classifier, num_classes=len(class_names) if class_names else None)
-    shape = _static_shape(classifier)
+    found = adapted_classifier(
+        classifier, num_classes=len(class_names) if class_names else None, convention=convention
+    )
+    shape = _static_shape(found.classifier)
     if class_names is None:
-        logits: Any = classifier(np.zeros((1, *shape), np.float32), training=False)
+        logits: Any = found.classifier(np.zeros((1, *shape), np.float32), training=False)
         class_names = [str(number) for number in range(logits.shape[-1])]
     if evaluation is not None:
-        if evaluation.identity.get("model") != model_digest(classifier):
+        if evaluation.identity.get("model") != model_digest(found.classifier):
             raise UserError("the evaluation is of another model; evaluate the one to export")
         card = {**of_evaluation(evaluation), **(card or {})}
     checks = {"pixels": check_pixels, "max_megapixels": max_megapixels}
     signatures = signatures_of(
-        classifier, shape, check_pixels=check_pixels, max_megapixels=max_megapixels
+        found.classifier, shape, check_pixels=check_pixels, max_megapixels=max_megapixels
     )
+    own = own_signature(classifier, shape, convention or Convention(), check_pixels=check_pixels)
+    signatures["serve"] = own
+    if found.changed:
+        signatures["serving_default"] = own
     content = _card(
-        classifier, directory.name, shape, class_names, card or {}, list(signatures), checks
-    )
+        found, convention or Convention(), directory.name, class_names, card or {},
+        [name for name in signatures if name != "serve"], checks,
+    )  # fmt: skip
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(directory)
@@ -140,11 +163,15 @@ def export(
         for name, (function, spec) in signatures.items():
             archive.add_endpoint(name, function, input_signature=[spec])
         archive.write_out(str(staging), verbose=False)
-        write_warm_up(staging, directory.name, shape, list(signatures))
+        if not found.changed:
+            write_warm_up(staging, directory.name, shape, list(signatures))
         if keras_file:
-            content[exported.CARD_KEY] = exported.write(classifier, staging)
+            content[exported.CARD_KEY] = exported.write(classifier, staging, convention)
         write_json(staging / CARD, content)
-        verify(staging, classifier)
+        if found.changed:
+            _verify_own(staging, classifier, convention or Convention())
+        else:
+            verify(staging, classifier)
         return _publish(staging, directory)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -223,6 +250,27 @@ def verify(
         return float(np.nanmax(np.abs(below_top(logits) - below_top(expected))))
 
 
+def _verify_own(staging: Path, classifier: keras.Model, convention: Convention) -> None:
+    """Reads an exported model back and compares its answers with those of the user's.
+
+    Raises:
+        UserError: they differ.
+    """
+    loaded: Any = tf.saved_model.load(os.fspath(staging))
+    serve = loaded.signatures["serving_default"]
+    ((key, spec),) = serve.structured_input_signature[1].items()
+    unit = np.random.default_rng(0).random([side or 8 for side in spec.shape], "float32")
+    images = tf.cast(convention.probe(unit), spec.dtype)
+    expected = keras.tree.flatten(loaded.serve(images))
+    with tf.device("/CPU:0"):
+        taken = input_of(classifier)
+        given = {key: images} if taken is not None and taken[1] is not None else images
+        answers = keras.tree.flatten(tf.function(classifier)(given, training=False))
+        for served, own in zip(expected, answers, strict=True):
+            if not np.allclose(served, own, rtol=1e-5, atol=1e-5):
+                raise UserError(f"{staging}: answers differ from the model's; export it again")
+
+
 def _static_shape(classifier: keras.Model) -> tuple[int, ...]:
     shape = input_shape(classifier)
     if shape is None or None in shape:
@@ -234,28 +282,31 @@ def _static_shape(classifier: keras.Model) -> tuple[int, ...]:
 
 
 def _card(
-    classifier: keras.Model,
+    found: Adapted,
+    convention: Convention,
     name: str,
-    shape: tuple[int, ...],
     class_names: Sequence[str],
     given: Mapping[str, Any],
     signatures: list[str],
     checks: Mapping[str, Any],
 ) -> dict[str, Any]:
     built_with = environment()
+    shape = _static_shape(found.classifier)
     own = {
         "model": name,
         "classes": [str(class_name) for class_name in class_names],
         "input": {
             "shape": list(shape),
             "dtype": "float32",
-            "range": [0.0, 1.0] if len(shape) == 3 else None,
+            "range": list(convention.limits) if len(shape) == 3 else None,
         },
         "signatures": signatures,
         "checks": dict(checks),
-        "parameters": classifier.count_params(),
+        "parameters": found.classifier.count_params(),
         "versions": {key: built_with[key] for key in ("bcgan_tf", "tensorflow", "keras", "python")},
     }
+    if found.changed:
+        own["convention"] = {**convention.to_dict(), "converted": list(found.lines)}
     clash = sorted({*own, exported.CARD_KEY} & set(given))
     if clash:
         raise UserError(f"the card's {', '.join(clash)} is filled in by export; leave it out")

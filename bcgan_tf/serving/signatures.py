@@ -11,7 +11,9 @@ import keras
 import tensorflow as tf
 
 from bcgan_tf.data.dataset import PIXEL_SCALE
+from bcgan_tf.keras_graph import input_of
 from bcgan_tf.loading.exported import EXTRA, probe_pixels, scale
+from bcgan_tf.settings.convention import Convention
 
 # Tolerance at both ends of [0, 1]: far above rounding, far below a wrong scale.
 PIXEL_TOLERANCE = 1e-3
@@ -45,12 +47,8 @@ def signatures_of(
     is_image = len(shape) == 3
 
     def answers(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = tf.shape(images)[0]
-        # Kernels fail on an empty batch, so a row is added and its outputs are dropped. tf.pad
-        # would do too, but oneDNN fuses it into convolutions.
-        missing = tf.cast(tf.equal(rows, 0), tf.int32)
-        batch = tf.concat([images, tf.zeros([missing, *shape])], axis=0)
-        logits = tf.cast(classifier(batch, training=False), tf.float32)[:rows]
+        logits = _of_any_batch(lambda batch: classifier(batch, training=False), images)
+        logits = tf.cast(logits, tf.float32)
         return {
             "logits": logits,
             "probabilities": tf.nn.softmax(logits),
@@ -76,14 +74,64 @@ def signatures_of(
     return signatures
 
 
-def _checked_pixels(images: tf.Tensor, is_image: bool) -> tf.Tensor:
+def own_signature(
+    model: keras.Model,
+    shape: tuple[int, ...],
+    convention: Convention,
+    *,
+    check_pixels: bool = True,
+) -> Signature:
+    """The endpoint that takes and returns what a user's model does.
+
+    Args:
+        model: the user's.
+        shape: of one image, for a model that does not know its own.
+        convention: the pixels that it takes.
+        check_pixels: refuse rows with values that are not finite or, in images, not in the range.
+    """
+    batch, dtype, key = None, "float32", None
+    if (found := input_of(model)) is not None:
+        tensor, key = found
+        batch, shape = tensor.shape[0], tuple(tensor.shape[1:])
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+    dtype = dtype if dtype in ("uint8", "int32") else "float32"
+
+    def called(images: tf.Tensor) -> Any:
+        return model({key: images} if key is not None else images, training=False)
+
+    def serve(images: tf.Tensor) -> Any:
+        images = tf.ensure_shape(images, [batch, *shape])
+        if check_pixels and dtype == "float32":
+            images = _checked_pixels(images, len(shape) == 3, convention)
+        return _of_any_batch(called, images) if batch is None else called(images)
+
+    return serve, tf.TensorSpec([batch, *shape], dtype, name=key or "images")
+
+
+def _of_any_batch(function: Callable[[tf.Tensor], Any], images: tf.Tensor) -> Any:
+    """What a function gives for a batch, which may be empty."""
+    rows = tf.shape(images)[0]
+    # Kernels fail on an empty batch, so a row is added and its outputs are dropped. tf.pad would
+    # do too, but oneDNN fuses it into convolutions.
+    missing = tf.cast(tf.equal(rows, 0), tf.int32)
+    batch = tf.concat([images, tf.zeros([missing, *images.shape[1:]], images.dtype)], axis=0)
+    return keras.tree.map_structure(lambda output: output[:rows], function(batch))
+
+
+def _checked_pixels(
+    images: tf.Tensor, is_image: bool, convention: Convention | None = None
+) -> tf.Tensor:
     axes = list(range(1, len(images.shape)))
-    if is_image:  # NaN compares as false
-        good = tf.reduce_all(tf.abs(images - 0.5) <= 0.5 + PIXEL_TOLERANCE, axis=axes)
-        wrong = (
-            "NaN, infinite pixels or pixels outside [0, 1]; divide pixels of 0 to 255 by 255, and "
-            "clip what resampling leaves outside"
-        )
+    convention = convention or Convention()
+    if is_image and (convention.uniform or images.shape[-1] == convention.channels):
+        unit = images if convention.identity else convention.to_unit(images)
+        # NaN compares as false
+        good = tf.reduce_all(tf.abs(unit - 0.5) <= 0.5 + PIXEL_TOLERANCE, axis=axes)
+        mend = "divide pixels of 0 to 255 by 255, and clip what resampling leaves outside"
+        if not convention.identity:
+            mend = f"send {convention.told}"
+        least, most = (convention.limits[0], convention.limits[1])
+        wrong = f"NaN, infinite pixels or pixels outside [{least:g}, {most:g}]; {mend}"
     else:
         good = tf.reduce_all(tf.math.is_finite(images), axis=axes)
         wrong = "NaN or infinite values; send finite ones"
@@ -202,8 +250,7 @@ def write_warm_up(
     extra = folder / EXTRA
     extra.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
-        for signature in signatures:
-            key, value = inputs[signature]
+        for signature, (key, value) in inputs.items():
             request = predict_pb2.PredictRequest()
             request.model_spec.name = name
             request.model_spec.signature_name = signature

@@ -65,7 +65,18 @@ class DefenseSettings(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RobustSettings(DefenseSettings):
+class TrainingSettings(DefenseSettings):
+    """What all defences have that train the classifier."""
+
+    train_all: bool = setting(
+        False,
+        "Train frozen layers too (Keras: trainable=False); else they keep their weights, and a "
+        "frozen batch normalization its statistics.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RobustSettings(TrainingSettings):
     """Training for a Linf radius."""
 
     eps: TrainingEps = setting(
@@ -200,7 +211,7 @@ class GANSettings(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BCGANSettings(GANSettings, DefenseSettings):
+class BCGANSettings(GANSettings, TrainingSettings):
     """The paper's defence: a GAN, then a refinement of the classifier on its samples."""
 
     name: ClassVar[str] = "bcgan"
@@ -324,7 +335,7 @@ class BoundaryIBPSettings(IBPSettings, FilteredExtraSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillationSettings(DefenseSettings):
+class DistillationSettings(TrainingSettings):
     """Defensive distillation."""
 
     name: ClassVar[str] = "distillation"

@@ -50,7 +50,7 @@ Devices = Annotated[int, Range(1, 1024)]
 Dtype = Annotated[str, OneOf("float32", "mixed_bfloat16")]
 Norm = Annotated[str, OneOf("linf", "l2")]
 # Those that bcgan_tf.attacks.suites builds.
-SUITES = ("standard", "plus", "rand", "paper")
+SUITES = ("standard", "plus", "short", "rand", "paper")
 Suite = Annotated[str, OneOf(*SUITES)]
 BoundaryLoss = Annotated[str, OneOf("uniform", "top2")]
 # Those that bcgan_tf.training.augmentation knows.

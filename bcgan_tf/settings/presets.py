@@ -375,4 +375,4 @@ def options_of(kind: type[DefenseSettings]) -> dict[str, Setting]:
 
 
 def _kind(dataset: str) -> str:
-    return "folder" if dataset.startswith("folder:") else dataset
+    return "folder" if ":" in dataset else dataset  # images of a user's own, whatever the source

@@ -13,7 +13,7 @@ from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.preprocessing import as_attacked
 from bcgan_tf.data.arrays import as_images
 from bcgan_tf.errors import UserError
-from bcgan_tf.loading.classifier import load_classifier
+from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.training.inner_maximization import InnerMaximization
 
 # Purpose of the draws of the attack's starts.
@@ -55,7 +55,11 @@ def adversarial(
     Reference: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
     PGD(eps, norm=norm, steps=steps, seed=seed)  # checks the values, together
-    load_classifier(model)
+    if lines := adapted_classifier(model).lines:
+        raise UserError(
+            f"the model is trained as it is, without: {'; '.join(lines)}. Give one of images in "
+            "[0, 1] to logits, without softmax, or harden it by bcgan_tf.defenses.PGDTraining"
+        )
     with model.distribute_strategy.scope():
         return _Adversarial(model, eps, InnerMaximization(steps=steps, norm=norm), seed)
 

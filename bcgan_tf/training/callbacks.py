@@ -13,8 +13,9 @@ from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.data.arrays import as_split
 from bcgan_tf.errors import UserError
-from bcgan_tf.loading.classifier import input_shape, load_classifier
+from bcgan_tf.loading.classifier import adapted_classifier, input_shape
 from bcgan_tf.runs.history import History
+from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.fields import checked
 from bcgan_tf.settings.kinds import AttackEps, Epochs, Norm, Seed, SomeImages
 
@@ -94,6 +95,8 @@ class RobustAccuracy(keras.callbacks.Callback):
         n: images to attack, drawn once from `x`; all of them if there are fewer.
         every: epochs between measurements; the logs of those between have no value.
         seed: of the choice of images and of PGD's starts.
+        convention: the pixels that the model takes, where not those of [0, 1], and which of its
+            outputs classifies.
 
     Raises:
         UserError: neither or both of `eps` and `attack`, or a value is out of range. When training
@@ -119,12 +122,14 @@ class RobustAccuracy(keras.callbacks.Callback):
         n: SomeImages = 500,
         every: Epochs = 1,
         seed: Seed = 0,
+        convention: Convention | None = None,
     ) -> None:
         super().__init__()
         if (eps is None) == (attack is None):
             raise UserError("give either eps, for PGD, or an attack")
         self.attack = attack or PGD(eps or 0.0, norm=norm, steps=_PGD_STEPS, seed=seed)
         self._x, self._y, self._n, self._every, self._seed = x, y, n, every, seed
+        self._convention = convention
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Finds out before the first epoch whether the model can be attacked."""
@@ -132,11 +137,14 @@ class RobustAccuracy(keras.callbacks.Callback):
         split = as_split(self._x, self._y, image_shape=input_shape(model))
         part = split.take(self._n, seed=self._seed)
         self._images, self._labels = part.scaled(), part.labels
-        load_classifier(model, image_shape=self._images.shape[1:])
-        self._prepared = self.attack.prepare(model)
+        self._taken = adapted_classifier(
+            model, image_shape=self._images.shape[1:], convention=self._convention
+        )
+        self._prepared = self.attack.prepare(self._taken.classifier)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Adds the value to the logs."""
         if (epoch + 1) % self._every == 0 and logs is not None:
+            self._taken.refresh()
             found = self._prepared(self._images, self._labels)
             logs["val_robust_accuracy"] = found.robust_accuracy

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bcgan_tf import losses, randomness
 from bcgan_tf.attacks.preprocessing import as_attacked, monotone_preprocessing
-from bcgan_tf.keras_graph import clone
+from bcgan_tf.keras_graph import clone, frozen_weights
 from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, TrainingEps
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
@@ -58,8 +58,7 @@ class RobustTrainer(ClassifierTrainer):
         self.ramp_steps = ramp_steps
         self.ema_decay = ema_decay
         self.ema_model = clone(classifier) if ema_decay else None
-        if self.ema_model is not None:
-            self.ema_model.trainable = False
+        self._frozen = frozen_weights(classifier)
         # The attacks see the network's preprocessing with a usable gradient.
         self._attacked = as_attacked(classifier)
         self._parts = monotone_preprocessing(classifier)
@@ -148,7 +147,8 @@ class RobustTrainer(ClassifierTrainer):
         steps = tf.cast(self.optimizer.iterations, tf.float32)
         decay = tf.minimum(self.ema_decay, steps / (steps + 10.0))
         for mean, weight in zip(self.ema_model.weights, self.classifier.weights, strict=True):
-            if not keras.backend.is_float_dtype(mean.dtype):  # counts, which do not change
+            # Counts, and what does not change: an average with itself would be rounded.
+            if not keras.backend.is_float_dtype(mean.dtype) or id(weight) in self._frozen:
                 continue
             mean.assign(decay * mean + (1.0 - decay) * tf.cast(weight, mean.dtype))
 

@@ -19,12 +19,14 @@ import numpy as np
 from bcgan_tf.certification.certified import certificate
 from bcgan_tf.data import Dataset
 from bcgan_tf.data.arrays import as_images
+from bcgan_tf.data.store import check_memory
 from bcgan_tf.diagnosis.causes import measure_causes
 from bcgan_tf.diagnosis.diagnostics import diagnose
 from bcgan_tf.diagnosis.loss_curves import loss_curves
 from bcgan_tf.diagnosis.verdict import verdict
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive
+from bcgan_tf.evaluation.clean_accuracy import suspicion
 from bcgan_tf.evaluation.radii import measure_radii
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
@@ -56,6 +58,7 @@ def evaluate_models(
     surrogate: Any = None,
     control: Any = None,
     attacked: Mapping[str, Evaluation] | None = None,
+    validation: Mapping[str, float | None] | None = None,
     batch_size: int = 250,
     progress: ShowProgress | None = None,
 ) -> dict[str, Any]:
@@ -72,6 +75,7 @@ def evaluate_models(
         control: an undefended model of the same task, which the attacks must break.
         attacked: evaluations that were made elsewhere, by :attr:`ThreatModel.label`: those models
             are not attacked again.
+        validation: accuracies on validation images in the training of each model, where known.
         batch_size: most images at once; it bounds memory, and changes no result.
         progress: see :data:`bcgan_tf.progress.ShowProgress`.
 
@@ -83,9 +87,7 @@ def evaluate_models(
         UserError: a model, the images, the labels or a setting are unfit, or the run's files are
             damaged or cannot be written.
     """
-    part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
-    images, labels = as_images(part.scaled()), part.labels
-    run.add_metrics(dataset=data.name, unfinished=True)
+    images, labels = _test_images(data, settings)
     if settings.diagnose and settings.whole:
         for name, other in (("surrogate", surrogate), ("control", control)):
             if other is not None:
@@ -93,10 +95,27 @@ def evaluate_models(
     for name, model in models.items():
         for threat in settings.threat_models(name):
             made = (attacked or {}).get(threat.label)
-            _ModelEvaluation(run, threat, model, settings, batch_size, progress, made).run_stages(
-                images, labels, data.class_names, surrogate=surrogate, control=control
-            )
+            known = (validation or {}).get(name)
+            _ModelEvaluation(
+                run, data.name, threat, model, settings, batch_size, progress, made, known
+            ).run_stages(images, labels, data.class_names, surrogate=surrogate, control=control)
     return run.add_metrics(unfinished=None)
+
+
+def check_attackable(data: Dataset, model: Any, settings: EvaluationConfig) -> None:
+    """Refuses, before hours of training, a model that :func:`evaluate_models` could not attack.
+
+    Raises:
+        UserError: the model, the images or the labels are unfit.
+    """
+    (threat, *_) = settings.threat_models("")
+    EvaluationTask(model, *_test_images(data, settings), eps=threat.eps, norm=settings.norm)
+
+
+def _test_images(data: Dataset, settings: EvaluationConfig) -> tuple[np.ndarray, np.ndarray]:
+    part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
+    check_memory(len(part), data.image_shape)
+    return as_images(part.scaled()), part.labels
 
 
 def evaluation_file(run: RunDirectory, label: str) -> Path:
@@ -110,11 +129,16 @@ def save_evaluation(
     settings: EvaluationConfig,
     evaluation: Evaluation,
     minimum: MinimumPerturbation | None = None,
+    *,
+    class_names: Sequence[str] = (),
+    validation: float | None = None,
 ) -> None:
     """Saves a finished evaluation, begins its entry in metrics.json, and marks its stage."""
     rows = minimum.rows() if minimum else {}
     file = archive.save(evaluation, evaluation_file(run, threat.label), rows)
-    found = evaluation.to_dict()
+    found = evaluation.to_dict() | {"classes": evaluation.by_class(class_names)}
+    if doubt := suspicion(evaluation.clean_correct, evaluation.labels, validation):
+        found["suspicion"] = doubt
     if threat.text:
         found["reading"] = threat.text
     if not settings.whole:
@@ -143,10 +167,13 @@ def _add_to_entry(
 ) -> None:
     place = settings.threat_models(threat.name).index(threat)
     models = run.metrics().get("models", {})
-    entries = list(models.get(threat.name, {}).get("evaluations", ()))
+    known = models.get(threat.name, {})
+    entries = list(known.get("evaluations", ()))
     entries[place : place + 1] = [_entry(run, threat, settings) | found]
-    first = {name: entries[0][name] for name in ("clean_accuracy", "clean_interval95", "n")}
-    run.add_metrics(models={**models, threat.name: {**first, "evaluations": entries}})
+    first = ("clean_accuracy", "clean_interval95", "n", "suspicion")
+    # What was measured on more images before the attacks stays.
+    clean = known or {name: entries[0][name] for name in first if name in entries[0]}
+    run.add_metrics(models={**models, threat.name: {**clean, "evaluations": entries}})
 
 
 def keep_identity(
@@ -180,12 +207,14 @@ class _ModelEvaluation:
     """One model under one threat model."""
 
     run: RunDirectory
+    dataset: str
     threat_model: ThreatModel
     model: Any
     settings: EvaluationConfig
     batch_size: int
     progress: ShowProgress | None
     attacked: Evaluation | None
+    validation: float | None
 
     def run_stages(
         self,
@@ -206,7 +235,9 @@ class _ModelEvaluation:
             batch_size=self.batch_size,
             eot_samples=self.settings.samples,
         )
-        evaluation = self._evaluation(task)
+        # Nothing is written about a model that cannot be attacked.
+        self.run.add_metrics(dataset=self.dataset, unfinished=True)
+        evaluation = self._evaluation(task, class_names)
         if not self.settings.whole:
             return
         # As it was attacked: the mean of several calls of a model that draws.
@@ -217,7 +248,7 @@ class _ModelEvaluation:
         if self.settings.diagnose:
             self._diagnose(evaluation, task, surrogate, control)
 
-    def _evaluation(self, task: EvaluationTask) -> Evaluation:
+    def _evaluation(self, task: EvaluationTask, class_names: Sequence[str]) -> Evaluation:
         """Read back from its file even when it was made now: a resumed run sees the same."""
         label = self.threat_model.label
         done = self.run.stage_done(f"evaluate-{label}") and self._entry()
@@ -230,7 +261,15 @@ class _ModelEvaluation:
             minimum = None
             if self.settings.minimum_perturbation and self.settings.whole:
                 minimum = self._minimum(evaluation, task.averaged(evaluation.eot_samples))
-            save_evaluation(self.run, self.threat_model, self.settings, evaluation, minimum)
+            save_evaluation(
+                self.run,
+                self.threat_model,
+                self.settings,
+                evaluation,
+                minimum,
+                class_names=class_names,
+                validation=self.validation,
+            )
         return archive.load(evaluation_file(self.run, label))
 
     def _attack(self, task: EvaluationTask) -> Evaluation:
@@ -271,7 +310,7 @@ class _ModelEvaluation:
                     surrogate=surrogate,
                     progress=report,
                 )
-            judged = verdict(evaluation, diagnosis, task.labels)
+            judged = verdict(evaluation, diagnosis, task.labels, self.validation)
             return {"verdict": judged.to_dict(), "diagnosis": diagnosis.to_dict()}
 
         def find_causes() -> dict[str, Any]:
@@ -303,25 +342,33 @@ class _ModelEvaluation:
     def _draw_examples(
         self, evaluation: Evaluation, task: EvaluationTask, class_names: Sequence[str]
     ) -> None:
+        """Some images that attacks broke; where they are few, also some that are wrong anyway."""
         broken = evaluation.clean_correct & ~evaluation.worst_case
-        rows = np.flatnonzero(broken)[:_EXAMPLES]
+        wrong = np.flatnonzero(~evaluation.clean_correct)
+        rows = np.concatenate([np.flatnonzero(broken), wrong])[:_EXAMPLES]
         file = self.run.figures / evaluation_figures.figure_name(
             "examples", self.threat_model.name, evaluation.to_dict()
         )
         if file.exists() or not rows.size:
             return
-        adversarials = evaluation.adversarials[rows]
-        predicted = task.predict(adversarials).argmax(-1)
+        images = task.images[rows]
+        changed = broken[rows].reshape(-1, *[1] * (images.ndim - 1))
+        adversarials = np.where(changed, evaluation.adversarials[rows], images)
         breakers = [
-            next(r.attack for r in evaluation.results if evaluation.broken_by(r)[row])
+            next((r.attack for r in evaluation.results if evaluation.broken_by(r)[row]), "")
             for row in rows
         ]
+
+        def names(classes: np.ndarray) -> list[str]:
+            return [class_names[i] if i < len(class_names) else str(i) for i in map(int, classes)]
+
         evaluation_figures.example_images(
-            task.images[rows],
+            images,
             adversarials,
             file,
-            labels=[class_names[int(label)] for label in evaluation.labels[rows]],
-            predictions=[class_names[int(guess)] for guess in predicted],
+            labels=names(evaluation.labels[rows]),
+            predictions=names(task.predict(adversarials).argmax(-1)),
+            clean_predictions=names(task.predict(images).argmax(-1)),
             attacks=breakers,
             title=self.threat_model.text,
         )

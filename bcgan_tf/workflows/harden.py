@@ -13,6 +13,7 @@ import numpy as np
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.evaluation.generated_set import measure_generated_set
+from bcgan_tf.loading.adapted import Adapted
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.report import figures
 from bcgan_tf.runs.directory import RunDirectory
@@ -28,7 +29,7 @@ _GRID_ROWS = 10
 def harden(
     run: RunDirectory,
     data: Dataset,
-    classifier: keras.Model,
+    classifier: keras.Model | Adapted,
     defense: Defense,
     recipe: Recipe,
 ) -> Path:
@@ -37,7 +38,7 @@ def harden(
     Args:
         run: an open run.
         data: its training and validation splits are used.
-        classifier: trained; images in [0, 1] to logits.
+        classifier: trained; a model of another convention as it was taken in.
         defense: with its settings.
         recipe: how the samples of a GAN are measured.
 
@@ -56,15 +57,20 @@ def harden(
         data,
         directory=run.checkpoints,
         resume=True,
-        callbacks=_Stages(run, data, classifier, defense, recipe),
+        callbacks=_Stages(run, data, _inside(classifier), defense, recipe),
     )
+    part = defense.trained(_inside(classifier))
     payload = {
-        "defense": defense.config(),
+        "defense": {**defense.config(), **({"trained": part} if part else {})},
         "titles": dict(defense.stage_titles),
         "classes": data.class_names,
     }
     finish_training(run, "harden", hardened, path, payload)
     return path
+
+
+def _inside(classifier: keras.Model | Adapted) -> keras.Model:
+    return classifier.classifier if isinstance(classifier, Adapted) else classifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +138,8 @@ class _SampleGrid(keras.callbacks.Callback):
 def draw_samples(gan: BCGAN, path: Path, classes: Sequence[str], *, title: str = "") -> Path:
     """A picture of generated samples, one row a class (at most ten classes)."""
     rows = min(len(classes), _GRID_ROWS)
+    if len(classes) > rows:
+        title = f"{title}, " * bool(title) + f"the first {rows} of {len(classes):,} classes"
     labels = np.repeat(np.arange(rows), _GRID_ROWS)
     images = gan.generate(labels, seed=0)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import keras
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
 from bcgan_tf.evaluation.state import digest
 from bcgan_tf.files import replacing
 from bcgan_tf.networks import classifiers
@@ -132,6 +133,39 @@ def _train_once(
     payload = {"classes": data.class_names, "titles": {stage: _TITLES[stage]}}
     finish_training(run, stage, model, path, payload)
     return path
+
+
+def measure_clean_accuracy(
+    run: RunDirectory,
+    data: Dataset,
+    models: Mapping[str, keras.Model],
+    *,
+    validation: Mapping[str, float | None] | None = None,
+    seed: int = 0,
+    unfinished: bool | None = None,
+) -> dict[str, Any]:
+    """Adds the accuracy of each model on all test images to metrics.json, beside what is there.
+
+    Args:
+        run: open for writing.
+        data: its test set is used.
+        models: by name.
+        validation: accuracies on validation images in the training of each model, where known.
+        seed: of the starting points of Defense-GAN's search.
+        unfinished: whether more is to be measured.
+
+    Returns:
+        The content of metrics.json.
+    """
+    known = run.metrics().get("models", {})
+    found = {
+        name: {
+            **known.get(name, {}),
+            **clean_accuracy(model, data.test, seed=seed, validation=(validation or {}).get(name)),
+        }
+        for name, model in models.items()
+    }
+    return run.add_metrics(dataset=data.name, models=found, unfinished=unfinished)
 
 
 def finish_training(

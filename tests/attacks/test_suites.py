@@ -31,6 +31,15 @@ def test_plus_has_five_restarts_and_the_targeted_attacks():
     assert [attacks[name]["restarts"] for name in ("APGD-CE", "APGD-DLR", "FAB")] == [5, 5, 5]
 
 
+def test_short_is_the_apgd_of_standard_with_fewer_steps_and_targets():
+    attacks = _told("short")
+    assert list(attacks) == ["APGD-CE", "APGD-T"]
+    assert [attack["steps"] for attack in attacks.values()] == [20, 20]
+    assert attacks["APGD-T"]["target_classes"] == 3
+    (*_, two) = suite("short", 0.3, num_classes=2)
+    assert two.config()["target_classes"] == 1
+
+
 def test_rand_and_paper():
     assert list(_told("rand")) == ["APGD-CE", "APGD-DLR"]
     assert list(_told("paper")) == ["FGSM", "PGD-40", "CW-L2"]

@@ -296,3 +296,18 @@ def test_rounding_costs_ordinary_networks_next_to_nothing():
         np.testing.assert_allclose(getattr(rounded, side), getattr(plain, side), atol=slack)
     assert (rounded.lower.numpy() < plain.lower.numpy()).all()
     assert (rounded.upper.numpy() > plain.upper.numpy()).all()
+
+
+def test_many_classes_are_bounded_one_image_at_a_time_with_equal_results(monkeypatch):
+    images = RNG.uniform(0.2, 0.8, (7, 6, 6, 1)).astype(np.float32)
+    model = small_cnn((6, 6, 1), 1000, seed=3)
+    labels = np.asarray(model(images)).argmax(1)
+    lower, upper = tf.constant(images - 0.01), tf.constant(images + 0.01)
+    found = []
+    for limit in (0, 10**9):
+        monkeypatch.setattr(module, "_MANY_WEIGHTS", limit)
+        margins = worst_margins(model, lower, upper, labels)
+        found.append((margins, certified(model, images, labels, 1e-4)))
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-6)
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert margins.shape == (7, 1000) and found[0][1].sum() > 0

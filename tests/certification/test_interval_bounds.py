@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.certification.interval_bounds import IntervalBound, output_box, require_bounds
+from bcgan_tf.certification.interval_bounds import (
+    IntervalBound,
+    RoundedIntervalBound,
+    output_box,
+    require_bounds,
+)
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import mlp, resnet18, small_cnn, strided_cnn
 from bcgan_tf.networks.layers import ResumableDropout
@@ -93,11 +98,55 @@ def test_batch_normalisation_by_hand_with_a_negative_factor():
     np.testing.assert_allclose(upper, [[1.5, 1]], atol=1e-6)
 
 
+def test_functions_with_a_minimum_by_hand():
+    cases = {  # of [-2, 1], and of [-4, -2], where the first two fall
+        "gelu": (-0.1699712, 0.8413447, -0.0455003, -0.0001267),
+        "silu": (-0.2784645, 0.7310586, -0.2384058, -0.0719448),
+        "hard_silu": (-0.375, 0.6666667, -0.3333333, 0.0),
+    }
+    for name, known in cases.items():
+        lower, upper = bounds_of(functional((2,), L.Activation(name)), [[-2, -4]], [[1, -2]])
+        found = [lower[0, 0], upper[0, 0], lower[0, 1], upper[0, 1]]
+        np.testing.assert_allclose(found, known, atol=1e-6, err_msg=name)
+
+
+def test_a_layer_normalization_by_hand():
+    """Rows (x, y): x - y goes from 1 to 3, half of it is the deviation, and 1 its largest share."""
+    layer = L.LayerNormalization(epsilon=1e-9)
+    model = functional((2,), layer)
+    layer.set_weights([np.float32(v) for v in ([2, -3], [1, 0])])
+    lower, upper = bounds_of(model, [[2, 0]], [[3, 1]])
+    # The deviation lies in [0.5, 1.5], so the first value in [0.5 / 1.5, 1], the second opposite.
+    np.testing.assert_allclose(lower, [[2 / 3 + 1, 1]], atol=1e-5)
+    np.testing.assert_allclose(upper, [[3, 3]], atol=1e-5)
+
+
+def test_products_by_hand():
+    pixels = keras.Input((3,))
+    other = L.Rescaling(-2.0)(pixels)
+    for product in (L.Multiply()([pixels, other]), pixels * other):
+        lower, upper = bounds_of(keras.Model(pixels, product), [[-1, 1, -3]], [[2, 2, -1]])
+        np.testing.assert_allclose(lower, [[-8, -8, -18]], atol=1e-5)  # corners; x * -2x
+        np.testing.assert_allclose(upper, [[4, -2, -2]], atol=1e-5)
+    model = keras.Model(pixels, (1.0 - pixels) / -4.0 + 0.5)
+    lower, upper = bounds_of(model, [[-1, 1, -3]], [[2, 2, -1]])
+    np.testing.assert_allclose(lower, [[0, 0.5, -0.5]], atol=1e-6)
+    np.testing.assert_allclose(upper, [[0.75, 0.75, 0]], atol=1e-6)
+
+
+CONVOLUTIONS = {
+    "plain": lambda **options: L.Conv2D(3, 3, **options),
+    "depthwise": lambda **options: L.DepthwiseConv2D(3, depth_multiplier=2, **options),
+    "separable": lambda **options: L.SeparableConv2D(3, 3, **options),
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(("strides", "dilation"), [(1, 1), (2, 1), (1, 2)])
-def test_a_convolution_is_exact(padding, strides, dilation):
+def test_a_convolution_is_exact(kind, padding, strides, dilation):
     """Each output is reached at the corner that the signs of its weights point to."""
-    layer = L.Conv2D(3, 3, strides=strides, padding=padding, dilation_rate=dilation)
+    layer = CONVOLUTIONS[kind](strides=strides, padding=padding, dilation_rate=dilation)
     model = randomized(functional((6, 6, 2), layer))
     center, radius = RNG.normal(size=(1, 6, 6, 2)), RNG.uniform(0, 1, (1, 6, 6, 2))
     lower, upper = bounds_of(model, center - radius, center + radius)
@@ -165,7 +214,31 @@ def shared():
     return keras.Model(image, L.Dense(3)(L.Add()([first, layer(second)])))
 
 
+def mobile():
+    """Depthwise convolutions, and blocks of squeeze and excitation as MobileNetV3 has them."""
+    image = keras.Input((6, 6, 1))
+    x = L.Conv2D(4, 3, padding="same", activation="hard_swish")(image)
+    x = L.DepthwiseConv2D(3, padding="same", activation="swish")(x)
+    gate = L.GlobalAveragePooling2D(keepdims=True)(x)
+    x = L.Multiply()([x, L.Conv2D(4, 1, activation="sigmoid")(gate)])
+    gate = L.ReLU(6.0)(L.Conv2D(4, 1)(L.GlobalAveragePooling2D(keepdims=True)(x)) + 3.0) * (1 / 6)
+    x = L.ZeroPadding2D(1)(x * gate)
+    x = L.Concatenate()([x, L.SeparableConv2D(5, 3, padding="same", depth_multiplier=2)(x)])
+    return keras.Model(image, L.Dense(3)(L.Flatten()(x)))
+
+
+def mixer():
+    """Layer normalization and GELU on patches, with a sum by an operator."""
+    image = keras.Input((6, 6, 1))
+    x = L.Reshape((9, 4))(L.Conv2D(4, 2, strides=2)(image / 0.5 - 1.0))
+    x = x + L.Dense(4)(L.Dense(8, activation="gelu")(L.LayerNormalization()(x)))
+    x = L.LayerNormalization(axis=[1, 2], scale=False)(x)
+    return keras.Model(image, L.Dense(3)(L.Flatten()(x)))
+
+
 NETWORKS = {
+    "mobile": mobile,
+    "mixer": mixer,
     "small_cnn": lambda: small_cnn((6, 6, 1), 3, seed=0),
     "thresholded": lambda: strided_cnn((6, 6, 1), 3, width=0.25, threshold=0.3, seed=0),
     "resnet18": lambda: resnet18((6, 6, 1), 3, width=1 / 16, seed=0),
@@ -248,6 +321,11 @@ def quantized(mode):
     return model
 
 
+def divided():
+    pixels = keras.Input((4,))
+    return keras.Model(pixels, pixels / L.Dense(4, "sigmoid")(pixels))
+
+
 def rounded_input():
     pixels = keras.Input((4,), dtype="bfloat16")
     return keras.Model(pixels, L.Dense(2, dtype="float32")(pixels))
@@ -257,12 +335,13 @@ def rounded_input():
     ("build", "message"),
     [
         (
-            lambda: functional((4, 4, 1), L.DepthwiseConv2D(3, name="deep")),
-            "DepthwiseConv2D 'deep'",
+            lambda: functional((4, 4, 1), L.Conv2DTranspose(2, 3, name="wide")),
+            "Conv2DTranspose 'wide' has no",
         ),
         (lambda: functional((4,), L.Softmax(name="end")), "Softmax 'end' has no interval bounds"),
         (lambda: functional((4,), L.Dense(2, "softmax", name="p")), "Dense 'p' has an activation"),
-        (lambda: functional((4,), L.Dense(2, "gelu", name="g")), "Dense 'g' has an activation"),
+        (lambda: functional((4,), L.Dense(2, "mish", name="g")), r"'g' has an act.* \(mish\)"),
+        (divided, "divides by what is no constant"),
         (lambda: functional((4,), Doubling(2, name="twice")), "Doubling 'twice' has no"),
         (lambda: functional((4,), L.Dense(2, dtype="mixed_bfloat16")), "computes in bfloat16"),
         (lambda: functional((4,), L.ReLU(max_value=1.0, threshold=2.0)), "where it is clipped"),
@@ -283,3 +362,55 @@ def test_what_cannot_be_bounded_is_named(build, message):
     with pytest.raises(UserError, match=message) as caught:
         require_bounds(model)
     assert "\n" not in str(caught.value)
+
+
+def test_all_that_cannot_be_bounded_is_named_at_once():
+    image = keras.Input((4, 4, 2))
+    inner = functional((6, 6, 2), L.Conv2DTranspose(2, 1, name="inside"), L.Activation("mish"))
+    x = inner(L.Conv2DTranspose(2, 3, name="outside")(image))
+    x = L.MultiHeadAttention(1, 2, name="attention")(x, x)
+    for number in range(7):
+        x = L.UnitNormalization(name=f"unit{number}")(x)
+    model = keras.Model(image, L.Dense(2, name="end")(L.Flatten()(x)))
+    with pytest.raises(UserError) as caught:
+        require_bounds(model)
+    assert str(caught.value) == (
+        "no interval bounds: each of Conv2DTranspose 'outside', 'inside' has no interval bounds "
+        f"here; Activation '{inner.layers[-1].name}' has an activation without interval bounds "
+        "here (mish); MultiHeadAttention 'attention' has no interval bounds here; each of "
+        "UnitNormalization 'unit0', 'unit1', 'unit2', 'unit3', 'unit4' and 2 more has no interval "
+        "bounds here"
+    )
+
+
+ROUNDED = {
+    "layer normalization": lambda: (L.LayerNormalization(),),
+    "of all axes": lambda: (L.LayerNormalization(axis=[1, 2, 3], epsilon=1e-6),),
+    "gelu": lambda: (L.Activation("gelu"),),
+    "silu": lambda: (L.Activation("silu"),),
+    "hard_silu": lambda: (L.Activation("hard_silu"),),
+    "depthwise": lambda: (L.DepthwiseConv2D(3),),
+    "separable": lambda: (L.SeparableConv2D(4, 3, depth_multiplier=2),),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_rounded_bounds_contain_what_float32_and_float64_compute(name):
+    """At points alone, of all sizes; and far from 0, where a variance is mostly rounding."""
+    model = randomized(functional((6, 6, 5), *ROUNDED[name]()))
+    exact = keras.models.clone_model(
+        model,
+        input_tensors=keras.Input((6, 6, 5), dtype="float64"),
+        clone_function=lambda one: type(one).from_config({**one.get_config(), "dtype": "float64"}),
+    )
+    exact.set_weights(model.get_weights())
+    sizes = 10.0 ** RNG.uniform(-4, 4, (400, 1, 1, 1))
+    points = RNG.normal(size=(400, 6, 6, 5)) * sizes
+    points[::2] += 100 * sizes[::2]
+    points = np.float32(points)
+    box = output_box(model, RoundedIntervalBound(tf.constant(points), tf.constant(points)))
+    lower, upper = box.lower.numpy(), box.upper.numpy()
+    for answers in (model(points).numpy(), np.asarray(exact(points.astype(np.float64)))):
+        assert (answers >= lower).all() and (answers <= upper).all()
+    # And they are of use: within a thousandth of the inputs' size.
+    assert np.median((upper - lower).max((1, 2, 3)) / np.abs(points).max((1, 2, 3))) < 1e-3

@@ -116,9 +116,9 @@ def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     ) -> dict[str, Any]:
         options.pop("progress")
         note("evaluate", run, data=data.name, models=list(models), settings=settings, **options)
-        metrics = {"dataset": data.name, "models": {name: MODEL for name in models}}
-        run.write_metrics(metrics)
-        return metrics
+        return run.add_metrics(
+            dataset=data.name, models={name: MODEL for name in models}, unfinished=None
+        )
 
     def whole(run: Any, data: Any, defense: Any, recipe: Any, **options: Any) -> dict[str, Any]:
         seeds = {"seed": defense.seed, "devices": defense.devices}

@@ -221,7 +221,7 @@ def test_an_evaluation_goes_on_the_card(cli, short, model_file: Path) -> None:
         }
     ]
     assert card["evaluation"] == {"run": "e", "command": RunDirectory.open("e").command_line}
-    assert ("certified_accuracy" in card) == bool(found["certified"])
+    assert ("certified_accuracy" in card) == bool(found["certified"])  # null: nothing is proved
 
 
 def test_a_foreign_or_partial_evaluation_is_refused(cli, short, model_file: Path) -> None:

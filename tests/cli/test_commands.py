@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
+from bcgan_tf.errors import UserError
 from bcgan_tf.runs.directory import RunDirectory
 
 Calls = list[SimpleNamespace]
@@ -51,7 +52,8 @@ def test_adversarial_training_is_the_default(
     assert cli(command, *flags).exit_code == 0
     assert pipeline_calls[0].defense.name == "pgd-at"
     assert cli(command, "--run-dir", "a", "--resume").exit_code == 0
-    assert pipeline_calls[-1].defense.name == "pgd-at"
+    (*_, last) = (call for call in pipeline_calls if call.name == command)
+    assert last.defense.name == "pgd-at"
 
 
 @pytest.mark.parametrize("command", ["run", "harden"])
@@ -150,13 +152,62 @@ def test_harden_hands_over_the_users_model(cli, pipeline_calls: Calls, model_fil
     flags = ["--dataset", "digits", "--defense", "bcgan", "--oracle-epochs", "7", "--run-dir", "a"]
     result = cli("harden", "--classifier", str(model_file), *flags)
     assert result.exit_code == 0, result.stderr
-    (call,) = pipeline_calls
+    call, measured = pipeline_calls
+    assert measured.settings.eps == 0.1  # the paper's defence has no radius, the data set has
     assert call.defense.name == "bcgan" and call.recipe.oracle_epochs == 7
-    assert call.classifier.output_shape == (None, 10)
+    assert call.classifier.classifier.output_shape == (None, 10)
     assert "hardened classifier  a/hardened.keras" in result.stdout
     metrics = RunDirectory.open("a").metrics()
     assert list(metrics["models"]) == ["original", "hardened"]
     assert metrics["generated_set"]["oracle_accuracy"] == 0.5
+
+
+def test_harden_measures_robust_accuracy_at_the_defences_radius(
+    cli, pipeline_calls: Calls, model_file: Path
+) -> None:
+    flags = ["harden", "--dataset", "digits", "--classifier", str(model_file)]
+    result = cli(*flags, "-o", "eps=8/255", "-o", "batch_size=40", "--n", "50", "--seed", "3")
+    call = pipeline_calls[-1]
+    assert call.name == "evaluate" and call.models == ["original", "hardened"]
+    asked = call.settings
+    assert (asked.eps, asked.suite, asked.n, asked.diagnose) == (8 / 255, "short", 50, False)
+    assert asked.seed == 3 and call.batch_size == 40
+    command = (
+        f"bcgan-tf attack original={model_file} hardened={call.run}/hardened.keras "
+        "--dataset digits --eps 8/255 --seed 3"
+    )
+    assert f"an upper bound, no verdict: run `{command}` for one." in result.stdout
+    assert "original at most 50.0 % (45.0 to 55.0); hardened at most 50.0 %" in result.stdout
+    assert cli(*flags, "-o", "eps=8/255", "--eps", "0.123456789").exit_code == 0
+    assert pipeline_calls[-1].settings.eps == 0.123456789
+    assert RunDirectory.open(call.run).metrics()["verdict_command"] == command
+
+
+def test_harden_says_why_it_measures_no_robust_accuracy(
+    cli, pipeline_calls: Calls, model_file: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("bcgan_tf.cli.harden.RADIUS", {})
+    flags = ["harden", "--dataset", "digits", "--classifier", str(model_file), "--defense", "bcgan"]
+    why = "Robust accuracy is not measured: bcgan is for no radius, and digits has no usual one"
+    result = cli(*flags)
+    assert result.exit_code == 0 and why in result.stdout and why in result.stderr
+    assert why not in cli(*flags, "--no-attack").output
+    assert {call.name for call in pipeline_calls} == {"harden"}
+    assert why not in cli(*flags, "--eps", "0.2").output
+    assert pipeline_calls[-1].settings.eps == 0.2
+
+
+def test_harden_refuses_a_model_that_it_could_not_attack_before_it_trains(
+    cli, pipeline_calls: Calls, model_file: Path, monkeypatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("the model draws by NumPy")
+
+    monkeypatch.setattr("bcgan_tf.workflows.attack.check_attackable", refuse)
+    flags = ["harden", "--dataset", "digits", "--classifier", str(model_file)]
+    refused = cli(*flags)
+    assert refused.exit_code == 1 and "the model draws by NumPy. With --no-attack" in refused.stderr
+    assert not pipeline_calls and cli(*flags, "--no-attack").exit_code == 0
 
 
 def test_attack_names_its_columns(cli, pipeline_calls: Calls, model_file: Path) -> None:

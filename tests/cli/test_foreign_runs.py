@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 
 from bcgan_tf.files import keep_json, read_json
@@ -220,3 +221,32 @@ def test_too_little_memory_is_one_line(cli, monkeypatch: pytest.MonkeyPatch) -> 
     result = cli("train", "--dataset", "digits")
     assert result.exit_code == 1 and "there is not enough memory; choose" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_layers_of_a_user_s_own_are_run_only_where_they_are_named(cli, short) -> None:
+    """By `attack`, `harden` and a resume; the run's folder alone does not run them."""
+    Path("layers.py").write_text(
+        "import keras\nopen('ran', 'a').write('x')\n"
+        "class Twice(keras.layers.Layer):\n    def call(self, x):\n        return 2 * x\n"
+    )
+    spec: dict[str, Any] = {}
+    exec(Path("layers.py").read_text(), spec)
+    images = keras.Input((8, 8, 1))
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(spec["Twice"]()(images)))
+    keras.Model(images, logits).save("own.keras")
+    Path("ran").unlink()
+    call = ["attack", "own.keras", "--dataset", "digits", "--n", "20", "--no-diagnose"]
+    refused = cli(*call)
+    assert refused.exit_code == 1 and "--custom-objects FILE.py" in refused.stderr
+    named = ["--custom-objects", "layers.py"]
+    assert cli(*call, *named, "--run-dir", "e").exit_code == 0
+    assert Path("ran").exists()
+    Path("ran").unlink()
+    resumed = cli("attack", "--run-dir", "e", "--resume")
+    assert resumed.exit_code == 1 and "--custom-objects layers.py" in resumed.stderr
+    assert not Path("ran").exists()
+    made = cli(
+        *("harden", "--dataset", "digits", "--classifier", "own.keras", *named, "--run-dir", "h"),
+        *("-o", "epochs=1", "-o", "ramp_epochs=0", "--no-attack"),
+    )
+    assert made.exit_code == 0, made.stderr

@@ -37,7 +37,7 @@ def test_a_defence_is_resumed_with_its_own_options(
     assert cli(command, *first, *defense).exit_code == 0
     result = cli(command, "--run-dir", "a", "--resume")
     assert result.exit_code == 0, result.stderr
-    before, after = pipeline_calls
+    before, after = (call for call in pipeline_calls if call.name == command)
     assert after.defense == before.defense and after.defense.name == "pgd-at"
     assert (after.defense.eps, after.defense.epochs) == (0.1, 9)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +15,26 @@ PIXELS = np.random.RandomState(0).randint(0, 256, (40, 4, 4, 1)).astype(np.uint8
 CLASSES = np.arange(40) % 4
 FLOATS = PIXELS.astype(np.float32) * np.float32(1 / 255)
 ONE_HOT = np.eye(4)[CLASSES]
+
+
+class Batches(keras.utils.PyDataset):
+    """Pairs in batches of 7, or whatever ``more`` adds to them."""
+
+    def __init__(self, x, y, *more):
+        super().__init__()
+        self.parts = (x, y, *more)
+
+    def __len__(self):
+        return -(-len(self.parts[0]) // 7)
+
+    def __getitem__(self, index):
+        return tuple(part[7 * index : 7 * index + 7] for part in self.parts)
+
+
+class Endless(Batches):
+    @property
+    def num_batches(self):
+        return None
 
 
 def _pipeline(x, y):
@@ -60,8 +81,10 @@ def test_images_in_every_form_are_floats_in_the_unit_range(images):
         (_pipeline(PIXELS, ONE_HOT).batch(7),),
         (_pipeline(PIXELS[..., 0], CLASSES).batch(8, drop_remainder=True),),
         (Split(PIXELS, CLASSES),),
+        (Batches(PIXELS, ONE_HOT),),
+        (Batches(PIXELS[..., 0], CLASSES[:, None]),),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_a_split_keeps_uint8_and_gets_the_channel_that_the_model_asks_for(given):
     split = as_split(*given, image_shape=(None, 4, 1))
@@ -137,3 +160,19 @@ def test_validation_data_take_the_place_of_a_share():
 def test_parts_that_do_not_go_together(options, message):
     with pytest.raises(UserError, match=message):
         as_dataset(PIXELS, CLASSES, **options)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Batches(PIXELS, CLASSES, CLASSES), "the PyDataset gives other batches than"),
+        (Endless(PIXELS, CLASSES), "the PyDataset never ends; give it a __len__"),
+        (Batches(PIXELS[:0], CLASSES[:0]), "the PyDataset is empty"),
+        (Batches(PIXELS * 1.0, CLASSES), r"floats in \[0, 255\], not in \[0, 1\]"),
+    ],
+)
+def test_a_pydataset_that_is_none_of_images_and_labels(data, message):
+    with pytest.raises(UserError, match=message):
+        as_split(data)
+    with pytest.raises(UserError, match="a PyDataset gives its labels itself; leave out y"):
+        as_split(data, CLASSES)

@@ -128,7 +128,8 @@ def test_an_unknown_name_lists_the_known_and_suggests():
         load_dataset("minst")
     assert str(caught.value) == (
         "unknown data set 'minst'; did you mean 'mnist'? "
-        "use mnist, fashion_mnist, cifar10, digits, gaussians or folder:PATH"
+        "use mnist, fashion_mnist, cifar10, digits, gaussians, folder:PATH, csv:FILE, npz:FILE, "
+        "tfds:NAME or keras:NAME"
     )
 
 
@@ -241,7 +242,11 @@ def test_datasets_says_what_can_be_read_here(tmp_path):
         "digits",
         "gaussians",
         "folder:PATH",
+        "csv:FILE",
+        "npz:FILE",
+        "tfds:NAME",
+        "keras:NAME",
     ]
-    assert [row.prepared for row in rows.values()] == [False, False, False, True, True, True]
+    assert [row.prepared for row in rows.values()] == [False] * 3 + [True] * 7
     assert rows["mnist"].location == "downloaded on first use"
     assert rows["digits"].location == "embedded"

@@ -157,6 +157,13 @@ def test_boundary_samples_count_in_the_robust_term_alone():
 
 def test_initial_weights_keep_the_width_of_bounds():
     """E|w| n = 2 for N(0, 2 pi / n^2), and half of the units pass: the width stays."""
+    image = keras.Input((40, 40, 6))
+    apart = keras.layers.SeparableConv2D(400, 5, depth_multiplier=4)
+    deep = keras.Model(image, apart(keras.layers.DepthwiseConv2D(5, depth_multiplier=40)(image)))
+    reset_for_ibp(deep, seed=3)
+    drawn = (deep.layers[1].kernel, apart.depthwise_kernel, apart.pointwise_kernel)
+    for kernel, inputs in zip(drawn, (25, 25, 960), strict=True):
+        assert np.std(kernel) == pytest.approx(np.sqrt(2 * np.pi) / inputs, rel=0.03)
     model = mlp(400, 10, hidden=(600, 600), seed=0)
     reset_for_ibp(model, seed=3)
     kernels = [layer.kernel.numpy() for layer in model.layers[1:]]
@@ -203,8 +210,9 @@ def test_impossible_settings(build, message):
 
 def test_a_classifier_without_bounds_is_refused_at_once(digits):
     image = keras.Input((8, 8, 1))
-    x = keras.layers.DepthwiseConv2D(3, name="deep")(image)
+    x = keras.layers.Conv2DTranspose(2, 3, name="wide")(image)
     model = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
     for defense in (IBPTraining(), BoundaryIBPTraining()):  # no GAN is trained first
-        with pytest.raises(UserError, match="DepthwiseConv2D 'deep' has no interval bounds"):
+        message = "Conv2DTranspose 'wide' has no interval bounds here; replace .* such as pgd-at"
+        with pytest.raises(UserError, match=message):
             defense.harden(model, digits)

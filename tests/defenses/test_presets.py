@@ -70,7 +70,7 @@ def test_options_are_read_from_text():
     ("arguments", "options", "message"),
     [
         (("magic", "mnist"), {}, "no defense 'magic'; choose one of bcgan, fgsm-at"),
-        (("pgd-at", "mnist"), {"beta": "1"}, "pgd-at has no setting 'beta'; it has eps"),
+        (("pgd-at", "mnist"), {"beta": "1"}, "pgd-at has no setting 'beta'; it has train_all, eps"),
         (("bcgan-at", "mnist"), {"beta": "1"}, "no setting 'beta'; it has .*gan.beta, gan.delay"),
         (("bcgan-at", "mnist"), {"gan.beta": "-1"}, "beta is -1"),
         (("ibp", "folder:pictures"), {}, "ibp needs the radius"),

@@ -67,6 +67,17 @@ def test_no_flag_is_robust_at_the_worst_case():
     json.dumps(found.to_dict())
 
 
+def test_a_suspicious_clean_accuracy_is_said_first():
+    chance = _evaluation(_result("APGD-CE", 2, clean=12))
+    told = verdict(chance, _diagnosis(QUIET), LABELS).text
+    assert told.startswith("Suspicious clean accuracy: 12.0 % (7.0 to 19.8) of 100 test images")
+    assert ". not robust: 10.0 %" in told
+    evaluation = _evaluation(_result("APGD-CE", 4, clean=80))
+    for validation, said in ((0.9, False), (0.99, True)):  # the interval ends at 86.7 %
+        told = verdict(evaluation, _diagnosis(QUIET), LABELS, validation).text
+        assert told.startswith("Suspicious") == said and "robust (no flag): 76.0 %" in told
+
+
 @pytest.mark.parametrize(("undefended", "kind"), [(0.82, "not robust"), (0.81, "robust")])
 def test_more_than_chance_above_the_undefended_model_is_asked_for(undefended, kind):
     """89 of 100 are left, of which the interval begins at 81.4 %."""

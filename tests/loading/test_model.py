@@ -21,6 +21,7 @@ from bcgan_tf.evaluation.state import model_digest
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.model import SourceModel, load_model, source_digest
 from bcgan_tf.serving import export as serving
+from bcgan_tf.settings.convention import Convention
 
 SHAPE, CLASSES = (4, 4, 1), 3
 RNG = np.random.default_rng(2)
@@ -169,13 +170,7 @@ def _logits(x):
 @pytest.mark.parametrize(
     ("function", "spec", "name", "words"),
     [
-        (
-            lambda x: {"p": tf.nn.softmax(_logits(x))},
-            IMAGE_SPEC,
-            "serving_default",
-            "probabilities",
-        ),
-        (lambda x: {"a": _logits(x), "b": x}, IMAGE_SPEC, "serving_default", "named 'logits'"),
+        (lambda x: {"a": _logits(x), "b": x}, IMAGE_SPEC, "serving_default", "--output NAME"),
         (
             lambda x: {"z": _logits(x)},
             tf.TensorSpec([None, *SHAPE], tf.uint8),
@@ -296,8 +291,8 @@ def test_a_keras_model_in_a_module(folder: Path) -> None:
     found = take("my_nets_c:model")
     assert isinstance(found, keras.Model)
     np.testing.assert_array_equal(found(IMAGES), net()(IMAGES))
-    with pytest.raises(UserError, match=r"my_nets_c:soft: .*probabilities, not logits"):
-        take("my_nets_c:soft")
+    soft = take("my_nets_c:soft")
+    np.testing.assert_allclose(soft(IMAGES), net()(IMAGES), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +305,6 @@ def test_a_keras_model_in_a_module(folder: Path) -> None:
         ("no_file.py:net", "no_file.py does not exist"),
         ("my_nets_d:missing", "has no attribute 'missing'"),
         ("my_nets_d:number", "is a int"),
-        ("my_nets_d:soft", "probabilities, not logits"),
         ("my_nets_d:wide", "has 5 outputs, but there are 3"),
         ("my_nets_d:untraceable", "cannot be traced .*wrap what is not in tf.numpy_function"),
         ("my_nets_d:pair", "returned a tuple"),
@@ -327,7 +321,6 @@ def test_wrong_code_is_one_line(folder: Path, spec: str, words: str) -> None:
         folder / "my_nets_d.py",
         CODE
         + """
-    soft = lambda x: tf.nn.softmax(plain(x))
     wide = lambda x: tf.reshape(x, [-1, 16])[:, :5]
     untraceable = lambda x: x.numpy()
     pair = lambda x: (plain(x), x)
@@ -341,3 +334,32 @@ def test_wrong_code_is_one_line(folder: Path, spec: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         take(spec)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["softmax", "sigmoid", "logit"])
+def test_a_saved_model_of_another_convention(tmp_path: Path, ending: str) -> None:
+    """Pixels of -1 to 1 in, and probabilities or a single unit out, of which none is a logit."""
+
+    def answer(x):
+        logits = _logits(x)
+        unit = logits[:, 1:2] - logits[:, :1]
+        kinds = {
+            "softmax": lambda: tf.nn.softmax(logits),
+            "sigmoid": lambda: tf.nn.sigmoid(unit),
+            "logit": lambda: unit,
+        }
+        return {"p": kinds[ending](), "features": x}
+
+    save(answer, tmp_path, IMAGE_SPEC, "serving_default")
+    told: list[str] = []
+    found = load_model(
+        tmp_path,
+        image_shape=SHAPE,
+        num_classes=3 if ending == "softmax" else 2,
+        convention=Convention(input_range="-1..1", output="p"),
+        told=told.append,
+    )
+    expected = tf.nn.softmax(_logits(2 * IMAGES - 1)[:, : 3 if ending == "softmax" else 2])
+    np.testing.assert_allclose(tf.nn.softmax(found(IMAGES)), expected, atol=1e-5)
+    assert "--input-range -1..1" in told[0]
+    assert ("logarithm" in told[1]) if ending == "softmax" else ("single unit" in told[1])

@@ -292,3 +292,47 @@ def test_what_is_proved_stands_beside_what_survived(tmp_path: Path, make: Simple
     sentence = "The 400 images that it holds for were not attacked."
     assert f"{words} {sentence}" in report(tmp_path / "c", {"net": spared}).text
     assert "Certified" not in report(tmp_path / "b", {"net": make.entry(make.evaluated())}).text
+
+
+def classes(count: int) -> dict[str, list[Any]]:
+    """Class ``i`` has 20 images, of which 20 - i % 2 are right and i % 21 stay right."""
+    return {
+        "names": [f"class {i}" for i in range(count)],
+        "n": [20] * count,
+        "clean": [20 - i % 2 for i in range(count)],
+        "robust": [i % 21 for i in range(count)],
+    }
+
+
+def test_each_class_has_its_accuracies_and_counts(tmp_path: Path, make: SimpleNamespace) -> None:
+    page = report(tmp_path / "a", {"net": make.entry(make.evaluated(classes=classes(3)))})
+    assert page.row("class 1") == ["95.0 % 19 of 20", "5.0 % 1 of 20"]
+    assert page.row("class 2") == ["100.0 % 20 of 20", "10.0 % 2 of 20"]
+    assert "classes with test images" not in page.text
+
+
+def test_of_many_classes_the_extremes_are_shown(tmp_path: Path, make: SimpleNamespace) -> None:
+    page = report(tmp_path / "a", {"net": make.entry(make.evaluated(classes=classes(1000)))})
+    assert "Of 1,000 classes with test images, the 10 least robust and the 3 most" in page.text
+    assert page.text.count(" of 20") == 2 * 13
+    # Robust in none of their images, and in all: of equally robust ones the clean ones last.
+    assert page.row("class 21") == ["95.0 % 19 of 20", "0.0 % 0 of 20"]
+    assert page.row("class 986") == ["100.0 % 20 of 20", "100.0 % 20 of 20"]
+
+
+def test_a_suspicious_clean_accuracy_comes_first(tmp_path: Path, make: SimpleNamespace) -> None:
+    doubtful = {**make.entry(make.evaluated()), "suspicion": "Suspicious clean accuracy: why"}
+    page = report(tmp_path / "a", {"plain": make.entry(make.evaluated()), "net": doubtful})
+    told = page.text.index("Explain this first. net: Suspicious clean accuracy: why.")
+    assert told < page.text.index("Robust accuracy:")
+    assert page.text.count("Suspicious") == 1
+    assert (
+        "Explain this first"
+        not in report(tmp_path / "b", {"net": make.entry(make.evaluated())}).text
+    )
+
+
+def test_the_command_is_wrapped(tmp_path: Path, make: SimpleNamespace) -> None:
+    report(tmp_path / "a", {"net": make.entry(make.evaluated())})
+    style = re.search(r"pre \{(.*?)\}", (tmp_path / "a/report.html").read_text(), re.DOTALL)
+    assert style and "white-space: pre-wrap" in style[1] and "overflow-x" not in style[1]

@@ -189,12 +189,21 @@ def test_dollars_in_names_are_dollars_in_grids(tmp_path: Path, drawn: list[str])
     evaluation_figures.example_images(
         images, images, tmp_path / "b.png", predictions=guesses, attacks=[MONEY, ""], **names
     )
-    assert {MONEY, DOLLAR, f"of {BROKEN}", f"{BROKEN} *"} < set(drawn) and drawn.count(MONEY) == 3
+    assert {f"class {MONEY}", f"class {DOLLAR}", f"of {BROKEN}"} < set(drawn)
+    assert {f"answer {BROKEN} *", MONEY, "not attacked"} < set(drawn)
+    assert drawn.count(f"answer {MONEY}") == 2
     drawn.clear()
     labels = [MONEY, DOLLAR]
     figures.image_grid(images, tmp_path / "c.png", columns=1, row_labels=labels, title=BROKEN)
     assert sorted(drawn) == sorted([BROKEN, *labels])
     assert not any(text.startswith("formula") for text in drawn)
+
+
+def test_long_names_of_classes_are_cut_in_grids(tmp_path: Path, drawn: list[str]) -> None:
+    images = np.full((2, 6, 6, 1), 0.5, np.float32)
+    names = ["n" * 16, "Chesapeake Bay retriever"]
+    figures.image_grid(images, tmp_path / "a.png", columns=1, row_labels=names)
+    assert sorted(drawn) == ["Chesapeake Bay …", "n" * 16]
 
 
 def test_dollars_in_names_are_dollars_beside_axes(
@@ -214,5 +223,5 @@ def test_dollars_in_names_are_dollars_beside_axes(
     )
     assert drawn.count(MONEY) == 2 and drawn.count(BROKEN) == 1
     evaluation_figures.robust_accuracy_curves({BROKEN: [[0.0, 0.9], [0.3, 0.1]]}, tmp_path / "c")
-    assert f"{BROKEN}: smallest perturbation found" in drawn
+    assert f"{BROKEN}: smallest perturbation found; clean 90.0 %" in drawn
     assert not any(text.startswith("formula") for text in drawn)

@@ -74,7 +74,7 @@ def test_bytes_and_images_agree_to_the_bit(signatures, rows):
 
 
 def test_signatures_are_named_and_typed(signatures):
-    assert set(signatures) == {"serving_default", "serve_bytes"}
+    assert set(signatures) == {"serving_default", "serve_bytes", "serve"}
     (images,) = signatures["serving_default"].structured_input_signature[1].values()
     (strings,) = signatures["serve_bytes"].structured_input_signature[1].values()
     assert (images.name, images.shape.as_list(), images.dtype) == (
@@ -153,7 +153,7 @@ def test_vectors_get_one_signature(tmp_path):
     model = mlp(2, 2)
     path = export(model, tmp_path / "toy", class_names=("red", "blue"), card={})
     loaded = tf.saved_model.load(str(path)).signatures
-    assert set(loaded) == {"serving_default"}
+    assert set(loaded) == {"serving_default", "serve"}
     points = np.float32([[-30, 2], [0.5, 40]])
     found = loaded["serving_default"](images=tf.constant(points))["logits"]
     np.testing.assert_allclose(found, model(points), atol=1e-5)

@@ -181,17 +181,17 @@ def test_unfit_settings(options, message):
         adversarial(small_classifier(), **options)
 
 
-def test_a_model_of_probabilities_is_refused_before_the_first_epoch(some):
+def test_a_model_of_probabilities(some):
+    """Its fit cannot be made adversarial, and its robust accuracy is that of its logits."""
     image = keras.Input((8, 8, 1))
-    soft = keras.Model(image, keras.layers.Softmax()(small_classifier()(image)))
-    with pytest.raises(UserError, match="probabilities, not logits"):
+    soft = keras.Sequential([image, *small_classifier().layers[1:], keras.layers.Softmax()])
+    with pytest.raises(UserError, match=r"softmax at the end taken off.*without softmax"):
         adversarial(soft, eps=EPS)
-    with pytest.raises(UserError, match="probabilities, not logits"):
-        _fitted(
-            soft,
-            some,
-            loss="sparse_categorical_crossentropy",
-            callbacks=[RobustAccuracy(some.images, some.labels, eps=EPS)],
-        )
+    watch = RobustAccuracy(some.images, some.labels, eps=EPS)
+    history = _fitted(soft, some, loss="sparse_categorical_crossentropy", callbacks=[watch])
+    logits = keras.Model(image, soft.layers[-1].input)
+    drawn = some.take(500, seed=0)
+    found = PGD(EPS, steps=20)(logits, drawn.scaled(), drawn.labels)
+    assert history.history["val_robust_accuracy"][-1] == found.robust_accuracy
     with pytest.raises(UserError, match="give either eps, for PGD, or an attack"):
         RobustAccuracy(some.images, some.labels)

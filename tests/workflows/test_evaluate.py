@@ -48,7 +48,9 @@ def test_images_and_labels_come_in_many_forms(short, form):
     expected = linear(tf.constant(PIXELS / np.float32(255))).numpy().argmax(1) == LABELS
     np.testing.assert_array_equal(found.clean_correct, expected)
     np.testing.assert_array_equal(found.labels, LABELS)
-    assert str(found).startswith("No verdict: not diagnosed.")
+    # Nearly all images are of one class.
+    assert str(found).startswith("Suspicious clean accuracy: 91.7 % (81.9 to 96.4) of 60 test ")
+    assert "\nNo verdict: not diagnosed.\n" in str(found)
 
 
 def test_the_result_says_the_verdict_and_why(short, tmp_path):

@@ -44,6 +44,11 @@ def test_what_a_run_holds(quick, diagnosed, tmp_path: Path, monkeypatch) -> None
     assert found["attacks"][1]["attacked"] == round(60 * found["attacks"][0]["left"])
     assert 0.2 < found["robust_accuracy"] < 0.9
     assert found["verdict"]["kind"] == "robust"
+    own = found["classes"]
+    assert own["names"] == ["a", "b", "c", "d"] and sum(own["n"]) == 60
+    np.testing.assert_array_equal(own["n"], np.bincount(LABELS))
+    np.testing.assert_array_equal(own["robust"], np.bincount(LABELS[evaluation.worst_case]))
+    assert sum(own["clean"]) == 55 and sum(own["robust"]) == 60 * found["robust_accuracy"]
     assert found["verdict"]["accuracy"] == found["robust_accuracy"]
     assert found["diagnosis"]["flags"][0]["text"] == "as planted"
     assert "causes" not in found and found["loss_curves"]["eps"] == EPS
@@ -56,6 +61,15 @@ def test_what_a_run_holds(quick, diagnosed, tmp_path: Path, monkeypatch) -> None
     assert asked["task"].eps == EPS and asked["evaluation"].n == 60
     (examples,) = (tmp_path / "figures").glob("examples-m-standard-linf-0.03*.png")
     assert examples.stat().st_size > 1000
+
+
+def test_a_suspicious_clean_accuracy_stands_with_the_model(quick, tmp_path: Path) -> None:
+    metrics = attack_toy(tmp_path / "a", validation={"m": 0.999})  # 91.7 %, up to 96.4 %
+    assert "suspicion" not in metrics["models"]["m"]
+    metrics = attack_toy(tmp_path / "b", model=lambda x: -linear(x), validation={"m": 0.999})
+    model = metrics["models"]["m"]
+    assert model["suspicion"] == model["evaluations"][0]["suspicion"]
+    assert "far below the 99.9 % on validation images in its training" in model["suspicion"]
 
 
 def test_a_masked_model_has_its_causes_measured(quick, diagnosed, tmp_path: Path) -> None:

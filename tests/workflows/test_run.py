@@ -12,6 +12,7 @@ import pytest
 from bcgan_tf.data import load_dataset
 from bcgan_tf.defenses.presets import defense
 from bcgan_tf.errors import UserError
+from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.presets import recipe
 from bcgan_tf.training.checkpoints import EpochCheckpoint
@@ -242,7 +243,7 @@ def test_interrupted_after_every_stage_and_in_mid_training(
 
 def test_a_run_with_another_defence(whole, data, tiny, tmp_path):
     _, first, _ = whole
-    classifier = keras.models.load_model(first.path / "classifier.keras")
+    classifier = adapted_classifier(first.path / "classifier.keras")
     options = {"epochs": 1, "steps": 2, "eps": 0.1, "batch_size": 64, "ramp_epochs": 0.0}
     with create(tmp_path / "run") as run:
         metrics = pipeline.run(

@@ -1,0 +1,87 @@
+"""A binary classifier of Keras' guides and a folder of photographs: three commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+SIDE = 12
+LEARN = ["-o", "eps=0.03", "-o", "epochs=2", "-o", "ramp_epochs=0", "-o", "batch_size=16"]
+
+
+def _photographs(folder: Path) -> None:
+    """JPEGs of several sizes: bright on the left, or on the right; one of them grey."""
+    rng = np.random.default_rng(0)
+    for name, columns in (("left", slice(0, 6)), ("right", slice(6, 12))):
+        (folder / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = rng.integers(0, 140, (SIDE, SIDE, 3), np.uint8)
+            pixels[:, columns] += 60
+            size = (SIDE + number % 5, SIDE + number % 3)
+            image = Image.fromarray(pixels).resize(size)
+            if number == 7:
+                image = image.convert("L")
+            image.save(folder / name / f"{number}.jpg", quality=95)
+
+
+def _guide_s_model(folder: Path) -> keras.Model:
+    """With what `image_dataset_from_directory` gives: pixels of 0 to 255."""
+    keras.utils.set_random_seed(0)
+    data: Any = keras.utils.image_dataset_from_directory(
+        folder, image_size=(SIDE, SIDE), batch_size=16, label_mode="binary", verbose=False
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            keras.layers.Rescaling(1.0 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    model.fit(data, epochs=15, verbose=0)
+    return model
+
+
+def test_three_commands(cli, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _photographs(Path("photos"))
+    model = _guide_s_model(Path("photos"))
+    model.save("model.keras")
+    shared = ["--dataset", "folder:photos", "--input-range", "0..255"]
+
+    refused = cli("harden", *shared[:2], "--classifier", "model.keras", *LEARN)
+    assert refused.exit_code == 1 and "--input-range 0..255" in refused.stderr
+    assert not Path("runs").exists()
+
+    made = cli(
+        "harden", *shared, "--classifier", "model.keras", *LEARN, "--run-dir", "hard", "--n", "16"
+    )
+    assert made.exit_code == 0, made.stderr
+    for line in ("80 images of 12x12 rgb", "74 resized", "2 grey", "its single unit becomes"):
+        assert line in made.stderr, line
+
+    flags = ["--eps", "0.03", "--n", "16", "--suite", "short", "--no-diagnose", "--json"]
+    attacked = cli("attack", "model.keras", "hard/hardened.keras", *shared, *flags)
+    assert attacked.exit_code == 0, attacked.stderr
+    assert "Linf eps 0.03 is 7.65 of the model's pixels" in attacked.stderr
+    found = json.loads(attacked.stdout)["models"]
+    assert all(entry["clean_accuracy"] > 0.8 for entry in found.values())
+
+    exported = cli("export", "hard", "--name", "photos", "--json")
+    assert exported.exit_code == 0, exported.stderr
+    folder = Path(json.loads(exported.stdout)["exported"])
+    images = np.float32(np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3)))
+    hardened = keras.models.load_model("hard/hardened.keras")
+    assert hardened.output_shape == model.output_shape == (None, 1)
+    served = tf.saved_model.load(str(folder))
+    np.testing.assert_allclose(served.serve(images), hardened(images), atol=1e-5)
+    card = json.loads((folder / "export.json").read_text())
+    assert card["classes"] == ["left", "right"] and card["input"]["range"] == [0.0, 255.0]
