@@ -84,9 +84,8 @@ def command(
     custom = recipe_options.pop("custom_objects")
     recipe = options.chosen_recipe(dataset, recipe_options)
     changes = options.named_values(defense_options)
-    if classifier is not None:
-        named = {"classifier": str(classifier), "custom_objects": custom and str(custom)}
-        session.check_programs(run_dir, {}, **named)
+    named = {"classifier": str(classifier), "custom_objects": custom and str(custom)}
+    session.check_programs(run_dir, {}, **named)
     defense_settings(defense, dataset, recipe.preset, options=changes)  # before anything is loaded
     images = options.chosen_images(recipe_options)
     data = session.load_data(dataset, data_dir, seed, images, classifier)

@@ -179,7 +179,7 @@ def load_sources(
             convention=convention,
             told=functools.partial(_tell, name),
         )
-        check_with(name, found[name], data, convention)
+        check_with(name, found[name], data.train, convention)
     return found
 
 

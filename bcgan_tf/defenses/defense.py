@@ -152,7 +152,10 @@ class Defense(DefenseSettings, abc.ABC):
             validation_data=validation_data,
             seed=self.seed,
         )
-        model = load_classifier(given, image_shape=data.image_shape, convention=convention)
+        if isinstance(classifier, Adapted):
+            model = classifier.classifier
+        else:
+            model = load_classifier(given, image_shape=data.image_shape, convention=convention)
         logits: Any = model(data.train.scaled(0, 1), training=False)
         names = tuple(map(str, range(max(data.num_classes, logits.shape[-1]))))
         return dataclasses.replace(data, class_names=names)

@@ -50,7 +50,7 @@ class Adapted:
     given: keras.Model
     classifier: keras.Model
     lines: tuple[str, ...] = ()
-    _weights: tuple[int, ...] | None = None
+    _weights: tuple[int, ...] = ()
     _copied: tuple[tuple[Any, Any], ...] = ()
 
     @property
@@ -80,7 +80,7 @@ class Adapted:
             return trained
         copy = copy_classifier(self.given)
         values = copy.get_weights()
-        for place, value in zip(self._weights or range(len(weights)), weights, strict=True):
+        for place, value in zip(self._weights, weights, strict=True):
             values[place] = value
         copy.set_weights(values)
         return copy

@@ -16,7 +16,7 @@ import numpy as np
 
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import as_logits_fn
-from bcgan_tf.data import Dataset
+from bcgan_tf.data import Dataset, Split
 from bcgan_tf.data.arrays import as_images
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import note
@@ -26,7 +26,7 @@ from bcgan_tf.settings.convention import INPUT_RANGES, Convention
 from bcgan_tf.statistics import compare_paired
 
 # Every convention is tried on so many images, and one that is better there on so many more.
-_SCREENED, CONFIRMED = 100, 500
+_SCREENED, _CONFIRMED = 100, 500
 # What "clearly better" is: this much accuracy, and a McNemar test of this p value. Of the dozen
 # conventions that are tried, none must come out by chance.
 _LEAST_GAIN, _LARGEST_P = 0.03, 1e-4
@@ -52,13 +52,13 @@ def take_in(
         convention=convention,
     )
     found.tell(name)
-    check_with(name, found.classifier, data, convention)
+    check_with(name, found.classifier, data.train, convention)
     return found
 
 
-def check_with(name: str, classifier: Any, data: Dataset, convention: Convention | None) -> None:
-    """As :func:`check_convention`, with the training images."""
-    part = data.train.take(CONFIRMED)  # in an order that mixes the classes
+def check_with(name: str, classifier: Any, split: Split, convention: Convention | None) -> None:
+    """As :func:`check_convention`, with some images of a split."""
+    part = split.take(_CONFIRMED)  # in an order that mixes the classes
     check_convention(name, classifier, part.images, part.labels, convention)
 
 
@@ -87,7 +87,7 @@ def check_convention(
     if images.ndim != 4 or not len(images):
         return
     used = used or Convention()
-    images, labels = as_images(images[:CONFIRMED]), labels[:CONFIRMED]
+    images, labels = as_images(images[:_CONFIRMED]), labels[:_CONFIRMED]
     predict = Batched(as_logits_fn(classifier), _BATCH)
 
     def correct(convention: Convention, part: slice) -> np.ndarray:

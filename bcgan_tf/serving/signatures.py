@@ -130,7 +130,7 @@ def _checked_pixels(
         mend = "divide pixels of 0 to 255 by 255, and clip what resampling leaves outside"
         if not convention.identity:
             mend = f"send {convention.told}"
-        least, most = (convention.limits[0], convention.limits[1])
+        least, most = convention.limits
         wrong = f"NaN, infinite pixels or pixels outside [{least:g}, {most:g}]; {mend}"
     else:
         good = tf.reduce_all(tf.math.is_finite(images), axis=axes)

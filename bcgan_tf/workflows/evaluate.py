@@ -21,7 +21,7 @@ from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.loading.classifier import adapted_classifier
-from bcgan_tf.loading.usual_conventions import CONFIRMED, check_convention
+from bcgan_tf.loading.usual_conventions import check_with
 from bcgan_tf.progress import Progress
 from bcgan_tf.report.page import write_evaluation_report
 from bcgan_tf.settings.attack import EvaluationConfig
@@ -161,9 +161,8 @@ def evaluate(
             found.tell(name)
             taken[name] = found.classifier
     model, control, surrogate = taken.values()
-    part = split.take(CONFIRMED)
     if isinstance(model, keras.Model):
-        check_convention("the model", model, part.images, part.labels, convention)
+        check_with("the model", model, split, convention)
     task = EvaluationTask(
         model,
         split.images,

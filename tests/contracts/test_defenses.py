@@ -11,16 +11,8 @@ from bcgan_tf.data import load_dataset
 from bcgan_tf.defenses.presets import DEFENSES
 from bcgan_tf.settings.defenses import GANSettings
 from helpers.contracts import assert_defense_contract
+from helpers.small_networks import SMALL_GAN as GAN
 
-GAN = {
-    "gan_epochs": 1,
-    "gan_batch_size": 32,
-    "generator_width": 0.05,
-    "discriminator_width": 0.05,
-    "latent_dim": 6,
-    "delay_epochs": 0.0,
-    "warmup_epochs": 0.0,
-}
 SHORT = {"epochs": 1, "batch_size": 32}
 MIXED = {**SHORT, "dtype": "mixed_bfloat16"}
 ROBUST = {"eps": 0.1, "ramp_epochs": 0.0, "validation_samples": 16}

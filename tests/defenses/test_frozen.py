@@ -14,20 +14,12 @@ from bcgan_tf.data import Dataset, load_dataset
 from bcgan_tf.defenses import PGDTraining
 from bcgan_tf.defenses.presets import DEFENSES
 from bcgan_tf.errors import UserError
+from helpers.small_networks import SMALL_GAN as GAN
 from helpers.small_networks import weights_of
 
 SHORT = {"epochs": 1, "batch_size": 32}
 ROBUST = {**SHORT, "eps": 0.05, "ramp_epochs": 0.0, "validation_samples": 16}
 MIXED = {"dtype": "mixed_bfloat16"}
-GAN = {
-    "gan_epochs": 1,
-    "gan_batch_size": 32,
-    "generator_width": 0.05,
-    "discriminator_width": 0.05,
-    "latent_dim": 6,
-    "delay_epochs": 0.0,
-    "warmup_epochs": 0.0,
-}
 PGD = {**ROBUST, "steps": 2}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("pgd-at", PGD),

@@ -16,6 +16,16 @@ from bcgan_tf.models import ACGAN, BCGAN
 from bcgan_tf.networks.layers import ResumableDropout
 
 SHAPE = (8, 8, 1)
+# The settings of a GAN that is trained in a second.
+SMALL_GAN = {
+    "gan_epochs": 1,
+    "gan_batch_size": 32,
+    "generator_width": 0.05,
+    "discriminator_width": 0.05,
+    "latent_dim": 6,
+    "delay_epochs": 0.0,
+    "warmup_epochs": 0.0,
+}
 
 
 def glorot(seed: int) -> keras.initializers.Initializer:
