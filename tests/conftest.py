@@ -7,8 +7,11 @@ from pathlib import Path
 
 # Before TensorFlow is imported: its start-up lines would drown pytest's own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Two processes run the tests: the first must not take all of a GPU's memory.
+# Two processes run the tests: the first must not take all of a GPU's memory, and threads of small
+# networks, which are most of them, cost more than they save.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import pytest
 import tensorflow as tf

@@ -104,6 +104,10 @@ class APGD(BoundedAttack):
     def rounds(self) -> int:
         return self.restarts * (self.target_classes if self.targeted else 1)
 
+    @property
+    def lengths(self) -> dict[str, float]:
+        return {"eps": self.eps}
+
     def config(self) -> dict[str, Any]:
         settings = super().config() | {"checkpoints": list(checkpoints(self.steps))}
         if not self.targeted:
@@ -127,8 +131,6 @@ class APGD(BoundedAttack):
         indices: tf.Tensor,
         round_index: tf.Tensor,
     ) -> tf.Tensor:
-        if self.eps == 0:
-            return images
         targets, reachable = labels, tf.ones_like(labels, tf.bool)
         if self.targeted:
             rank = tf.math.floormod(round_index, self.target_classes)

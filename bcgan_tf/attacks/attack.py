@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import math
-from typing import Annotated, Any, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
@@ -141,6 +143,19 @@ class Attack(Checked, abc.ABC):
         """How often ``run`` is tried on the examples that survived so far."""
         return 1
 
+    @property
+    def idle(self) -> bool:
+        """Whether the settings allow no change of an image."""
+        return False
+
+    @property
+    def lengths(self) -> dict[str, float]:
+        """The settings that the graph takes as inputs, so that one graph serves all their values.
+
+        ``run`` sees them as float32 scalars.
+        """
+        return {}
+
     def config(self) -> dict[str, Any]:
         """All settings, JSON-able."""
         return dataclasses.asdict(self)
@@ -212,6 +227,22 @@ class Attack(Checked, abc.ABC):
         """The attack on one model, traced at its first call, for many calls."""
         return PreparedAttack(self, logits_fn)
 
+    def family(self) -> Attack:
+        """What all attacks that differ in nothing but :attr:`lengths` have in common."""
+        return dataclasses.replace(self, **dict.fromkeys(self.lengths, 1.0))
+
+    def _within_graph(self, lengths: Sequence[tf.Tensor]) -> Self:
+        """A copy with these float64 scalars for :attr:`lengths`, in their order."""
+        exact = dict(zip(self.lengths, lengths, strict=True))
+        rounded = {name: tf.cast(value, tf.float32) for name, value in exact.items()}
+        return self._changed(rounded | {"exact": exact})
+
+    def _changed(self, values: dict[str, Any]) -> Self:
+        """A copy with other attributes, which are not checked."""
+        other = copy.copy(self)
+        vars(other).update(values)
+        return other
+
 
 class PreparedAttack:
     """An attack and the model it attacks; called like :class:`Attack`, without the model."""
@@ -223,6 +254,12 @@ class PreparedAttack:
         self._forward = forward
         self._predict = Batched(forward, attack.batch_size)
         self._runs: dict[bytes, Batched] = {}
+
+    def of(self, attack: Attack) -> PreparedAttack:
+        """An attack of the same :meth:`Attack.family` in the same graph."""
+        other = copy.copy(self)
+        other.attack = attack
+        return other
 
     def check_answers(self, images: np.ndarray) -> None:
         """See :func:`bcgan_tf.attacks.answers.check_answers`."""
@@ -264,14 +301,16 @@ class PreparedAttack:
                 if progress is not None:
                     progress(base + done, total * attack.rounds, "")
 
-            candidates = run(
-                images[pending],
-                labels[pending],
-                indices[pending].astype(np.int64),
-                constants=(np.int64(round_index),),
-                total=len(images),
-                report=report,
-            )
+            candidates = images[pending]
+            if not attack.idle:
+                candidates = run(
+                    candidates,
+                    labels[pending],
+                    indices[pending].astype(np.int64),
+                    constants=(np.int64(round_index), *map(np.float64, attack.lengths.values())),
+                    total=len(images),
+                    report=report,
+                )
             if not np.isfinite(candidates).all():
                 raise UserError(
                     f"{attack.name}: the model's gradient is NaN or infinite, so this attack "
@@ -306,7 +345,10 @@ class PreparedAttack:
         key = masked.tobytes()
         if key not in self._runs:
             logits_fn = without_classes(self._forward, masked)
-            self._runs[key] = Batched(
-                lambda *batch: self.attack.run(logits_fn, *batch), self.attack.batch_size
-            )
+
+            def run(images: Any, labels: Any, indices: Any, number: Any, *lengths: Any) -> Any:
+                attack = self.attack._within_graph(lengths)
+                return attack.run(logits_fn, images, labels, indices, number)
+
+            self._runs[key] = Batched(run, self.attack.batch_size)
         return self._runs[key]

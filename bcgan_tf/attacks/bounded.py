@@ -36,6 +36,10 @@ class BoundedAttack(Attack):
         if self.norm == "linf" and self.eps is not None and self.eps > 1:
             yield f"eps is {self.eps:g}, but pixels lie in [0, 1]; for 0 ... 255 write eps / 255"
 
+    @property
+    def idle(self) -> bool:
+        return self.eps == 0
+
     def suffix(self) -> str:
         """``"-L2"`` for the L2 norm, nothing for Linf."""
         return "" if self.norm == "linf" else "-L2"
@@ -68,10 +72,13 @@ class BoundedAttack(Attack):
         """
         shape = cast(list[int], images.shape[1:].as_list())
 
-        def draw(indices: np.ndarray, round_index: np.ndarray) -> np.ndarray:
-            return np.stack([self._noise(int(i), int(round_index), shape) for i in indices])
+        def draw(indices: np.ndarray, round_index: np.ndarray, eps: np.ndarray) -> np.ndarray:
+            attack = self._changed({"eps": float(eps)})
+            return np.stack([attack._noise(int(i), int(round_index), shape) for i in indices])
 
-        noise = tf.numpy_function(draw, [indices, round_index], tf.float32, stateful=False)
+        eps = vars(self).get("exact", {}).get("eps", self.eps)
+        inputs = [indices, round_index, tf.cast(eps, tf.float64)]
+        noise = tf.numpy_function(draw, inputs, tf.float32, stateful=False)
         return tf.clip_by_value(images + tf.ensure_shape(noise, images.shape), 0.0, 1.0)
 
     def _noise(self, index: int, round_index: int, shape: list[int]) -> np.ndarray:

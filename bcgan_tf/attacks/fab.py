@@ -127,8 +127,6 @@ class FAB(BoundedAttack):
         indices: tf.Tensor,
         round_index: tf.Tensor,
     ) -> tf.Tensor:
-        if self.eps == 0:
-            return images
         search = functools.partial(self._search, logits_fn, images, labels, indices)
         if self.eps is not None:
             x_adv = search(round_index, images)

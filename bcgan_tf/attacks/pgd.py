@@ -75,6 +75,10 @@ class PGD(BoundedAttack):
         return self.restarts
 
     @property
+    def lengths(self) -> dict[str, float]:
+        return {"eps": self.eps, "step_size": self.resolved_step_size}
+
+    @property
     def resolved_step_size(self) -> float:
         """The length of a step that is used."""
         if self.step_size is not None:
@@ -93,8 +97,6 @@ class PGD(BoundedAttack):
         indices: tf.Tensor,
         round_index: tf.Tensor,
     ) -> tf.Tensor:
-        if self.eps == 0:
-            return images
         start = self.draw_start(images, indices, round_index) if self.random_start else images
 
         differentiate = not_inlined(functools.partial(cross_entropy_gradient, logits_fn))

@@ -87,8 +87,6 @@ class Square(BoundedAttack):
                 f"Square changes windows of images [N, H, W, C] or vectors [N, D]; these examples "
                 f"are {['N', *shape]}: wrap the model in a function that reshapes"
             )
-        if self.eps == 0:
-            return images
         as_image = shape if len(shape) == 3 else [1, *shape, 1]
         images = tf.reshape(images, [-1, *as_image])
 

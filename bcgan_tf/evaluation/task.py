@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
-from bcgan_tf.attacks.attack import Attack, AttackResult
+from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
@@ -27,7 +27,7 @@ from bcgan_tf.settings.kinds import AttackEps, Batch, Norm, Repeats, Seed
 # Images on which a model's outputs are looked at before any attack.
 _PROBES = 64
 # What is known of the model, whatever the images.
-_OF_MODEL = ("calls", "attacked", "through_preprocessing", "predict")
+_OF_MODEL = ("calls", "attacked", "through_preprocessing", "predict", "_graphs")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,6 +136,11 @@ class EvaluationTask:
         return Batched(self.attacked, self.batch_size)
 
     @functools.cached_property
+    def _graphs(self) -> dict[Attack, PreparedAttack]:
+        """By :meth:`bcgan_tf.attacks.attack.Attack.family`."""
+        return {}
+
+    @functools.cached_property
     def logits(self) -> np.ndarray:
         """float32 ``[N, K]``, of the clean images."""
         logits = self.predict(self.images)
@@ -180,7 +185,10 @@ class EvaluationTask:
 
     def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
         """Attacks the images, or only those of ``mask``, bool ``[N]``."""
-        prepared = attack.prepare(self.attacked)
+        family = attack.family()
+        if family not in self._graphs:
+            self._graphs[family] = attack.prepare(self.attacked)
+        prepared = self._graphs[family].of(attack)
         return prepared(self.images, self.labels, mask=mask, indices=self.indices)
 
     def draw(self, count: int) -> np.ndarray:
