@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+# Where Keras defines its layers of augmentation.
+_AUGMENTATION = "keras.src.layers.preprocessing.image_preprocessing."
 # Other names of the same functions: tf.nn.softmax and tf.nn.sigmoid as activations, and operations.
 _ALIASES = {"softmax_v2": "softmax", "Softmax": "softmax", "Sigmoid": "sigmoid"}
 
@@ -164,9 +166,25 @@ def leading_steps(model: keras.Model) -> list[LeadingStep]:
     return found
 
 
+def parts_after(model: keras.Model, steps: list[LeadingStep]) -> tuple[keras.Model, keras.Model]:
+    """The leading steps, and the rest of the model, as two models that share its layers."""
+    graph, between = graph_of(model), steps[-1].after
+    return keras.Model(graph.inputs[0], between), keras.Model(between, graph.outputs[0])
+
+
 def leading_layers(model: keras.Model) -> list[Any]:
     """The layers of :func:`leading_steps`."""
     return [step.operation for step in leading_steps(model)]
+
+
+def is_augmentation(operation: Any) -> bool:
+    """Whether a layer, or one inside of it, is Keras' own random augmentation of images."""
+    layers = all_layers(operation) if isinstance(operation, keras.Model) else [operation]
+    return any(
+        type(layer).__module__.startswith(_AUGMENTATION)
+        and len(layer.variables) > len(layer.weights)  # the state of its draws
+        for layer in layers
+    )
 
 
 # ---- The activation at the end

@@ -14,7 +14,7 @@ from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.errors import UserError
-from bcgan_tf.keras_graph import LeadingStep, graph_of, leading_steps
+from bcgan_tf.keras_graph import LeadingStep, graph_of, leading_steps, parts_after
 
 # Images on which the slopes of the preprocessing are measured.
 _PROBES = 4
@@ -58,7 +58,7 @@ def through_preprocessing(model: keras.Model) -> LogitsFn:
     steps = leading_steps(model)
     if not steps:
         raise UserError("the model has no preprocessing before its first weights; attack it as is")
-    _, after = _parts(model, steps)
+    _, after = parts_after(model, steps)
     prepared = [
         bpda(call) if flat else call
         for call, flat in zip(_calls(steps), _flats(model, steps), strict=True)
@@ -88,13 +88,7 @@ def monotone_preprocessing(model: Any) -> tuple[keras.Model, keras.Model] | None
     steps = leading_steps(model)
     if not all(_is_monotone(step.operation) for step in steps):
         return None
-    return _parts(model, steps)
-
-
-def _parts(model: keras.Model, steps: list[LeadingStep]) -> tuple[keras.Model, keras.Model]:
-    """The leading steps, and the rest of the model, as two models that share its layers."""
-    graph, between = graph_of(model), steps[-1].after
-    return keras.Model(graph.inputs[0], between), keras.Model(between, graph.outputs[0])
+    return parts_after(model, steps)
 
 
 def _calls(steps: list[LeadingStep]) -> list[Any]:

@@ -15,6 +15,7 @@ from bcgan_tf.data.arrays import as_images
 from bcgan_tf.errors import UserError
 from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.training.inner_maximization import InnerMaximization
+from bcgan_tf.training.own_augmentation import OwnAugmentation
 
 # Purpose of the draws of the attack's starts.
 _START = 19
@@ -27,7 +28,8 @@ def adversarial(
 
     Compile and fit what is returned as usual: loss, optimizer, metrics, callbacks, class and
     sample weights, `tf.data` and `MirroredStrategy` are Keras' own. Every batch is first attacked
-    by PGD, which raises the compiled loss. `model` itself is trained, in place.
+    by PGD, which raises the compiled loss; augmentation layers at the beginning of `model` are
+    drawn before that. `model` itself is trained, in place.
 
     In the log, `loss` and the metrics of training are of the adversarial examples; those with
     `val_`, and what `evaluate` returns, are of the clean images. For the robust accuracy after each
@@ -74,10 +76,13 @@ class _Adversarial(keras.Model):
         self.classifier = classifier
         self._eps, self._attack, self._seed = eps, attack, seed
         self._attacked = as_attacked(classifier)
+        self._augmentation = OwnAugmentation.of(classifier)
         self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """The classifier's logits."""
+        """The classifier's logits; its augmentation is drawn by :meth:`train_step`."""
+        if training and self._augmentation is not None:
+            return self._augmentation.in_training(inputs)
         return self.classifier(inputs, training=training)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -107,12 +112,16 @@ class _Adversarial(keras.Model):
                 "[0, 1]; give x.astype('float32') / 255"
             )
 
+        images = tf.cast(images, tf.float32)
+        if self._augmentation is not None:
+            images = self._augmentation.augmented(images)
+
         def objective(logits: Any) -> Any:
             return self.compute_loss(images, labels, logits, training=False)
 
         found = self._attack(
             self._attacked,
-            tf.cast(images, tf.float32),
+            images,
             tf.constant(self._eps, tf.float32),
             objective,
             randomness.step_seed(self._seed, _START, self.optimizer.iterations),

@@ -94,7 +94,7 @@ class AdversarialTrainer(RobustTrainer):
         attacked = self.training_logits(adversarial)
         if self.trades_beta is None and not self.clean_weight:
             return first * losses.cross_entropy(labels, attacked), None, attacked
-        logits = self.classifier(images, training=True)
+        logits = self.clean_logits(images)
         clean = losses.cross_entropy(labels, logits)
         if self.trades_beta is None:
             robust = losses.cross_entropy(labels, attacked)

@@ -89,7 +89,7 @@ class IBPTrainer(RobustTrainer):
         seen = self._attacked_images(images, labels, eps)
         with tf.GradientTape() as tape:
             if self.attack is None:
-                logits = self.classifier(images, training=True)
+                logits = self.clean_logits(images)
             else:
                 logits = self.training_logits(seen)
             first = losses.cross_entropy(labels, logits)

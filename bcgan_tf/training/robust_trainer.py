@@ -14,6 +14,7 @@ from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, TrainingEps
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.training.inner_maximization import InnerMaximization, Objective
+from bcgan_tf.training.own_augmentation import OwnAugmentation
 
 _VALIDATION_START = 18
 # The attack of validation, stronger than those of training.
@@ -22,6 +23,8 @@ _VALIDATION = InnerMaximization(steps=20)
 
 class RobustTrainer(ClassifierTrainer):
     """A classifier trainer for a Linf ball of radius eps; subclasses write ``train_step``.
+
+    Augmentation layers at the beginning of the classifier are drawn before the attack.
 
     Validation reports ``accuracy`` on clean images and ``robust_accuracy`` under 20 steps of PGD
     at the full eps, which shows at once when the network overfits to the attack of training.
@@ -62,6 +65,7 @@ class RobustTrainer(ClassifierTrainer):
         # The attacks see the network's preprocessing with a usable gradient.
         self._attacked = as_attacked(classifier)
         self._parts = monotone_preprocessing(classifier)
+        self._augmentation = OwnAugmentation.of(classifier)
         self._eval_attacked = as_attacked(self.eval_model)
         self._robust_accuracy = keras.metrics.SparseCategoricalAccuracy(name="robust_accuracy")
 
@@ -114,8 +118,21 @@ class RobustTrainer(ClassifierTrainer):
 
     def training_logits(self, adversarial: tf.Tensor) -> tf.Tensor:
         """Logits in training mode of the output of :meth:`adversarial_examples`."""
-        network = self.classifier if self._parts is None else self._parts[1]
-        return network(adversarial, training=True)
+        if self._parts is not None:
+            return self._parts[1](adversarial, training=True)
+        return self.clean_logits(adversarial)
+
+    def clean_logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Logits in training mode of images that are augmented already."""
+        if self._augmentation is None:
+            return self.classifier(images, training=True)
+        return self._augmentation.in_training(images)
+
+    def _built_batch(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        images, *rest = super()._built_batch(images, labels)
+        if self._augmentation is not None:
+            images = self._augmentation.augmented(images)
+        return images, *rest
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)

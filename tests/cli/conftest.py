@@ -15,7 +15,7 @@ import pytest
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.cli import main
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
-from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation import radii, runner
 from bcgan_tf.evaluation.gradient_health import GradientHealth
 from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.serving import export as serving
@@ -159,6 +159,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return Diagnosis((), GradientHealth(~none, False, False, none, none, none), 3, 1, False)
 
     monkeypatch.setattr(runner, "suite", attacks)
+    monkeypatch.setattr(radii, "_SEARCHED", 1)
     monkeypatch.setattr(assessment, "diagnose", diagnose)
     monkeypatch.setattr(assessment, "loss_curves", lambda *_args, **_options: {"iterations": [0]})
     return told

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
+from bcgan_tf.data.tfds_source import prepared_version
+
 SIDE = 12
+ROOT = Path(__file__).parents[2]
 LEARN = ["-o", "eps=0.03", "-o", "epochs=2", "-o", "ramp_epochs=0", "-o", "batch_size=16"]
 
 
@@ -85,3 +92,38 @@ def test_three_commands(cli, tmp_path: Path, monkeypatch) -> None:
     np.testing.assert_allclose(served.serve(images), hardened(images), atol=1e-5)
     card = json.loads((folder / "export.json").read_text())
     assert card["classes"] == ["left", "right"] and card["input"]["range"] == [0.0, 255.0]
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(prepared_version("cifar10") is None, reason="no prepared CIFAR-10")
+def test_the_readme_s_three_commands_on_real_photographs(cli) -> None:
+    """As they stand there, with the option that the first refusal names, and shorter."""
+    example = runpy.run_path(str(ROOT / "examples" / "photographs.py"))
+    example["write_folder"](Path("photos"), count=60)
+    model = example["train"](Path("photos"), side=32, epochs=6)
+    model.save("model.keras")
+    section = (ROOT / "README.md").read_text().split("## Your model, your photographs")[1]
+    lines = re.findall(r"^bcgan-tf (.*)$", section.split("##")[0], re.MULTILINE)
+    harden, attack, export = (shlex.split(line) for line in lines)
+
+    pixels = ["--input-range", "0..255"]
+    refused = cli(*harden)
+    assert refused.exit_code == 1 and " ".join(pixels) in refused.stderr
+    made = cli(*harden, *pixels, "-o", "epochs=2", "-o", "ramp_epochs=0", "--no-attack")
+    assert made.exit_code == 0, made.stderr
+    flags = ["--suite", "short", "--n", "8", "--no-diagnose", "--json"]
+    attacked = cli(*attack, *pixels, *flags)
+    assert attacked.exit_code == 0, attacked.stderr
+    assert list(json.loads(attacked.stdout)["models"]) == ["model", "hardened"]
+    exported = cli(*export, "--json")
+    assert exported.exit_code == 0, exported.stderr
+
+    # Its user's code goes on as before: photographs as Keras reads them, one probability each.
+    photographs = keras.utils.image_dataset_from_directory(
+        "photos", image_size=(32, 32), batch_size=8, labels=None, shuffle=False, verbose=False
+    )
+    given = next(iter(photographs))
+    hardened = keras.models.load_model("runs/hard/hardened.keras")(given, training=False)
+    assert hardened.shape == (8, 1) and np.min(hardened) > 0 and np.max(hardened) < 1
+    served = tf.saved_model.load(json.loads(exported.stdout)["exported"])
+    np.testing.assert_allclose(served.serve(given), hardened, atol=1e-5)

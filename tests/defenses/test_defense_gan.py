@@ -249,14 +249,14 @@ def hardened(digits, tmp_path_factory):
 
 def test_digits_survive_a_transferred_attack_and_fall_to_a_white_box(digits, hardened):
     undefended, defended = hardened
-    images, labels = digits.test.scaled(0, 150), digits.test.labels[:150]
+    images, labels = digits.test.scaled(0, 100), digits.test.labels[:100]
     found = FGSM(0.2)(undefended, images, labels)
 
     def accuracy(inputs):
         return (defended.logits(inputs).argmax(-1) == labels).mean()
 
     transferred = accuracy(found.adversarials)
-    white_box = PGD(0.3, steps=8, step_size=0.08)(defended, images[:50], labels[:50])
+    white_box = PGD(0.3, steps=8, step_size=0.08)(defended, images[:30], labels[:30])
     assert accuracy(images) > 0.8
     assert transferred > found.robust_accuracy + 0.1
     assert white_box.clean_accuracy > 0.8 and white_box.robust_accuracy < 0.4
