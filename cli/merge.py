@@ -87,12 +87,14 @@ def command(
     threats = [threat for name in config["models"] for threat in settings.threat_models(name)]
     evaluations = shard_merging.merged(runs, threats)
     validation = {name: trained_accuracy(Path(spec)) for name, spec in config["models"].items()}
-    with session.open_run("merge", config, run_dir=run_dir, resume=resume) as run:
-        if settings.diagnose or settings.minimum_perturbation:
-            session.make_repeatable(settings.seed, config.get("deterministic", False))
-            images = options.ImageOptions(ImageSettings.from_dict(config))
-            first = Path(next(iter(config["models"].values())))
-            data = session.load_data(config["dataset"], data_dir, settings.seed, images, first)
+    data = None
+    if settings.diagnose or settings.minimum_perturbation:
+        session.make_repeatable(settings.seed, config.get("deterministic", False))
+        images = options.ImageOptions(ImageSettings.from_dict(config))
+        first = Path(next(iter(config["models"].values())))
+        data = session.load_data(config["dataset"], data_dir, settings.seed, images, first)
+    with session.open_run("merge", config, run_dir=run_dir, resume=resume, data=data) as run:
+        if data is not None:
             loaded = _loaded(config, data)
             metrics = pipeline.evaluate_models(
                 run, data, batch_size=batch_size, progress=progress.told, settings=settings,

@@ -24,9 +24,6 @@ from bcgan_tf.settings.images import ImageSettings
 from .command import DEBUG, REPEAT, RUN, from_run
 from .options import ImageOptions
 
-# Data sets that TensorFlow reads.
-_BY_TENSORFLOW = ("npz:", "tfds:", "keras:")
-
 if TYPE_CHECKING:
     from bcgan_tf.data import Dataset
     from bcgan_tf.loading.adapted import Adapted
@@ -55,9 +52,7 @@ def load_data(
 
     options, cache_dir = images or ImageOptions()
     known = data.datasets(data_dir=data_dir)
-    if dataset.startswith(_BY_TENSORFLOW) or any(
-        info.name == dataset and info.prepared for info in known
-    ):
+    if ":" in dataset or any(info.name == dataset and info.prepared for info in known):
         start_tensorflow()  # reading will, and its notes are not for users
     wanted = {name: getattr(options, name) for name in settings_of(ImageSettings)}
     if ":" in dataset and model is not None and model.suffix in KERAS_SUFFIXES:

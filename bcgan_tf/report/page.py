@@ -152,7 +152,9 @@ def _subtitle(run: RunDirectory) -> str:
 def _run(run: RunDirectory, metrics: Mapping[str, Any]) -> SimpleNamespace:
     """What the page says of a run beside its evaluations."""
     seconds = ((stage, f"{value:.1f} s") for stage, value in run.stage_seconds().items())
+    images = metrics.get("data", {}).get("text")
     settings = {
+        "Images": pairs_table([("read", images)] if images else []),
         "Settings": _settings(run.config),
         "Settings of the defence": _settings(run.stage_payload("harden", {}).get("defense") or {}),
         "Environment": _settings(run.env()),

@@ -74,6 +74,7 @@ def test_three_commands(cli, tmp_path: Path, monkeypatch) -> None:
     assert made.exit_code == 0, made.stderr
     for line in ("80 images of 12x12 rgb", "74 resized", "2 grey", "its single unit becomes"):
         assert line in made.stderr, line
+    assert "80 images of 12x12 rgb" in Path("hard/report.html").read_text()
 
     flags = ["--eps", "0.03", "--n", "16", "--suite", "short", "--no-diagnose", "--json"]
     attacked = cli("attack", "model.keras", "hard/hardened.keras", *shared, *flags)
