@@ -54,9 +54,7 @@ def main() -> None:
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    model.fit(
-        x, y, epochs=arguments.epochs, batch_size=arguments.batch_size, validation_data=test
-    )
+    model.fit(x, y, epochs=arguments.epochs, batch_size=arguments.batch_size, validation_data=test)
     model.save(arguments.path)
 
 
