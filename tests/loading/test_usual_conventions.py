@@ -125,8 +125,9 @@ ON_MNIST = {
 def on_mnist(request, mnist):
     shown, convention, named = ON_MNIST[request.param]
     keras.utils.set_random_seed(0)
-    model, some = network((28, 28, 1)), mnist.train.take(6000)
-    fit(model, shown(some.images), some.labels, "sparse_categorical_crossentropy", 3e-4, 4)
+    convolution = keras.layers.Conv2D(8, 3, strides=2, activation="relu")
+    model, some = network((28, 28, 1), before=[convolution]), mnist.train.take(6000)
+    fit(model, shown(some.images), some.labels, "sparse_categorical_crossentropy", 1e-3, 3)
     return model, shown, convention, named
 
 
@@ -146,7 +147,7 @@ def test_mnist_with_the_preprocessing_outside(on_mnist, mnist) -> None:
     test = mnist.test.take(2000)
     found = np.asarray(classifier(test.images / np.float32(255))).argmax(1)
     own = _own_accuracy(model, shown(test.images), test.labels)
-    assert own == (found == test.labels).mean() > 0.88
+    assert own == (found == test.labels).mean() > 0.8
 
 
 @pytest.mark.real_data
@@ -156,14 +157,14 @@ def test_attack_of_such_a_model_on_mnist(on_mnist, mnist, tmp_path: Path) -> Non
         return
     model.save(tmp_path / "net.keras")
     command = ["attack", str(tmp_path / "net.keras"), "--dataset", "mnist", "--no-diagnose"]
-    command += ["--suite", "short", "--eps", "0.1", "--n", "200", "--run-dir", str(tmp_path / "a")]
+    command += ["--suite", "short", "--eps", "0.1", "--n", "50", "--run-dir", str(tmp_path / "a")]
     refused = click.testing.CliRunner().invoke(main, command)
     assert refused.exit_code == 1 and f"say so: {named}" in refused.stderr
     assert not (tmp_path / "a").exists()
     done = click.testing.CliRunner().invoke(main, [*command, *named.split()])
     assert done.exit_code == 0, done.output
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    test = mnist.test.take(200, seed=0)
+    test = mnist.test.take(50, seed=0)
     (attacked,) = metrics["models"].values()
     own = _own_accuracy(model, shown(test.images), test.labels)
     assert attacked["clean_accuracy"] == own
