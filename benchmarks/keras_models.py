@@ -2,7 +2,7 @@
 
     python benchmarks/keras_models.py [MobileNetV3Small ...]
 
-The rows of the table in docs/own-classifier.md that take minutes; the others are tests
+What takes minutes of the table in docs/own-classifier.md; its other rows are tests
 (tests/workflows/test_users_models.py), and what is asked of each is the same: the clean accuracy
 is the user's own, and what is exported answers as the model does, to 1e-5.
 """
@@ -24,8 +24,8 @@ from helpers.keras_applications import APPLICATIONS
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*APPLICATIONS, []], default=[*APPLICATIONS])
-    for name in parser.parse_args().names:
+    parser.add_argument("names", nargs="*", help=f"all, or some of {', '.join(APPLICATIONS)}")
+    for name in parser.parse_args().names or APPLICATIONS:
         with tempfile.TemporaryDirectory() as folder, short_attack():
             found = as_it_is(APPLICATIONS[name], Path(folder))
         shares = (f"{key} {100 * found[key]:.1f} %" for key in ("accuracy", "robust", "hardened"))
