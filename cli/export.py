@@ -70,6 +70,11 @@ def command(
     """Export a run's hardened classifier, or a .keras file, for TF Serving."""
     if not source.exists():
         raise UserError(f"{source} does not exist; give a run's folder or a .keras file")
+    if (source / "saved_model.pb").is_file():
+        raise UserError(
+            f"{source} is a SavedModel already, a graph without layers; serve it as it is, or give "
+            "the .keras file of the model"
+        )
     if name is not None:
         check_name(name, "a served model")
     session.start_tensorflow()

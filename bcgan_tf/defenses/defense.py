@@ -15,6 +15,7 @@ from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.data.arrays import as_dataset
 from bcgan_tf.distribute import check_batch_size, strategy
 from bcgan_tf.errors import UserError
+from bcgan_tf.files import note
 from bcgan_tf.keras_graph import all_layers, clone_with_dtype, trained_part
 from bcgan_tf.loading.adapted import Adapted, copy_classifier
 from bcgan_tf.loading.classifier import input_shape, load_classifier
@@ -39,7 +40,8 @@ def cast(classifier: keras.Model, dtype: str | None) -> keras.Model:
     except Exception as error:  # a layer of a user's own may fail in any way
         reason = str(error).splitlines()[-1]
         raise UserError(
-            f"the classifier cannot be rebuilt in {dtype} ({reason}); leave out dtype"
+            f"the classifier cannot be rebuilt in {dtype} ({reason}); leave out dtype, or where it "
+            "is in float16, build it in another precision"
         ) from error
 
 
@@ -50,15 +52,6 @@ def restore_dtype(classifier: keras.Model, trained: keras.Model, dtype: str | No
     result = copy_classifier(classifier)
     result.set_weights(trained.get_weights())
     return result
-
-
-def _refuse_float16(classifier: keras.Model) -> None:
-    # Its gradients vanish without a scale of the loss, which the trainers do not have.
-    if any(layer.compute_dtype == "float16" for layer in all_layers(classifier)):
-        raise UserError(
-            "the classifier computes in float16, whose gradients vanish in training; choose "
-            "dtype=mixed_bfloat16 or dtype=float32"
-        )
 
 
 class Defense(DefenseSettings, abc.ABC):
@@ -106,7 +99,9 @@ class Defense(DefenseSettings, abc.ABC):
                 function from the name of a stage (the keys of ``stage_titles``) to its callbacks.
                 Their ``model`` is the trainer; ``model.classifier`` is what it trains.
 
-        What is trained, of a classifier with frozen layers, is said in a line on stderr.
+        What is trained, of a classifier with frozen layers, is said in a line on stderr; so is
+        that one in float16 is trained in float32, where no ``dtype`` is chosen. The result has the
+        precision of the given one.
 
         Returns:
             A new classifier of the same architecture and convention, or, of a defence that puts
@@ -124,13 +119,14 @@ class Defense(DefenseSettings, abc.ABC):
             classifier = take_in("the classifier", classifier, data, convention)
         inside = classifier.classifier
         self.check(inside, data)
+        settled = self.without_float16(inside)
         if self.trains_classifier:
             inside = self.unfrozen(inside)
             print(f"{self.name} trains {self.trained(inside)}", file=sys.stderr, flush=True)
         last = [self.name, *self.stage_titles][-1]
         asked = callbacks if callable(callbacks) else lambda s: callbacks if s == last else ()
         folder = Path(directory) if directory is not None else None
-        trained = self.run(inside, data, directory=folder, resume=resume, callbacks=asked)
+        trained = settled.run(inside, data, directory=folder, resume=resume, callbacks=asked)
         return classifier.restored(trained)
 
     def _dataset(
@@ -165,11 +161,9 @@ class Defense(DefenseSettings, abc.ABC):
 
         Raises:
             UserError: as of :meth:`check_data`; the classifier does not fit the data or this
-                defence, computes in float16, or is frozen as a whole.
+                defence, or is frozen as a whole.
         """
         load_classifier(classifier, image_shape=data.image_shape, num_classes=data.num_classes)
-        if self.trains_classifier and getattr(self, "dtype", None) is None:
-            _refuse_float16(classifier)
         train_all = getattr(self, "train_all", True)  # without: it does not train the classifier
         if not train_all and not classifier.trainable_weights:
             raise UserError(
@@ -198,6 +192,17 @@ class Defense(DefenseSettings, abc.ABC):
         for layer in all_layers(copy):  # a model that is trainable already would not pass it on
             layer.trainable = True
         return copy
+
+    def without_float16(self, classifier: keras.Model) -> Defense:
+        """This defence, in float32 where it would train a classifier in float16."""
+        # Its gradients vanish without a scale of the loss, which the trainers do not have.
+        half = any(layer.compute_dtype == "float16" for layer in all_layers(classifier))
+        if not (half and self.trains_classifier and getattr(self, "dtype", "") is None):
+            return self
+        note(
+            "the classifier computes in float16: it is trained in float32, and returned in float16"
+        )
+        return dataclasses.replace(self, dtype="float32")
 
     def trained(self, classifier: keras.Model) -> str:
         """How much of the classifier is trained, in words; ``""`` where it is not."""

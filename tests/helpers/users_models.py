@@ -6,7 +6,7 @@ All are trained on the embedded digits, shown as each model wants them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ import numpy as np
 import bcgan_tf
 from bcgan_tf import Convention
 from bcgan_tf.keras_graph import all_layers
+from helpers import own_layers
 
 layers = keras.layers
 _EPOCHS = 10
@@ -32,7 +33,12 @@ class UsersModel:
         classes: how many digits it tells apart; 2: below 5 or not.
         channels: of the images.
         output: the part of its answer that is compared, of several.
-        tolerance: between its answers in and out of a graph: bfloat16 has three digits.
+        tolerance: between its answers in and out of a graph: half precision has three digits.
+        enlarged: how many times, for networks that want larger images.
+        second: what its user does before a second training at a low learning rate.
+        suffix: of the file that it is given as; "": a SavedModel; None: as an object.
+        objects: layers of its own, and the Python file that has them.
+        refused: by command, what the message says where it cannot be done.
     """
 
     make: Callable[[], keras.Model]
@@ -43,12 +49,27 @@ class UsersModel:
     channels: int = 1
     output: str | None = None
     tolerance: float = 1e-5
+    enlarged: int = 1
+    second: Callable[[keras.Model], None] | None = None
+    suffix: str | None = None
+    objects: Mapping[str, type] = dataclasses.field(default_factory=dict)
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def data(self, count: int = 400) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 images ``[N, 8, 8, C]`` and labels."""
-        split = bcgan_tf.load_dataset("digits").train.take(count)
+    @property
+    def options(self) -> str:
+        """What has to be said of it on the command line."""
+        said = [self.convention.options] if self.convention.stated else []
+        said += [f"--output {self.output}"] if self.output else []
+        return " ".join([*said, *(["--custom-objects FILE.py"] if self.objects else [])])
+
+    def data(self, count: int = 400, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 images ``[N, 8, 8, C]``, or enlarged ones, and labels."""
+        split = bcgan_tf.load_dataset("digits").train.take(start + count)
         labels = split.labels if self.classes == 10 else np.int64(split.labels >= 5)
-        return np.repeat(split.images, self.channels, axis=-1), labels
+        images = split.images
+        for axis, times in ((1, self.enlarged), (2, self.enlarged), (3, self.channels)):
+            images = np.repeat(images, times, axis)
+        return images[start:], labels[start:]
 
     def trained(self) -> keras.Model:
         keras.utils.set_random_seed(0)
@@ -56,13 +77,24 @@ class UsersModel:
         for layer in all_layers(model):  # a hundred steps are too few for the usual momentum
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = 0.5
-        model.compile(keras.optimizers.Adam(3e-3), self.loss, metrics=[])
         target: Any = labels
         if self.output is not None:
             target = {self.output: labels, "brightness": images.mean((1, 2, 3)) / 255}
         shown = self.shown(images)
-        model.fit(shown, target, epochs=_EPOCHS, batch_size=40, verbose=0)
+        fit(model, shown, target, self.loss, 3e-3, _EPOCHS)
+        if self.second is not None:
+            self.second(model)
+            fit(model, shown, target, self.loss, 1e-4, 2)
         return model
+
+
+def fit(
+    model: keras.Model, images: Any, labels: Any, loss: Any, learning_rate: float, epochs: int
+) -> None:
+    """Plain Keras, ten steps at a time."""
+    optimizer = keras.optimizers.Adam(learning_rate)
+    model.compile(optimizer, loss, metrics=[], steps_per_execution=10)
+    model.fit(images, labels, epochs=epochs, batch_size=40, verbose=0)
 
 
 BYTES = Convention(input_range="0..255")
@@ -119,28 +151,43 @@ def from_scratch() -> keras.Model:
 
 
 def transfer() -> keras.Model:
-    """A frozen base in inference mode, and a head that is trained."""
+    """As keras.io's transfer learning: a frozen base, trained on others, and a new head."""
     base = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(8, 3), layers.BatchNormalization(), layers.ReLU()]
     )
+    base.layers[1].momentum = 0.5
+    others, labels = UsersModel(transfer, channels=3).data(400, 400)
+    with_head = keras.Sequential([base, layers.Flatten(), layers.Dense(10, "softmax")])
+    shown = others / np.float32(127.5) - 1
+    fit(with_head, shown, labels, "sparse_categorical_crossentropy", 3e-3, 3)
     base.trainable = False
     inputs = keras.Input((8, 8, 3))
     x = layers.Rescaling(scale=1 / 127.5, offset=-1)(inputs)
-    x = layers.Flatten()(base(x, training=False))
+    x = layers.Dropout(0.2)(layers.Flatten()(base(x, training=False)))
     return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
 
 
+def unfrozen(model: keras.Model) -> None:
+    """The base too, for a second training at a low learning rate."""
+    for layer in model.layers:
+        layer.trainable = True
+
+
 def transformer() -> keras.Model:
-    """A vision transformer of one block, of layers that Keras has."""
+    """As keras.io's vision transformer, of one block: two layers are the user's own."""
+    images, _ = UsersModel(transformer).data()
+    normalization = layers.Normalization()
+    normalization.adapt(as_bytes(images))
+    augmentation = keras.Sequential([normalization, layers.RandomTranslation(0.05, 0.05)])
     inputs = keras.Input((8, 8, 1))
-    patches = layers.Reshape((16, 16))(layers.Conv2D(16, 2, strides=2)(inputs))
-    x = patches + layers.Embedding(16, 16)(keras.ops.arange(16))
+    x = own_layers.PatchEncoder(16, 16)(own_layers.Patches(2)(augmentation(inputs)))
     y = layers.LayerNormalization(epsilon=1e-6)(x)
     x = layers.Add()([x, layers.MultiHeadAttention(2, 8, dropout=0.1)(y, y)])
-    y = layers.Dense(32, activation="gelu")(layers.LayerNormalization(epsilon=1e-6)(x))
-    x = layers.Add()([x, layers.Dense(16)(layers.Dropout(0.1)(y))])
+    y = layers.LayerNormalization(epsilon=1e-6)(x)
+    y = layers.Dropout(0.1)(layers.Dense(32, activation="gelu")(y))
+    x = layers.Add()([x, layers.Dense(16)(y)])
     x = layers.Flatten()(layers.LayerNormalization(epsilon=1e-6)(x))
-    return keras.Model(inputs, layers.Dense(10)(x))
+    return keras.Model(inputs, layers.Dense(10)(layers.Dropout(0.2)(x)))
 
 
 def two_outputs() -> keras.Model:
@@ -167,6 +214,20 @@ def log_softmax() -> keras.Model:
     return keras.Model(inputs, keras.ops.log_softmax(layers.Dense(10)(x)))
 
 
+def mixed(policy: str) -> keras.Model:
+    """As Keras' guide to mixed precision: a policy for all, but for the last layer."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        convolution = layers.Conv2D(8, 3, activation="relu")
+        hidden = layers.Dense(48, activation="relu")
+        last = layers.Dense(10, activation="softmax", dtype="float32")
+        return keras.Sequential(
+            [keras.Input((8, 8, 1)), convolution, layers.Flatten(), hidden, last]
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 @keras.saving.register_keras_serializable("users")
 class Subclassed(keras.Model):
     """Hides its end: nothing shows that it is a softmax."""
@@ -190,7 +251,17 @@ MODELS = {
         from_scratch, as_bytes, keras.losses.BinaryCrossentropy(from_logits=True), BYTES, 2, 3
     ),
     "transfer learning": UsersModel(transfer, as_bytes, convention=BYTES, channels=3),
-    "vision transformer": UsersModel(transformer, loss=logits()),
+    "transfer learning in two phases": UsersModel(
+        transfer, as_bytes, convention=BYTES, channels=3, second=unfrozen
+    ),
+    "vision transformer": UsersModel(
+        transformer,
+        as_bytes,
+        logits(),
+        BYTES,
+        suffix=".keras",
+        objects={kind.__name__: kind for kind in (own_layers.Patches, own_layers.PatchEncoder)},
+    ),
     "one sigmoid unit": UsersModel(
         lambda: network(units=1, activation="sigmoid"), loss="binary_crossentropy", classes=2
     ),
@@ -242,8 +313,17 @@ MODELS = {
     "dict of one input": UsersModel(
         dict_input, lambda images: {"image": images / np.float32(255)}, logits()
     ),
-    "mixed_bfloat16": UsersModel(
-        lambda: network(before=[layers.Conv2D(8, 3, activation="relu", dtype="mixed_bfloat16")]),
-        tolerance=0.01,
+    "mixed_bfloat16": UsersModel(lambda: mixed("mixed_bfloat16"), tolerance=0.02),
+    "mixed_float16": UsersModel(lambda: mixed("mixed_float16"), tolerance=0.005),
+    "legacy .h5 file": UsersModel(network, as_bytes, convention=BYTES, suffix=".h5"),
+    "SavedModel of model.export": UsersModel(
+        network,
+        as_bytes,
+        convention=BYTES,
+        suffix="",
+        refused={
+            "harden": "only a Keras model can be trained",
+            "export": "is a SavedModel already",
+        },
     ),
 }

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import click.testing
+import keras
 import numpy as np
 import pytest
 
 import bcgan_tf
 from bcgan_tf import Convention, UserError
+from bcgan_tf.cli import main
 from bcgan_tf.loading.classifier import load_classifier
-from bcgan_tf.loading.usual_conventions import check_convention
-from helpers.users_models import MODELS
+from bcgan_tf.loading.usual_conventions import check_convention, check_with
+from helpers.users_models import MODELS, fit, network
 
 TRAINED_ON = {
     "pixels of 0 to 255": "0..255",
@@ -93,3 +99,72 @@ def test_python_s_entries_check_it(trained) -> None:
     ):
         with pytest.raises(UserError, match=r"--input-range -1\.\.1"):
             call()
+
+
+# How the user of one network shows it MNIST, what has to be said, and what the message names.
+ON_MNIST = {
+    "-1..1": (
+        lambda images: images / np.float32(127.5) - 1,
+        Convention(input_range="-1..1"),
+        "--input-range -1..1",
+    ),
+    "0..255": (
+        lambda images: images.astype("float32"),
+        Convention(input_range="0..255"),
+        "--input-range 0..255",
+    ),
+    "standardized": (
+        lambda images: (images / np.float32(255) - 0.1307) / 0.3081,
+        Convention(mean=(0.1307,), std=(0.3081,)),
+        "--mean 0.1277 --std 0.3047",  # of the 500 images that are tried
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=ON_MNIST)
+def on_mnist(request, mnist):
+    shown, convention, named = ON_MNIST[request.param]
+    keras.utils.set_random_seed(0)
+    convolution = keras.layers.Conv2D(8, 3, strides=2, activation="relu")
+    model, some = network((28, 28, 1), before=[convolution]), mnist.train.take(6000)
+    fit(model, shown(some.images), some.labels, "sparse_categorical_crossentropy", 1e-3, 3)
+    return model, shown, convention, named
+
+
+def _own_accuracy(model, images, labels) -> float:
+    return float((model.predict(images, verbose=0).argmax(1) == labels).mean())
+
+
+@pytest.mark.real_data
+def test_mnist_with_the_preprocessing_outside(on_mnist, mnist) -> None:
+    """Stopped with the option named; with it, the accuracy is the user's own."""
+    model, shown, convention, named = on_mnist
+    as_given = _classifier(model, mnist.train.images, None)
+    with pytest.raises(UserError, match=f"say so: {named}"):
+        check_with("net", as_given, mnist.train, None)
+    classifier = _classifier(model, mnist.train.images, convention)
+    check_with("net", classifier, mnist.train, convention)
+    test = mnist.test.take(2000)
+    found = np.asarray(classifier(test.images / np.float32(255))).argmax(1)
+    own = _own_accuracy(model, shown(test.images), test.labels)
+    assert own == (found == test.labels).mean() > 0.8
+
+
+@pytest.mark.real_data
+def test_attack_of_such_a_model_on_mnist(on_mnist, mnist, tmp_path: Path) -> None:
+    model, shown, convention, named = on_mnist
+    if convention.input_range != "-1..1":
+        return
+    model.save(tmp_path / "net.keras")
+    command = ["attack", str(tmp_path / "net.keras"), "--dataset", "mnist", "--no-diagnose"]
+    command += ["--suite", "short", "--eps", "0.1", "--n", "50", "--run-dir", str(tmp_path / "a")]
+    refused = click.testing.CliRunner().invoke(main, command)
+    assert refused.exit_code == 1 and f"say so: {named}" in refused.stderr
+    assert not (tmp_path / "a").exists()
+    done = click.testing.CliRunner().invoke(main, [*command, *named.split()])
+    assert done.exit_code == 0, done.output
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    test = mnist.test.take(50, seed=0)
+    (attacked,) = metrics["models"].values()
+    own = _own_accuracy(model, shown(test.images), test.labels)
+    assert attacked["clean_accuracy"] == own
