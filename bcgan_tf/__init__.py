@@ -1,4 +1,4 @@
-"""Harden Keras image classifiers with boundary conditional GANs, and measure the result.
+"""Harden Keras image classifiers against adversarial examples, and measure the result.
 
 The public names stand in ``__init__.pyi`` and are imported on first use: ``import bcgan_tf`` and
 ``bcgan-tf --help`` load no TensorFlow.

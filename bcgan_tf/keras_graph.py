@@ -37,8 +37,8 @@ def calls_of(model: keras.Model) -> list[Any] | None:
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
-def all_layers(model: keras.Model) -> list[Any]:
-    """The model, its layers, and all layers inside of these."""
+def all_layers(model: keras.Layer) -> list[Any]:
+    """The model or layer, its layers, and all layers inside of these."""
     return list(model._flatten_layers())
 
 
@@ -179,12 +179,18 @@ def leading_layers(model: keras.Model) -> list[Any]:
 
 def is_augmentation(operation: Any) -> bool:
     """Whether a layer, or one inside of it, is Keras' own random augmentation of images."""
-    layers = all_layers(operation) if isinstance(operation, keras.Model) else [operation]
-    return any(
-        type(layer).__module__.startswith(_AUGMENTATION)
-        and len(layer.variables) > len(layer.weights)  # the state of its draws
-        for layer in layers
-    )
+    return bool(augmentations(operation)) if isinstance(operation, keras.Layer) else False
+
+
+def augmentations(layer: keras.Layer) -> list[Any]:
+    """Keras' own random augmentations of images in a layer or model, itself included."""
+    return [
+        inside
+        for inside in all_layers(layer)
+        if type(inside).__module__.startswith(_AUGMENTATION)
+        and not list(inside._layers)  # no container
+        and len(inside.variables) > len(inside.weights)  # the state of its draws
+    ]
 
 
 # ---- The activation at the end

@@ -45,4 +45,4 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(bcgan_tf.__version__, prog_name="bcgan-tf")
 def main() -> None:
-    """Harden Keras image classifiers with boundary conditional GANs, and measure the result."""
+    """Harden Keras image classifiers against adversarial examples, and measure the result."""

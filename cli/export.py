@@ -134,6 +134,11 @@ def _of_run(
     from bcgan_tf.workflows import run as pipeline
 
     run = RunDirectory.open(folder)
+    if run.command in ("attack", "merge"):
+        raise UserError(
+            f"{folder} is a run of attacks, which makes no classifier; export the run of `harden` "
+            f"with --evaluation {folder}"
+        )
     model = "original" if run.command == "train" else "hardened"
     card = model_card.of_training(run, model)
     file = path_within(folder, pipeline.CLASSIFIER if model == "original" else pipeline.HARDENED)

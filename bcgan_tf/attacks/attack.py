@@ -6,7 +6,7 @@ import abc
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -152,7 +152,8 @@ class Attack(Checked, abc.ABC):
     def lengths(self) -> dict[str, float]:
         """The settings that the graph takes as inputs, so that one graph serves all their values.
 
-        ``run`` sees them as float32 scalars.
+        ``run`` sees them as float32 scalars. A subclass whose ``run`` can take them so says it by
+        defining this property itself: what it inherits does not count.
         """
         return {}
 
@@ -227,13 +228,24 @@ class Attack(Checked, abc.ABC):
         """The attack on one model, traced at its first call, for many calls."""
         return PreparedAttack(self, logits_fn)
 
-    def family(self) -> Attack:
-        """What all attacks that differ in nothing but :attr:`lengths` have in common."""
-        return dataclasses.replace(self, **dict.fromkeys(self.lengths, 1.0))
+    @property
+    def own_lengths(self) -> dict[str, float]:
+        """:attr:`lengths`, where the class itself defines them; else none."""
+        return self.lengths if "lengths" in vars(type(self)) else {}
+
+    def family(self) -> Hashable:
+        """What all attacks that differ in nothing but their own lengths have in common.
+
+        None: of an attack that shares its graph with no other.
+        """
+        if not self.own_lengths:
+            return None
+        others = {k: v for k, v in vars(self).items() if k not in self.own_lengths}
+        return type(self), *sorted(others.items())
 
     def _within_graph(self, lengths: Sequence[tf.Tensor]) -> Self:
-        """A copy with these float64 scalars for :attr:`lengths`, in their order."""
-        exact = dict(zip(self.lengths, lengths, strict=True))
+        """A copy with these float64 scalars for its own lengths, in their order."""
+        exact = dict(zip(self.own_lengths, lengths, strict=True))
         rounded = {name: tf.cast(value, tf.float32) for name, value in exact.items()}
         return self._changed(rounded | {"exact": exact})
 
@@ -302,12 +314,13 @@ class PreparedAttack:
                     progress(base + done, total * attack.rounds, "")
 
             candidates = images[pending]
+            lengths = map(np.float64, attack.own_lengths.values())
             if not attack.idle:
                 candidates = run(
                     candidates,
                     labels[pending],
                     indices[pending].astype(np.int64),
-                    constants=(np.int64(round_index), *map(np.float64, attack.lengths.values())),
+                    constants=(np.int64(round_index), *lengths),
                     total=len(images),
                     report=report,
                 )

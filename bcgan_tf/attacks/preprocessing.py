@@ -24,6 +24,8 @@ _UNKNOWN_SIDE = 32
 class AdaptiveAPGD(APGD):
     """APGD under the name that it has in reports when it attacks through the preprocessing."""
 
+    lengths = APGD.lengths
+
     @property
     def name(self) -> str:
         return f"{super().name}+BPDA"

@@ -238,8 +238,8 @@ def _stored(x: Any, image_shape: Shape | None, faults: list[str]) -> np.ndarray:
     elif low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
         faults.append(
             f"the images are floats in [{low:g}, {high:g}], not in [0, 1]; divide pixels of "
-            "0 ... 255 by 255 or give them as uint8, and let the model do its own normalization "
-            "inside"
+            "0 ... 255 by 255 or give them as uint8, whatever the model takes: that is said by "
+            "its convention or done by its own layers"
         )
     return np.clip(images, 0.0, 1.0).astype(np.float32)
 

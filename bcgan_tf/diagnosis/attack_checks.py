@@ -63,7 +63,8 @@ def black_box(shared: SharedAttacks) -> Flag:
 def transfer(shared: SharedAttacks, surrogate: Any) -> Flag:
     """Another model's adversarial examples must not find what white-box attacks did not."""
     if surrogate is None:
-        return not_run("transfer", "notice", "pass surrogate=, a model trained on the same task")
+        wanted = "pass surrogate= or --surrogate, a model trained on the same task"
+        return not_run("transfer", "notice", wanted)
     broken = transferred(shared.task, shared.task.with_model(surrogate))
     value = float((broken & shared.gradient_survivors).mean())
     text = f"examples made on the surrogate break {points(value)} that white-box attacks left"
@@ -179,7 +180,7 @@ def positive_control(shared: SharedAttacks, control: Any) -> Flag:
     """
     name = "positive control"
     if control is None:
-        return not_run(name, "evidence", "pass control=, the undefended model")
+        return not_run(name, "evidence", "pass control= or --control, the undefended model")
     undefended, eps = shared.task.with_model(control), shared.task.radius
     left = [_left_by_apgd(shared, undefended, eps)]
     told = [f"{percent(left[0])} at eps {eps:.3g}"]

@@ -61,7 +61,7 @@ def run_suite(
             the same, sooner; an attack that goes further gets them all. Needs ``eps`` and Linf; a
             model without such bounds has none to skip.
         state: a folder for what is finished; the same call resumes from it.
-        progress: told what is at work, such as "APGD-CE: 912 of 1,000 left".
+        progress: told what is at work, such as "APGD-T: on 912 of 1,000 images".
 
     Returns:
         The accuracies, each attack's result, and the per-image worst case.
@@ -225,7 +225,7 @@ class _Run:
             return None
         text = self.attacks[position].attack.name
         if self.survivors_only:
-            text += f": {self.standing + int(mask.sum()):,} of {start + rows:,} left"
+            text += f": on {self.standing + int(mask.sum()):,} of {start + rows:,} images"
 
         def report(done: int, to_do: int, _: str) -> None:
             share = done / to_do if to_do else 1.0

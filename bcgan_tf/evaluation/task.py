@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ class EvaluationTask:
         return Batched(self.attacked, self.batch_size)
 
     @functools.cached_property
-    def _graphs(self) -> dict[Attack, PreparedAttack]:
+    def _graphs(self) -> dict[Hashable, PreparedAttack]:
         """By :meth:`bcgan_tf.attacks.attack.Attack.family`."""
         return {}
 
@@ -186,9 +187,12 @@ class EvaluationTask:
     def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
         """Attacks the images, or only those of ``mask``, bool ``[N]``."""
         family = attack.family()
-        if family not in self._graphs:
-            self._graphs[family] = attack.prepare(self.attacked)
-        prepared = self._graphs[family].of(attack)
+        if family is None:
+            prepared = attack.prepare(self.attacked)
+        else:
+            if family not in self._graphs:
+                self._graphs[family] = attack.prepare(self.attacked)
+            prepared = self._graphs[family].of(attack)
         return prepared(self.images, self.labels, mask=mask, indices=self.indices)
 
     def draw(self, count: int) -> np.ndarray:

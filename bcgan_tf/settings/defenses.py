@@ -117,7 +117,7 @@ class RobustSettings(TrainingSettings):
         if self.ramp_end() > self.epochs:
             yield (
                 f"eps rises until epoch {self.ramp_end():g} of {self.epochs}; "
-                "choose a smaller ramp_epochs, or more epochs"
+                "choose more epochs, or a faster rise, such as ramp_epochs=0"
             )
 
     def ramp_end(self) -> float:

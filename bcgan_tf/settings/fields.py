@@ -240,8 +240,15 @@ class Checked:
             cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Args:", *lines])
 
     def __post_init__(self) -> None:
-        values = {name: getattr(self, name) for name in settings_of(type(self))}
-        refuse(_faults(type(self), values) or self.conflicts())
+        known = settings_of(type(self))
+        values = {name: getattr(self, name) for name in known}
+        faults = _faults(type(self), values)
+        refuse(faults)
+        for name, value in values.items():
+            kind = known[name].type
+            if kind in (int, float) and isinstance(value, numbers.Real):  # of NumPy, or an int
+                object.__setattr__(self, name, kind(value))
+        refuse(self.conflicts())
 
     def conflicts(self) -> Iterator[str]:
         """What is wrong with values that are in range, each for itself: a sentence each."""

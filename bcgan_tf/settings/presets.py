@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from bcgan_tf.errors import UserError
@@ -285,7 +286,10 @@ def recipe(dataset: str, preset: str = "quick") -> Recipe:
         raise UserError("gaussians is the 2-D toy and has no preset; use `bcgan-tf toy`")
     known = presets(dataset)
     if not known:
-        raise UserError(f"there is no preset for the dataset {dataset!r}; see `bcgan-tf datasets`")
+        advice = "see `bcgan-tf datasets`"
+        if Path(dataset).is_dir():
+            advice = f"for a folder of images write folder:{dataset}"
+        raise UserError(f"there is no preset for the dataset {dataset!r}; {advice}")
     if preset not in known:
         raise UserError(f"{dataset} has no preset {preset!r}; choose one of {', '.join(known)}")
     return Recipe(dataset=dataset, preset=preset, **recipe_changes(dataset, preset))

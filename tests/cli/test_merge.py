@@ -38,7 +38,7 @@ def _attack_shards(cli) -> None:
 def test_three_shards_merged_are_one_run(cli, short, model_file: Path) -> None:
     whole = cli(*BASE, "--run-dir", "whole")
     assert whole.exit_code == 0, whole.stderr
-    assert "original: FGSM: 40 of 40 left" in whole.stderr.splitlines()
+    assert "original: FGSM: on 40 of 40 images" in whole.stderr.splitlines()
     _attack_shards(cli)
     merged = cli("attack", "merge", "s2", "s1", "s3", "--run-dir", "m", "--json")
     assert merged.exit_code == 0, merged.stderr

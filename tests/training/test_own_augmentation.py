@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from bcgan_tf.files import note
 from bcgan_tf.training import adversarial
 from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.training.ibp_trainer import IBPTrainer
@@ -44,6 +45,7 @@ FRONTS = {
         layers.Rescaling(255.0, offset=-3.0),
         keras.Sequential([keras.Input((8, 8, 1)), _down(), layers.Identity()]),
     ],
+    "in a pipeline": lambda: [layers.Pipeline([_down()])],
 }
 ATTACK = InnerMaximization(steps=3)
 
@@ -105,16 +107,22 @@ def test_likewise_in_a_users_own_fit(some):
         np.testing.assert_allclose(mine, other, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "front",
-    [[], [layers.Rescaling(2.0)], [layers.ReLU(), layers.RandomFlip()], [layers.GaussianNoise(1)]],
-)
-def test_nothing_is_taken_apart_without_it_or_where_pixels_cannot_be_had_back(front):
-    network = _network(*front)
-    found = OwnAugmentation.of(network)
-    assert (found is None) == (len(front) != 2)  # a ReLU changes no pixel of [0, 1]
-
-
-def test_what_is_clipped_before_stays_as_it_is():
-    front = [layers.Rescaling(2.0), layers.ReLU(max_value=1.0), layers.RandomFlip()]
+@pytest.mark.parametrize("front", [[], [layers.Rescaling(2.0)], [layers.GaussianNoise(1)]])
+def test_nothing_is_taken_apart_without_it(front, capsys):
     assert OwnAugmentation.of(_network(*front)) is None
+    assert not capsys.readouterr().err
+
+
+LATE = {
+    "behind a cut-off": [layers.Rescaling(2.0), layers.ReLU(max_value=1.0)],
+    "behind levels": [layers.Rescaling(16.0), layers.Lambda(keras.ops.round)],
+    "behind weights": [layers.Conv2D(1, 3, padding="same")],
+    "behind another size": [layers.Resizing(6, 6)],
+}
+
+
+@pytest.mark.parametrize("front", LATE)
+def test_augmentation_that_comes_late_is_named(front, capsys):
+    note.cache_clear()
+    assert OwnAugmentation.of(_network(*LATE[front], layers.RandomFlip(name="mirror"))) is None
+    assert "(mirror) is drawn after the attack" in capsys.readouterr().err
