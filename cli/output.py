@@ -71,7 +71,16 @@ def finish(run: RunDirectory, metrics: Mapping[str, Any], as_json: bool) -> None
         print_json({**metrics, "run": str(run.path)})
         return
     print_metrics(metrics)
+    print_gains(run, metrics)
     print_paths({"report": report})
+
+
+def print_gains(run: RunDirectory, metrics: Mapping[str, Any]) -> None:
+    """The robust accuracy of each model against the first, on the same images."""
+    from bcgan_tf.report.comparison import columns_of_metrics, gains
+
+    for line in gains(columns_of_metrics(metrics, run)):
+        _print(line)
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:

@@ -134,6 +134,7 @@ def command(
             output.print_json({**metrics, "run": str(run.path)})
             return
         output.print_metrics(metrics)
+        output.print_gains(run, metrics)
         output.print_paths(
             {
                 "report": run.path / "report.html",

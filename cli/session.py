@@ -56,6 +56,9 @@ def load_data(
         start_tensorflow()  # reading will, and its notes are not for users
     wanted = {name: getattr(options, name) for name in settings_of(ImageSettings)}
     if ":" in dataset and model is not None and model.suffix in KERAS_SUFFIXES:
+        from bcgan_tf.loading.keras_file import check_is_keras_file
+
+        check_is_keras_file(model)  # before the images, which may only fit because of it
         declared = declared_images(model)
         wanted |= {name: value for name, value in declared.items() if wanted[name] is None}
     found = data.load_dataset(dataset, data_dir=data_dir, seed=seed, cache_dir=cache_dir, **wanted)

@@ -31,6 +31,7 @@ _LARGEST_DESCRIPTION = 2**25
 # Largest output of one layer for one image, as float32: 512 MiB.
 _LARGEST_OUTPUT = 2**29
 
+_AGAIN = "save the whole model again: model.save('classifier.keras')"
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _CUSTOM = re.compile(
     r"(?:Could not (?:locate|deserialize)|Unknown) (?:class|function|layer|object):? '([^']+)'"
@@ -46,18 +47,7 @@ def read_keras_file(path: Path) -> Any:
         UserError: no such file, broken, weights only, custom objects, a Lambda layer, or sizes far
             above that of the file.
     """
-    again = "save the whole model again: model.save('classifier.keras')"
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a Keras file; {again}")
-    if not path.is_file():
-        what = "is no regular file" if path.exists() else "does not exist"
-        raise UserError(f"{path} {what}; give the path of a .keras file")
-    if path.name.endswith(".weights.h5"):
-        raise UserError(f"{path} holds weights without their model; {again}")
-    if path.suffix not in KERAS_SUFFIXES:
-        raise UserError(f"{path} is no .keras or .h5 file; {again}")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is cut short or no .keras file; {again}")
+    check_is_keras_file(path)
     try:
         _check_stored(path)
         _know_own_classes(path)
@@ -81,8 +71,27 @@ def read_keras_file(path: Path) -> Any:
                 "the model object, or rebuild it from built-in layers"
             ) from error
         raise UserError(
-            f"{path} cannot be read as a Keras model ({first_line(error)}); {again}"
+            f"{path} cannot be read as a Keras model ({first_line(error)}); {_AGAIN}"
         ) from error
+
+
+def check_is_keras_file(path: Path) -> None:
+    """Refuses what is seen not to be a whole model's file without reading it.
+
+    Raises:
+        UserError: no such file, a folder, weights only, another kind of file, or cut short.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a Keras file; {_AGAIN}")
+    if not path.is_file():
+        what = "is no regular file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}; give the path of a .keras file")
+    if path.name.endswith(".weights.h5"):
+        raise UserError(f"{path} holds weights without their model; {_AGAIN}")
+    if path.suffix not in KERAS_SUFFIXES:
+        raise UserError(f"{path} is no .keras or .h5 file; {_AGAIN}")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is cut short or no .keras file; {_AGAIN}")
 
 
 def _know_own_classes(path: Path) -> None:

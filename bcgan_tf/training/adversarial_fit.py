@@ -57,10 +57,17 @@ def adversarial(
     Reference: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
     PGD(eps, norm=norm, steps=steps, seed=seed)  # checks the values, together
-    if lines := adapted_classifier(model).lines:
+    wanted = (
+        "Give one of images in [0, 1] to logits, without softmax, or harden it by "
+        "bcgan_tf.defenses.PGDTraining, which takes others as they are"
+    )
+    try:
+        found = adapted_classifier(model)
+    except UserError as error:
+        raise UserError(f"{error}. {wanted}") from error
+    if found.lines:
         raise UserError(
-            f"the model is trained as it is, without: {'; '.join(lines)}. Give one of images in "
-            "[0, 1] to logits, without softmax, or harden it by bcgan_tf.defenses.PGDTraining"
+            f"the model is trained as it is, without: {'; '.join(found.lines)}. {wanted}"
         )
     with model.distribute_strategy.scope():
         return _Adversarial(model, eps, InnerMaximization(steps=steps, norm=norm), seed)

@@ -104,20 +104,25 @@ def test_the_readme_s_three_commands_on_real_photographs(cli) -> None:
     model = example["train"](Path("photos"), side=32, epochs=6)
     model.save("model.keras")
     section = (ROOT / "README.md").read_text().split("## Your model, your photographs")[1]
-    lines = re.findall(r"^bcgan-tf (.*)$", section.split("##")[0], re.MULTILINE)
-    harden, attack, export = (shlex.split(line) for line in lines)
+    section = section.split("##")[0]
+    (mine,) = re.findall(r'^MINE="(.*)"$', section, re.MULTILINE)
+    lines = re.findall(r"^bcgan-tf (.*)$", section, re.MULTILINE)
+    harden, attack, export = (shlex.split(line.replace("$MINE", mine)) for line in lines)
 
     pixels = ["--input-range", "0..255"]
-    refused = cli(*harden)
+    place = harden.index(pixels[0])
+    refused = cli(*harden[:place], *harden[place + 2 :])
     assert refused.exit_code == 1 and " ".join(pixels) in refused.stderr
-    made = cli(*harden, *pixels, "-o", "epochs=2", "-o", "ramp_epochs=0", "--no-attack")
+    made = cli(*harden, "-o", "epochs=2", "-o", "ramp_epochs=0", "--no-attack")
     assert made.exit_code == 0, made.stderr
     flags = ["--suite", "short", "--n", "8", "--no-diagnose", "--json"]
-    attacked = cli(*attack, *pixels, *flags)
+    attacked = cli(*attack, *flags)
     assert attacked.exit_code == 0, attacked.stderr
-    assert list(json.loads(attacked.stdout)["models"]) == ["model", "hardened"]
+    assert list(json.loads(attacked.stdout)["models"]) == ["original", "hardened"]
     exported = cli(*export, "--json")
     assert exported.exit_code == 0, exported.stderr
+    card = json.loads(Path(json.loads(exported.stdout)["exported"], "export.json").read_text())
+    assert "short" in json.dumps(card) and card["classes"] == ["car", "frog"]
 
     # Its user's code goes on as before: photographs as Keras reads them, one probability each.
     photographs = keras.utils.image_dataset_from_directory(
