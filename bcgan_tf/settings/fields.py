@@ -247,7 +247,8 @@ class Checked:
         for name, value in values.items():
             kind = known[name].type
             if kind in (int, float) and isinstance(value, numbers.Real):  # of NumPy, or an int
-                object.__setattr__(self, name, kind(value))
+                plain: Any = value
+                object.__setattr__(self, name, kind(plain))
         refuse(self.conflicts())
 
     def conflicts(self) -> Iterator[str]:
