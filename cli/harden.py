@@ -201,9 +201,10 @@ def _verdict_command(ctx: click.Context, original: Path, hardened: Path, eps: fl
         name = str(option.name)
         if name in _NOT_PASSED_ON or name not in ctx.params:
             continue
-        if ctx.get_parameter_source(name) in (None, ParameterSource.DEFAULT):
-            continue
         value = ctx.params[name]
+        default = ctx.get_parameter_source(name) in (None, ParameterSource.DEFAULT)
+        if default or value == option.get_default(ctx):  # a resumed run names all its settings
+            continue
         if isinstance(value, bool):
             words.append((option.opts if value else option.secondary_opts)[-1])
         elif option.multiple:
