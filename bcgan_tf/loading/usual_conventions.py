@@ -30,6 +30,9 @@ _SCREENED, _CONFIRMED = 100, 500
 # What "clearly better" is: this much accuracy, and a McNemar test of this p value. Of the dozen
 # conventions that are tried, none must come out by chance.
 _LEAST_GAIN, _LARGEST_P = 0.03, 1e-4
+# A network that was never trained has learned nothing in any range: the least share that a range
+# must give of what lies above chance.
+_LEAST_LEARNED = 0.2
 _BATCH = 100
 
 
@@ -109,7 +112,9 @@ def check_convention(
         for convention, part in ((best, screened[best]), (used, as_used))
     )
     gain = found.mean() - as_used.mean()
-    if gain < _LEAST_GAIN or compare_paired(found, as_used).p_value > _LARGEST_P:
+    chance = np.bincount(labels).max() / len(labels)  # always the largest class
+    learned = found.mean() - chance >= _LEAST_LEARNED * (1 - chance)
+    if not learned or gain < _LEAST_GAIN or compare_paired(found, as_used).p_value > _LARGEST_P:
         return
     found_out = (
         f"{name} classifies {as_used.mean():.1%} of {len(images)} images right when it gets "

@@ -22,8 +22,10 @@ def test_run_prints_the_verdicts_and_the_paths(cli, pipeline_calls: Calls) -> No
     lines = result.stdout.splitlines()
     assert any("worst case" in line and "50.0 %" in line for line in lines)
     assert "No verdict: not diagnosed." in lines  # the original's
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         "Verdict: robust: as recorded.",
+        "hardened against original: no comparison of the robust accuracies, since no verdict "
+        "vouches for that of original.",
         "report               a/report.html",
         "hardened classifier  a/hardened.keras",
         "exported model       saved_models/digits-bcgan/1",

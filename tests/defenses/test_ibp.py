@@ -195,7 +195,7 @@ def test_initial_weights_of_batch_normalisation_are_the_identity():
     [
         (lambda: IBPTraining(eps_ratio=0.5), r"eps_ratio is 0\.5"),
         (lambda: IBPTraining(eps=0.5, eps_ratio=3), "at most 2"),
-        (lambda: IBPTraining(epochs=8), "eps rises until epoch 13 of 8; choose a smaller ramp"),
+        (lambda: IBPTraining(epochs=8), "eps rises until epoch 13 of 8; choose more epochs"),
         (lambda: IBPTraining(kappa=1), "kappa is 1"),
         (lambda: IBPTraining(dtype="mixed_bfloat16"), "computed in float32: leave it out"),
         (lambda: IBPTraining(attack_steps=-1), "attack_steps is -1; choose a whole number from 0"),
