@@ -242,8 +242,7 @@ class Checked:
     def __post_init__(self) -> None:
         known = settings_of(type(self))
         values = {name: getattr(self, name) for name in known}
-        faults = _faults(type(self), values)
-        refuse(faults)
+        refuse(_faults(type(self), values))
         for name, value in values.items():
             kind = known[name].type
             if kind in (int, float) and isinstance(value, numbers.Real):  # of NumPy, or an int

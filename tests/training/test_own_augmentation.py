@@ -50,15 +50,13 @@ FRONTS = {
 ATTACK = InnerMaximization(steps=3)
 
 
-def _trades(network):
-    return AdversarialTrainer(network, eps=0.1, attack=ATTACK, trades_beta=2.0, seed=3)
-
-
 TRAINERS = {
     "pgd-at": lambda network: AdversarialTrainer(
         network, eps=0.1, attack=ATTACK, clean_weight=0.3, seed=3
     ),
-    "trades": _trades,
+    "trades": lambda network: AdversarialTrainer(
+        network, eps=0.1, attack=ATTACK, trades_beta=2.0, seed=3
+    ),
     "ibp": lambda network: IBPTrainer(network, eps=0.1, training_eps=0.1, kappa=0.5, seed=3),
     "ibp with an attack": lambda network: IBPTrainer(
         network, eps=0.1, training_eps=0.1, kappa=0.5, attack=ATTACK, seed=3
