@@ -9,18 +9,16 @@ from typing import Any
 
 import click.testing
 import keras
-import numpy as np
 import pytest
 
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.cli import main
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
-from bcgan_tf.evaluation import radii, runner
-from bcgan_tf.evaluation.gradient_health import GradientHealth
-from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.evaluation import runner
 from bcgan_tf.serving import export as serving
-from bcgan_tf.workflows import attack as assessment
 from bcgan_tf.workflows import run as pipeline
+from helpers.classifiers import linear_digits
+from helpers.suites import plan_diagnosis, planned_diagnosis
 
 CLEAN = {"clean_accuracy": 0.9, "clean_interval95": [0.86, 0.93], "n": 360}
 EVALUATION = {
@@ -75,26 +73,33 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     return invoke
 
 
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of an untrained classifier for digits."""
+    path = tmp_path_factory.mktemp("untrained") / "classifier.keras"
+    linear_digits().save(path)
+    return path.read_bytes()
+
+
 @pytest.fixture
-def model_file(tmp_path: Path) -> Path:
+def model_file(untrained: bytes, tmp_path: Path) -> Path:
     """An untrained classifier for digits, ``classifier.keras`` in the working directory."""
     path = tmp_path / "classifier.keras"
-    small_cnn((8, 8, 1), 10, seed=0).save(path)
+    path.write_bytes(untrained)
     return path
 
 
 @pytest.fixture
-def pipeline_calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+def pipeline_calls(untrained: bytes, monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     """What the commands asked of the pipeline; nothing is trained, attacked or exported."""
     calls: list[SimpleNamespace] = []
-    model = small_cnn((8, 8, 1), 10, seed=0)
 
     def note(name: str, run: Any, **arguments: Any) -> None:
         calls.append(SimpleNamespace(name=name, run=run.path, config=run.config, **arguments))
 
     def save(run: Any, name: str) -> Path:
         path = run.path / name
-        model.save(path)
+        path.write_bytes(untrained)
         return path
 
     def train(run: Any, data: Any, recipe: Any, **options: Any) -> Path:
@@ -155,11 +160,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def diagnose(*_args: Any, **options: Any) -> Diagnosis:
         told.append(options)
-        none = np.zeros(3, bool)
-        return Diagnosis((), GradientHealth(~none, False, False, none, none, none), 3, 1, False)
+        return planned_diagnosis()
 
     monkeypatch.setattr(runner, "suite", attacks)
-    monkeypatch.setattr(radii, "_SEARCHED", 1)
-    monkeypatch.setattr(assessment, "diagnose", diagnose)
-    monkeypatch.setattr(assessment, "loss_curves", lambda *_args, **_options: {"iterations": [0]})
+    plan_diagnosis(monkeypatch, diagnose)
     return told

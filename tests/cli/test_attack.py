@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bcgan_tf.attacks import FGSM, PGD
-from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.serving import export as serving
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.kinds import Shard
+from helpers.classifiers import linear_digits
 
 Calls = list[SimpleNamespace]
 BASE = ["attack", "classifier.keras", "--dataset", "digits"]
@@ -189,7 +189,7 @@ def test_a_killed_attack_goes_on(cli, short, model_file: Path, monkeypatch) -> N
 
 
 def test_a_saved_model_gives_what_its_keras_file_gives(cli, short, model_file: Path) -> None:
-    model = small_cnn((8, 8, 1), 10, seed=0)
+    model = linear_digits()
     serving.export(model, Path("saved", "net"), class_names="0123456789", card={})
     flags = ["--eps", "0.02", "--n", "30", "--json", "--no-diagnose"]
     result = cli("attack", "a=classifier.keras", "saved/net", "--dataset", "digits", *flags)
@@ -229,7 +229,7 @@ def test_a_foreign_or_partial_evaluation_is_refused(cli, short, model_file: Path
     cli(*BASE, *flags, "--run-dir", "part", "--shard", "1/2")
     refused = cli("export", "classifier.keras", "--evaluation", "part")
     assert refused.exit_code == 1 and "join all with `bcgan-tf attack merge`" in refused.stderr
-    small_cnn((8, 8, 1), 10, seed=1).save("other.keras")
+    linear_digits(seed=1).save("other.keras")
     refused = cli("export", "other.keras", "--evaluation", "part")
     assert refused.exit_code == 1 and "no evaluation of this very model" in refused.stderr
     refused = cli("export", "other.keras", "--evaluation", "nowhere")

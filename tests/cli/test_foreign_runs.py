@@ -12,8 +12,8 @@ import keras
 import pytest
 
 from bcgan_tf.files import keep_json, read_json
-from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs.directory import RunDirectory
+from helpers.classifiers import linear_digits
 
 CODE = "import keras\nmodel = keras.models.load_model('classifier.keras')\n"
 CANARY = "code_has_run"
@@ -183,7 +183,7 @@ def test_a_run_does_not_say_where_data_are_read(cli, pipeline_calls, tmp_path: P
 
 def test_models_have_names_that_files_may_have(cli, pipeline_calls, tmp_path: Path) -> None:
     for name in ("../up", "/tmp/x", "..", "12", "caf\u00e9", "a b"):
-        small_cnn((8, 8, 1), 10, seed=0).save("a.keras")
+        linear_digits().save("a.keras")
         result = cli("attack", f"{name}=a.keras", *ATTACK, "--run-dir", "a")
         assert result.exit_code == 1 and f"{name!r} cannot name a model" in result.stderr
         assert not Path("a").exists()

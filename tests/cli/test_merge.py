@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs.directory import RunDirectory
+from helpers.classifiers import linear_digits
 
 BASE = ["attack", "classifier.keras", "--dataset", "digits", "--eps", "0.05", "--n", "40", "--json"]
 
@@ -60,7 +60,7 @@ def test_three_shards_merged_are_one_run(cli, short, model_file: Path) -> None:
     missing = cli("attack", "merge", "s1", "s3", "--run-dir", "n")
     assert missing.exit_code == 1 and "some are missing" in missing.stderr
 
-    small_cnn((8, 8, 1), 10, seed=1).save(model_file)
+    linear_digits(seed=1).save(model_file)
     changed = cli("attack", "merge", "s1", "s2", "s3", "--run-dir", "o")
     assert changed.exit_code == 1 and "no longer what the shards attacked" in changed.stderr
     model_file.unlink()
@@ -72,7 +72,7 @@ def test_three_shards_merged_are_one_run(cli, short, model_file: Path) -> None:
 
 def test_a_control_that_the_shards_lacked(cli, short: list[dict[str, Any]], model_file) -> None:
     _attack_shards(cli)
-    small_cnn((8, 8, 1), 10, seed=1).save("plain.keras")
+    linear_digits(seed=1).save("plain.keras")
     shards = ["attack", "merge", "s1", "s2", "s3"]
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr("bcgan_tf.workflows.attack.loss_curves", _killed)

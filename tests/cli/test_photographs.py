@@ -1,4 +1,4 @@
-"""A binary classifier of Keras' guides and a folder of photographs: three commands."""
+"""A binary classifier of Keras' guides and a folder of photographs: README's three commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,23 @@ from bcgan_tf.data.tfds_source import prepared_version
 
 SIDE = 12
 ROOT = Path(__file__).parents[2]
-LEARN = ["-o", "eps=0.03", "-o", "epochs=2", "-o", "ramp_epochs=0", "-o", "batch_size=16"]
+LEARN = ["-o", "epochs=2", "-o", "ramp_epochs=0", "-o", "batch_size=16", "--no-attack"]
+PIXELS = ["--input-range", "0..255"]
+
+
+def _commands() -> list[list[str]]:
+    """README's, without ``bcgan-tf``."""
+    section = (ROOT / "README.md").read_text().split("## Your model, your photographs")[1]
+    section = section.split("##")[0]
+    (mine,) = re.findall(r'^MINE="(.*)"$', section, re.MULTILINE)
+    lines = re.findall(r"^bcgan-tf (.*)$", section, re.MULTILINE)
+    return [shlex.split(line.replace("$MINE", mine)) for line in lines]
+
+
+def _without_the_range(command: list[str]) -> list[str]:
+    place = command.index(PIXELS[0])
+    assert command[place : place + 2] == PIXELS
+    return command[:place] + command[place + 2 :]
 
 
 def _photographs(folder: Path) -> None:
@@ -57,79 +73,54 @@ def _guide_s_model(folder: Path) -> keras.Model:
     return model
 
 
-def test_three_commands(cli, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_readme_s_three_commands(cli, tmp_path: Path) -> None:
+    """As they stand there, with the option that the first refusal names, and shorter."""
     _photographs(Path("photos"))
     model = _guide_s_model(Path("photos"))
     model.save("model.keras")
-    shared = ["--dataset", "folder:photos", "--input-range", "0..255"]
+    harden, attack, export = _commands()
 
-    refused = cli("harden", *shared[:2], "--classifier", "model.keras", *LEARN)
-    assert refused.exit_code == 1 and "--input-range 0..255" in refused.stderr
+    refused = cli(*_without_the_range(harden))
+    assert refused.exit_code == 1 and " ".join(PIXELS) in refused.stderr
     assert not Path("runs").exists()
 
-    made = cli(
-        "harden", *shared, "--classifier", "model.keras", *LEARN, "--run-dir", "hard", "--n", "16"
-    )
+    made = cli(*harden, *LEARN)
     assert made.exit_code == 0, made.stderr
     for line in ("80 images of 12x12 rgb", "74 resized", "2 grey", "its single unit becomes"):
         assert line in made.stderr, line
-    assert "80 images of 12x12 rgb" in Path("hard/report.html").read_text()
+    assert "80 images of 12x12 rgb" in Path("runs/hard/report.html").read_text()
 
-    flags = ["--eps", "0.03", "--n", "16", "--suite", "short", "--no-diagnose", "--json"]
-    attacked = cli("attack", "model.keras", "hard/hardened.keras", *shared, *flags)
+    attacked = cli(*attack, "--n", "16", "--suite", "short", "--no-diagnose", "--json")
     assert attacked.exit_code == 0, attacked.stderr
-    assert "Linf eps 0.03 is 7.65 of the model's pixels" in attacked.stderr
+    assert "is 8 of the model's pixels" in attacked.stderr
     found = json.loads(attacked.stdout)["models"]
+    assert list(found) == ["original", "hardened"]
     assert all(entry["clean_accuracy"] > 0.8 for entry in found.values())
 
-    exported = cli("export", "hard", "--name", "photos", "--json")
+    exported = cli(*export, "--json")
     assert exported.exit_code == 0, exported.stderr
     folder = Path(json.loads(exported.stdout)["exported"])
-    images = np.float32(np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3)))
-    hardened = keras.models.load_model("hard/hardened.keras")
-    assert hardened.output_shape == model.output_shape == (None, 1)
-    served = tf.saved_model.load(str(folder))
-    np.testing.assert_allclose(served.serve(images), hardened(images), atol=1e-5)
     card = json.loads((folder / "export.json").read_text())
     assert card["classes"] == ["left", "right"] and card["input"]["range"] == [0.0, 255.0]
+    assert "short" in json.dumps(card["robust_accuracy"])
+
+    # Its user's code goes on as before: photographs as Keras reads them, one probability each.
+    images = np.float32(np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3)))
+    hardened = keras.models.load_model("runs/hard/hardened.keras")
+    assert hardened.output_shape == model.output_shape == (None, 1)
+    loaded = tf.saved_model.load(str(folder))
+    served = loaded.serve(images)
+    np.testing.assert_allclose(served, hardened(images), atol=1e-5)
+    assert np.min(served) > 0 and np.max(served) < 1
 
 
 @pytest.mark.real_data
 @pytest.mark.skipif(prepared_version("cifar10") is None, reason="no prepared CIFAR-10")
-def test_the_readme_s_three_commands_on_real_photographs(cli) -> None:
-    """As they stand there, with the option that the first refusal names, and shorter."""
+def test_the_example_on_real_photographs(cli, tmp_path: Path) -> None:
     example = runpy.run_path(str(ROOT / "examples" / "photographs.py"))
     example["write_folder"](Path("photos"), count=60)
-    model = example["train"](Path("photos"), side=32, epochs=6)
-    model.save("model.keras")
-    section = (ROOT / "README.md").read_text().split("## Your model, your photographs")[1]
-    section = section.split("##")[0]
-    (mine,) = re.findall(r'^MINE="(.*)"$', section, re.MULTILINE)
-    lines = re.findall(r"^bcgan-tf (.*)$", section, re.MULTILINE)
-    harden, attack, export = (shlex.split(line.replace("$MINE", mine)) for line in lines)
-
-    pixels = ["--input-range", "0..255"]
-    place = harden.index(pixels[0])
-    refused = cli(*harden[:place], *harden[place + 2 :])
-    assert refused.exit_code == 1 and " ".join(pixels) in refused.stderr
-    made = cli(*harden, "-o", "epochs=2", "-o", "ramp_epochs=0", "--no-attack")
-    assert made.exit_code == 0, made.stderr
-    flags = ["--suite", "short", "--n", "8", "--no-diagnose", "--json"]
-    attacked = cli(*attack, *flags)
-    assert attacked.exit_code == 0, attacked.stderr
-    assert list(json.loads(attacked.stdout)["models"]) == ["original", "hardened"]
-    exported = cli(*export, "--json")
-    assert exported.exit_code == 0, exported.stderr
-    card = json.loads(Path(json.loads(exported.stdout)["exported"], "export.json").read_text())
-    assert "short" in json.dumps(card) and card["classes"] == ["car", "frog"]
-
-    # Its user's code goes on as before: photographs as Keras reads them, one probability each.
-    photographs = keras.utils.image_dataset_from_directory(
-        "photos", image_size=(32, 32), batch_size=8, labels=None, shuffle=False, verbose=False
-    )
-    given = next(iter(photographs))
-    hardened = keras.models.load_model("runs/hard/hardened.keras")(given, training=False)
-    assert hardened.shape == (8, 1) and np.min(hardened) > 0 and np.max(hardened) < 1
-    served = tf.saved_model.load(json.loads(exported.stdout)["exported"])
-    np.testing.assert_allclose(served.serve(given), hardened, atol=1e-5)
+    example["train"](Path("photos"), side=32, epochs=6).save("model.keras")
+    harden, *_ = _commands()
+    refused = cli(*_without_the_range(harden))
+    assert refused.exit_code == 1 and " ".join(PIXELS) in refused.stderr
+    assert "120 images of 32x32 rgb" in refused.stderr

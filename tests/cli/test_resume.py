@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bcgan_tf.networks.classifiers import small_cnn
 from bcgan_tf.runs.directory import RunDirectory
+from helpers.classifiers import linear_digits
 
 Calls = list[SimpleNamespace]
 FIRST = (
@@ -126,6 +126,6 @@ def test_models_are_known_by_their_content(cli, pipeline_calls: Calls, model_fil
     assert [call.models for call in pipeline_calls] == [["mine"], ["mine"]]
     config = json.loads(Path("a/config.json").read_text())["config"]
     assert config["models"] == {"mine": str(model_file)}
-    small_cnn((8, 8, 1), 10, seed=1).save(model_file)
+    linear_digits(seed=1).save(model_file)
     result = cli("attack", "--run-dir", "a", "--resume")
     assert result.exit_code == 1 and "models_sha256" in result.stderr

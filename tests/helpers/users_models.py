@@ -93,6 +93,8 @@ def fit(
 ) -> None:
     """Plain Keras, ten steps at a time."""
     optimizer = keras.optimizers.Adam(learning_rate)
+    if model.built:
+        optimizer.build(model.trainable_variables)  # or the first step would be traced twice
     model.compile(optimizer, loss, metrics=[], steps_per_execution=10)
     model.fit(images, labels, epochs=epochs, batch_size=40, verbose=0)
 

@@ -6,20 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 from bcgan_tf import files
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
-from bcgan_tf.diagnosis.flags import Flag
 from bcgan_tf.evaluation import runner
-from bcgan_tf.evaluation.gradient_health import GradientHealth
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
+from bcgan_tf.networks import classifiers
 from bcgan_tf.report import evaluation_figures
-from bcgan_tf.workflows import attack as assessment
+from bcgan_tf.training import fit
+from helpers.classifiers import linear_digits
 from helpers.evaluations import attack_toy
+from helpers.suites import plan_diagnosis, planned_diagnosis
 
 
 def _shorten(monkeypatch: pytest.MonkeyPatch, classes: int = 4) -> None:
@@ -44,24 +46,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def quick_on_digits() -> Iterator[None]:
-    """Short attacks and a planned diagnosis for all tests of a module."""
+    """Short attacks, a planned diagnosis and linear networks for all tests of a module."""
+
+    def network(*_: Any, seed: int, **_options: Any) -> keras.Model:
+        return linear_digits(seed)
+
     with pytest.MonkeyPatch.context() as monkeypatch:
         _shorten(monkeypatch, classes=10)
-        monkeypatch.setattr(assessment, "diagnose", lambda *_, **options: _diagnosis(False))
-        monkeypatch.setattr(assessment, "loss_curves", lambda *_, **options: {"iterations": [0, 1]})
-        monkeypatch.setattr(assessment, "measure_radii", lambda *_, **options: RADII)
+        plan_diagnosis(monkeypatch)
+        monkeypatch.setattr(classifiers, "classifier", network)
+        monkeypatch.setattr(fit, "build_oracle", network)
         yield
-
-
-# A curve over radii, as planned as the diagnosis.
-RADII = {"attack": "PGD-40", "norm": "linf", "n": 1, "points": [{"eps": 0.0, "accuracy": 1.0}]}
-
-
-def _diagnosis(raised: bool) -> Diagnosis:
-    none = np.zeros(3, bool)
-    health = GradientHealth(~none, False, False, none, none, none)
-    flag = Flag("logit scale", "evidence", True, raised, 0.4, 0.005, "as planted")
-    return Diagnosis((flag,), health, 3, 1, False)
 
 
 @pytest.fixture
@@ -74,11 +69,9 @@ def diagnosed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def diagnose(task: EvaluationTask, evaluation: Evaluation, **options: Any) -> Diagnosis:
         asked.append({"task": task, "evaluation": evaluation, **options})
-        return _diagnosis(getattr(task.model, "masked", False))
+        return planned_diagnosis(raised=getattr(task.model, "masked", False))
 
-    monkeypatch.setattr(assessment, "diagnose", diagnose)
-    monkeypatch.setattr(assessment, "loss_curves", lambda *_, **options: {"iterations": [0, 1]})
-    monkeypatch.setattr(assessment, "measure_radii", lambda *_, **options: RADII)
+    plan_diagnosis(monkeypatch, diagnose)
     return asked
 
 

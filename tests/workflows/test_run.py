@@ -185,7 +185,7 @@ def numbers(value, place=()):
 def test_interrupted_after_every_stage_and_in_mid_training(
     whole, data, tiny, tmp_path, monkeypatch
 ):
-    """Killed at each mark, after each epoch, and right after publishing, then resumed."""
+    """Killed at each mark, after each first epoch, and right after publishing, then resumed."""
     _, run, metrics = whole
     finish_stage, save = RunDirectory.finish_stage, EpochCheckpoint.on_epoch_end
     stopped = set()
@@ -201,7 +201,7 @@ def test_interrupted_after_every_stage_and_in_mid_training(
 
     def save_and_stop(self, epoch, logs=None):
         save(self, epoch, logs)
-        stop_once(f"{self.directory.name} epoch {epoch + 1}")
+        stop_once(f"{self.directory.name} epoch")
 
     publish = pipeline.serving.export
 
@@ -219,11 +219,8 @@ def test_interrupted_after_every_stage_and_in_mid_training(
             break
         except KeyboardInterrupt:
             continue
-    epochs = {
-        f"{stage} epoch {epoch}"
-        for stage, count in (("train", 2), ("gan", 2), ("oracle", 1), ("harden", 2))
-        for epoch in range(1, count + 1)
-    }
+    # In the middle of three of these, and at the end of the oracle's only epoch.
+    epochs = {f"{stage} epoch" for stage in ("train", "gan", "oracle", "harden")}
     assert stopped == {*STAGES, *epochs, "published"}
     # Equal to the last bit with op determinism only; here up to the rounding of threads.
     found, expected = numbers(found), numbers(metrics)
