@@ -8,12 +8,14 @@ from typing import Any
 
 from bcgan_tf.attacks import suites
 from bcgan_tf.evaluation import runner
+from bcgan_tf.workflows import evaluate
+from helpers.suites import planned_diagnosis
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_script_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    """With the shortest suite in place of the usual one."""
+    """With the shortest suite in place of the usual one, and a planned diagnosis."""
 
     def short(_: str, *arguments: Any, **options: Any) -> Any:
         return suites.suite("short", *arguments, **options)
@@ -21,6 +23,7 @@ def test_the_script_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     (script,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
     assert len(script.splitlines()) <= 25
     monkeypatch.setattr(runner, "suite", short)
+    monkeypatch.setattr(evaluate, "diagnose", planned_diagnosis)
     monkeypatch.chdir(tmp_path)
     exec(script, {})
     said = capsys.readouterr().out

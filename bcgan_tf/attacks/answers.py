@@ -140,7 +140,7 @@ def _faults(model: Any, predict: Batched, probes: np.ndarray) -> list[str]:
         draws and not _traces_agree(model, probes)
     ):
         faults.append(_DRAWS)
-    elif not faults and _beyond(usual, called, draws, usually):
+    elif not faults and _beyond(usual, called if draws else lambda: first, draws, usually):
         faults.append(_DRAWS if draws else _TRACED)
     return faults
 

@@ -296,10 +296,3 @@ def test_exported_it_answers_the_same(case: Case, defense: str) -> None:
     else:
         assert "note" not in card and "note: " not in done.stderr
     np.testing.assert_allclose(logits, model(images, training=False), atol=1e-4)
-
-
-def test_a_file_of_defense_gan_is_exported_alike(case: Case) -> None:
-    file, models = case.harden("defense-gan"), case.root / "from_file"
-    done = case.run("export", str(file), "--saved-models", str(models), "--name", "mine")
-    assert "starting points drawn once (seed 0)" in done.stderr
-    assert (models / "mine" / "1" / "saved_model.pb").is_file()

@@ -153,15 +153,13 @@ def from_scratch() -> keras.Model:
 
 
 def transfer() -> keras.Model:
-    """As keras.io's transfer learning: a frozen base, trained on others, and a new head."""
+    """As keras.io's transfer learning: a frozen base, with statistics of others, and a new head."""
     base = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(8, 3), layers.BatchNormalization(), layers.ReLU()]
     )
-    base.layers[1].momentum = 0.5
-    others, labels = UsersModel(transfer, channels=3).data(400, 400)
-    with_head = keras.Sequential([base, layers.Flatten(), layers.Dense(10, "softmax")])
-    shown = others / np.float32(127.5) - 1
-    fit(with_head, shown, labels, "sparse_categorical_crossentropy", 3e-3, 3)
+    base.layers[1].momentum = 0.0
+    others, _ = UsersModel(transfer, channels=3).data(400, 400)
+    base(others / np.float32(127.5) - 1, training=True)
     base.trainable = False
     inputs = keras.Input((8, 8, 3))
     x = layers.Rescaling(scale=1 / 127.5, offset=-1)(inputs)
@@ -180,7 +178,7 @@ def transformer() -> keras.Model:
     images, _ = UsersModel(transformer).data()
     normalization = layers.Normalization()
     normalization.adapt(as_bytes(images))
-    augmentation = keras.Sequential([normalization, layers.RandomTranslation(0.05, 0.05)])
+    augmentation = keras.Sequential([normalization, layers.RandomFlip("horizontal")])
     inputs = keras.Input((8, 8, 1))
     x = own_layers.PatchEncoder(16, 16)(own_layers.Patches(2)(augmentation(inputs)))
     y = layers.LayerNormalization(epsilon=1e-6)(x)
