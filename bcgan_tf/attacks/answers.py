@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -136,11 +137,12 @@ def _faults(model: Any, predict: Batched, probes: np.ndarray) -> list[str]:
         return passes_of(lambda _: _called(model, probes))
 
     first = called()
+    all_called = itertools.chain([first], iter(called, None))
     if (not draws and any(logits_differ(first[0], other).any() for other in first[1:])) or (
         draws and not _traces_agree(model, probes)
     ):
         faults.append(_DRAWS)
-    elif not faults and _beyond(usual, called if draws else lambda: first, draws, usually):
+    elif not faults and _beyond(usual, lambda: next(all_called), draws, usually):
         faults.append(_DRAWS if draws else _TRACED)
     return faults
 

@@ -26,7 +26,12 @@ from bcgan_tf.reproduction.ablation_settings import (
 )
 
 COMMAND = "bcgan-tf reproduce ablation --dataset digits"
-TINY = AblationSettings(seeds=2, classifier_epochs=1, epochs=1, gan_epochs=1, n=20)
+TINY = AblationSettings(seeds=2, width=0.25, classifier_epochs=1, epochs=2, gan_epochs=1, n=20)
+SMALL_GAN = {
+    "gan.generator_width": 0.05,
+    "gan.discriminator_width": 0.05,
+    "gan.latent_dim": 6,
+}
 
 
 def runs_of(values, figure="standard"):
@@ -170,27 +175,35 @@ def test_real_trainings_of_two_defenses_share_a_gan_and_a_repeat_trains_nothing(
     asked, without_the_suite, counted, workspace, monkeypatch
 ):
     del without_the_suite
-    arms = ("none", "plain", "boundary")
+    arms = ("plain", "refreshed", "boundary")
+    for arm in arms:
+        monkeypatch.setitem(ARMS, arm, ARMS[arm] | SMALL_GAN)
+    monkeypatch.setitem(ARMS, "refreshed", ARMS["refreshed"] | {"refresh_epochs": 1})
     monkeypatch.setattr(module, "arms_of", lambda defense: arms)
     trained = counted(BoundaryTraining, "run")
     document, page = asked(("bcgan-at",), seeds=1)
     gans = sorted(path.name for path in workspace.cache.glob("ablation-gan-*"))
-    # Two arms have one; the oracle is the same for both.
+    # Two arms have one; the oracle is the same for all.
     assert len(gans) == 2 and len(trained) == 3
     assert len(list(workspace.cache.glob("ablation-oracle-*"))) == 1
+    # A refreshed GAN is not what others start from.
+    newest = {max(path.name for path in workspace.cache.glob(f"{gan}/epoch-*")) for gan in gans}
+    own = workspace.cache.glob("*-refreshed-*/checkpoints/gan/epoch-*")
+    assert newest == {"epoch-0001"} and max(path.name for path in own) == "epoch-0002"
     histories = {
         arm: [file.read_text() for file in workspace.cache.glob(f"*-at-{arm}-*/history.csv")]
         for arm in ("plain", "boundary")
     }
     assert [text.count("\noracle,1,loss,") for text in histories["plain"]] == [1]
     assert [text.count("\noracle,") for text in histories["boundary"]] == [0]
+    assert [text.count("\ngan,1,") > 0 for text in histories["boundary"]] == [True]
     runs = document["runs"]["bcgan-at"]
-    assert tuple(runs) == arms and all(list(found) == ["0"] for found in runs.values())
-    assert runs["none"]["0"]["standard"]["accuracy"] == 0.2
+    assert sorted(runs) == sorted(arms) and all(list(found) == ["0"] for found in runs.values())
+    assert runs["boundary"]["0"]["standard"]["accuracy"] == 0.2
     assert runs["boundary"]["0"]["model_sha256"] != runs["plain"]["0"]["model_sha256"]
     assert 0 < runs["boundary"]["0"]["clean"]["accuracy"] <= 1
     text = page.read_text()
-    assert COMMAND in text and "boundary - none" in text
+    assert COMMAND in text and "boundary - plain" in text
 
     with monkeypatch.context() as fewer:
         fewer.setattr(module, "arms_of", lambda defense: ("boundary",))
@@ -323,11 +336,3 @@ def test_images_that_bounds_prove_are_not_attacked(workspace, monkeypatch, share
     strided_cnn(workspace.data.image_shape, 10, width=0.25, seed=0).save(file)
     with pytest.raises(Asked, match=str(share > 0)):
         module._measured(workspace, TINY, "bcgan-ibp", "none", 0)
-
-
-def test_a_refreshed_gan_is_not_what_others_start_from(workspace, monkeypatch):
-    monkeypatch.setitem(ARMS, "refreshed", {**ARMS["refreshed"], "refresh_epochs": 1})
-    module._trained(workspace, dataclasses.replace(TINY, epochs=2), "bcgan-at", "refreshed")
-    own = workspace.cache.glob("*-refreshed-*/checkpoints/gan/epoch-*")
-    assert max(path.name for path in own) == "epoch-0002"
-    assert not list(workspace.cache.glob("ablation-gan-*"))  # nothing for others to start from
