@@ -110,7 +110,7 @@ def run_suite(
 def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[PreparedAttack]:
     """The attacks on the task's model; of a thorough suite also APGD through preprocessing."""
     if not isinstance(attacks, str):
-        return [attack.prepare(task.attacked) for attack in attacks]
+        return [task.prepared(attack) for attack in attacks]
     chosen = suite(
         attacks,
         task.eps or 0.0,
@@ -119,7 +119,7 @@ def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[Pre
         seed=task.seed,
         batch_size=task.batch_size,
     )
-    prepared = [attack.prepare(task.attacked) for attack in chosen]
+    prepared = [task.prepared(attack) for attack in chosen]
     through = task.through_preprocessing if attacks in _THOROUGH else None
     if through is not None:
         blind = (i for i, attack in enumerate(chosen) if not attack.uses_gradients)

@@ -184,16 +184,18 @@ class EvaluationTask:
         assert self.eps is not None
         return self.eps
 
-    def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
-        """Attacks the images, or only those of ``mask``, bool ``[N]``."""
+    def prepared(self, attack: Attack) -> PreparedAttack:
+        """The attack on the model; attacks that differ in their radius alone share one graph."""
         family = attack.family()
         if family is None:
-            prepared = attack.prepare(self.attacked)
-        else:
-            if family not in self._graphs:
-                self._graphs[family] = attack.prepare(self.attacked)
-            prepared = self._graphs[family].of(attack)
-        return prepared(self.images, self.labels, mask=mask, indices=self.indices)
+            return attack.prepare(self.attacked)
+        if family not in self._graphs:
+            self._graphs[family] = attack.prepare(self.attacked)
+        return self._graphs[family].of(attack)
+
+    def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
+        """Attacks the images, or only those of ``mask``, bool ``[N]``."""
+        return self.prepared(attack)(self.images, self.labels, mask=mask, indices=self.indices)
 
     def draw(self, count: int) -> np.ndarray:
         """Positions of ``count`` images, drawn with the seed and in their order; at most all."""

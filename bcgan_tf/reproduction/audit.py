@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,15 +150,17 @@ def _audited(subject: TableRow, samples: int, cw_samples: int) -> dict[str, Any]
             return {"temperature": temperature(task), "clean": float(task.correct.mean())}
 
         known = stage(run, "logits", measure)
+        views = _views(subject, task, known["temperature"])
+        undefended = functools.cache(lambda: task.with_model(subject.original))
         bounded: dict[str, Any] = {}
         for unit, attacks in bounded_attacks(protocol, subject.workspace.seed).items():
             bounded[unit] = {}
             for column, attack in attacks.items():
-                ways = _bounded_ways(subject, attack, images, labels, known["temperature"])
+                ways = _bounded_ways(subject, attack, task, views, undefended)
                 bounded[unit][column] = _choices(run, f"{unit} {column}", ways)
         ways = _carlini_wagner_ways(subject, images[:cw_samples], labels[:cw_samples])
         wagner = _choices(run, "cw", ways)
-        ways = _rho_ways(subject, task, known["temperature"])
+        ways = _rho_ways(views)
         return {**known, "bounded": bounded, "cw": wagner, "rho": _choices(run, "rho", ways, "rho")}
 
 
@@ -171,50 +174,46 @@ def _choices(
 
 
 def _bounded_ways(
-    subject: TableRow, attack: Attack, images: np.ndarray, labels: np.ndarray, scale: float
+    subject: TableRow,
+    attack: Attack,
+    task: EvaluationTask,
+    views: Mapping[str, EvaluationTask],
+    undefended: Callable[[], EvaluationTask],
 ) -> dict[str, Callable[[], float]]:
-    def white_box(view: Any) -> float:
-        return attack(view, images, labels).robust_accuracy
-
     def transfer() -> float:
         steps = attack.config().get("steps")
         made = attack if steps is None else FullPGD(attack.config()["eps"], steps=steps)
-        return _accuracy(subject.model, made(subject.original, images, labels).adversarials, labels)
+        return _accuracy(subject.model, undefended().attack(made).adversarials, task.labels)
 
     ways: dict[str, Callable[[], float]] = {
-        choice: lambda view=view: white_box(view) for choice, view in _views(subject, scale).items()
+        choice: lambda view=view: view.attack(attack).robust_accuracy
+        for choice, view in views.items()
     }
     if subject.original_file is not None:
         ways[TRANSFER] = transfer
     return ways
 
 
-def _rho_ways(
-    subject: TableRow, task: EvaluationTask, scale: float
-) -> dict[str, Callable[[], float]]:
+def _rho_ways(views: Mapping[str, EvaluationTask]) -> dict[str, Callable[[], float]]:
     """The ways to measure Table 2 along one gradient, as the paper most likely did."""
 
-    def along_gradient(view: Any) -> float:
-        logits_fn = with_finite_gradient(checks.as_logits_fn(view))
-        of_view = task.with_logits(logits_fn)
+    def along_gradient(view: EvaluationTask) -> float:
+        of_view = view.with_logits(with_finite_gradient(view.attacked))
         search = PerturbationSearch(of_view.take(np.flatnonzero(of_view.correct)), limit=1.0)
         # One that never changes counts as the whole pixel range.
         return float(np.minimum(search.along_gradient(_RHO_STEP).distance, 1.0).mean())
 
-    return {
-        choice: lambda view=view: along_gradient(view)
-        for choice, view in _views(subject, scale).items()
-    }
+    return {choice: lambda view=view: along_gradient(view) for choice, view in views.items()}
 
 
-def _views(subject: TableRow, scale: float) -> dict[str, Any]:
+def _views(subject: TableRow, task: EvaluationTask, scale: float) -> dict[str, EvaluationTask]:
     """The same answers with other gradients."""
     views = {LOGITS: subject.model}
     if scale > 1:
         views[DIVIDED] = scaled(subject.model, scale)
     views[TIMES] = scaled(subject.model, 0.01)
     views[PROBABILITIES] = clipped_log_probabilities(subject.model)
-    return views
+    return {choice: task.with_logits(checks.as_logits_fn(view)) for choice, view in views.items()}
 
 
 def _carlini_wagner_ways(

@@ -71,7 +71,7 @@ def test_fgsm_training_is_one_step_mixed_with_clean_images():
 
 
 def test_distillation_masks_the_gradient_and_a_scaled_attack_unmasks_it(digits, fresh):
-    defense = DistillationTraining(epochs=25, initial_epochs=5, batch_size=32, learning_rate=0.05)
+    defense = DistillationTraining(epochs=12, initial_epochs=3, batch_size=64, learning_rate=0.1)
     student = defense.harden(fresh, digits)
     images, labels = digits.test.scaled(0, 150), digits.test.labels[:150]
     found = FGSM(0.3)(student, images, labels)

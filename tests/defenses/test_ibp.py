@@ -20,6 +20,7 @@ from bcgan_tf.networks.ibp_initialization import reset_for_ibp
 from bcgan_tf.training.fit import fit
 from bcgan_tf.training.ibp_trainer import IBPTrainer
 from bcgan_tf.training.inner_maximization import InnerMaximization
+from helpers.small_networks import small_classifier
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,10 @@ def network(seed=0):
     return strided_cnn((8, 8, 1), 10, width=0.5, seed=seed)
 
 
-def trainer(chosen=None, **options):
+def trainer(chosen=None, build=network, **options):
     options = {"eps": 0.1, "training_eps": 0.12, "kappa": 0.4, "ramp_steps": 4, **options}
     with distribute.scope(chosen):
-        made = IBPTrainer(network(), **options)
+        made = IBPTrainer(build(), **options)
         made.compile(keras.optimizers.SGD(0.1))
     return made
 
@@ -95,7 +96,7 @@ def test_with_an_attack_the_first_term_is_at_adversarial_examples(digits):
 def test_two_replicas_train_like_one(digits, two_replicas):
     found = []
     for chosen in (None, two_replicas):
-        made = trainer(chosen, ema_decay=0.9)
+        made = trainer(chosen, lambda: small_classifier(dropout=0), ema_decay=0.9)
         logs = fit(
             made,
             digits.train.take(64),
@@ -114,7 +115,7 @@ def test_two_replicas_train_like_one(digits, two_replicas):
 def test_ibp_certifies_what_plain_training_does_not_and_attacks_agree(digits, tmp_path):
     eps = 0.1
     defense = IBPTraining(
-        eps=eps, epochs=30, batch_size=32, ramp_epochs=15, warmup_epochs=2, learning_rate=2e-3
+        eps=eps, epochs=18, batch_size=32, ramp_epochs=8, warmup_epochs=1, learning_rate=4e-3
     )
     hardened = defense.harden(network(), digits, directory=tmp_path)
     images, labels = digits.test.scaled(0, 150), digits.test.labels[:150]
