@@ -57,7 +57,6 @@ class TableRow:
         self.file = file
         self.original_file = original
         self.environments: list[dict[str, Any]] = []
-        self._tasks: dict[int, EvaluationTask] = {}
 
     @functools.cached_property
     def digest(self) -> str:
@@ -94,12 +93,10 @@ class TableRow:
 
     def task(self, n: int) -> EvaluationTask:
         """The classifier and these images, without a radius; one call of it is one answer."""
-        if n not in self._tasks:
-            part = self.images(n)
-            self._tasks[n] = EvaluationTask(
-                self.model, part.scaled(), part.labels, seed=self.workspace.seed, eot_samples=1
-            )
-        return self._tasks[n]
+        part = self.images(n)
+        return EvaluationTask(
+            self.model, part.scaled(), part.labels, seed=self.workspace.seed, eot_samples=1
+        )
 
 
 def clean(subject: TableRow) -> dict[str, Any]:
