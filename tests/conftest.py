@@ -42,7 +42,7 @@ attacks/test_fab_restarts attacks/test_known_answers attacks/test_logits
 attacks/test_preprocessing attacks/test_square attacks/test_undefended
 certification/test_certification certification/test_skip_certified cli/test_attack
 cli/test_commands cli/test_export cli/test_foreign_runs cli/test_merge cli/test_own_classifier
-cli/test_photographs cli/test_reproduce cli/test_resume cli/test_run_end_to_end cli/test_signals
+cli/test_photographs cli/test_reproduce cli/test_resume cli/test_run_end_to_end
 contracts/test_attacks contracts/test_defenses data/test_sources
 defenses/test_adversarial_training defenses/test_boundary_adversarial defenses/test_boundary_gan
 defenses/test_defense_gan defenses/test_frozen defenses/test_harden defenses/test_ibp

@@ -29,17 +29,15 @@ def _arrays(run: str) -> dict[str, np.ndarray]:
         return {name: found[name] for name in found.files if name != "settings"}
 
 
-def _attack_shards(cli) -> None:
-    for number in (1, 2, 3):
-        result = cli(*BASE, "--shard", f"{number}/3", "--run-dir", f"s{number}")
-        assert result.exit_code == 0, result.stderr
-
-
-def test_three_shards_merged_are_one_run(cli, short, model_file: Path) -> None:
+def test_three_shards_merged_are_one_run(
+    cli, short: list[dict[str, Any]], model_file: Path
+) -> None:
     whole = cli(*BASE, "--run-dir", "whole")
     assert whole.exit_code == 0, whole.stderr
     assert "original: FGSM: on 40 of 40 images" in whole.stderr.splitlines()
-    _attack_shards(cli)
+    for number in (1, 2, 3):
+        result = cli(*BASE, "--shard", f"{number}/3", "--run-dir", f"s{number}")
+        assert result.exit_code == 0, result.stderr
     merged = cli("attack", "merge", "s2", "s1", "s3", "--run-dir", "m", "--json")
     assert merged.exit_code == 0, merged.stderr
     expected, found = _arrays("whole"), _arrays("m")
@@ -60,32 +58,30 @@ def test_three_shards_merged_are_one_run(cli, short, model_file: Path) -> None:
     missing = cli("attack", "merge", "s1", "s3", "--run-dir", "n")
     assert missing.exit_code == 1 and "some are missing" in missing.stderr
 
+    # With a control that the shards lacked, killed after the diagnosis.
+    linear_digits(seed=1).save("plain.keras")
+    shards = ["attack", "merge", "s1", "s2", "s3"]
+    short.clear()
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr("bcgan_tf.workflows.attack.loss_curves", _killed)
+        killed = cli(*shards, "--control", "plain.keras", "--run-dir", "c")
+    assert killed.exit_code == 130 and "attack merge --run-dir c --resume" in killed.stderr
+    done = cli("attack", "merge", "--run-dir", "c", "--resume")
+    assert done.exit_code == 0, done.stderr
+    assert [options["control"] is not None for options in short] == [True]
+    config = RunDirectory.open("c").config
+    assert config["control"] == "plain.keras" and len(config["control_sha256"]) == 64
+    absent = cli(*shards, "--surrogate", "nowhere.keras", "--run-dir", "n")
+    assert absent.exit_code == 1 and "nowhere.keras" in absent.stderr
+
     linear_digits(seed=1).save(model_file)
-    changed = cli("attack", "merge", "s1", "s2", "s3", "--run-dir", "o")
+    changed = cli(*shards, "--run-dir", "o")
     assert changed.exit_code == 1 and "no longer what the shards attacked" in changed.stderr
     model_file.unlink()
-    bare = cli("attack", "merge", "s1", "s2", "s3", "--no-diagnose", "--run-dir", "p")
+    bare = cli(*shards, "--no-diagnose", "--run-dir", "p")
     assert bare.exit_code == 0, bare.stderr
     assert "worst case" in bare.stdout and "No verdict: not diagnosed." in bare.stdout
     assert not Path("n").exists()  # the corrected command can use the folder
-
-
-def test_a_control_that_the_shards_lacked(cli, short: list[dict[str, Any]], model_file) -> None:
-    _attack_shards(cli)
-    linear_digits(seed=1).save("plain.keras")
-    shards = ["attack", "merge", "s1", "s2", "s3"]
-    with pytest.MonkeyPatch.context() as broken:
-        broken.setattr("bcgan_tf.workflows.attack.loss_curves", _killed)
-        result = cli(*shards, "--control", "plain.keras", "--run-dir", "m")
-    assert result.exit_code == 130 and "attack merge --run-dir m --resume" in result.stderr
-    assert [options["control"] is not None for options in short] == [True]
-    done = cli("attack", "merge", "--run-dir", "m", "--resume")
-    assert done.exit_code == 0, done.stderr
-    config = RunDirectory.open("m").config
-    assert config["control"] == "plain.keras" and len(config["control_sha256"]) == 64
-    missing = cli(*shards, "--surrogate", "nowhere.keras", "--run-dir", "n")
-    assert missing.exit_code == 1 and "nowhere.keras" in missing.stderr
-    assert not Path("n").exists()
 
 
 def _killed(*_args: Any, **_options: Any) -> None:

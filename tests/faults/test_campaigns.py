@@ -38,7 +38,7 @@ def here(campaign: ModuleType, faults: list[core.Fault]) -> list[str]:
     [
         pytest.param(invocations, 15, 0, id="invocations"),
         pytest.param(malice, 6, 3, id="malice"),  # none of gigabytes
-        pytest.param(folders, 3, 2, id="folders"),
+        pytest.param(folders, 3, 9, id="folders"),
     ],
 )
 def test_nothing_is_lost(campaign: ModuleType, count: int, seed: int, tmp_path: Path) -> None:
