@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bcgan_tf.data import load_dataset
-from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.networks.strided_cnn import strided_cnn
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Undefended:
 
 @pytest.fixture(scope="session")
 def digits_cnn() -> Undefended:
-    """The paper's small CNN on the embedded 8x8 digits, and 100 test images."""
+    """A small CNN on the embedded 8x8 digits, and 100 test images."""
     data = load_dataset("digits")
-    model = small_cnn(data.image_shape, data.num_classes, seed=1)
+    model = strided_cnn(data.image_shape, data.num_classes, seed=1)
     model.compile(
         keras.optimizers.Adam(3e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     train = data.train
-    model.fit(train.scaled(), train.labels, batch_size=64, epochs=8, verbose=0, shuffle=False)
+    model.fit(train.scaled(), train.labels, batch_size=64, epochs=12, verbose=0, shuffle=False)
     return Undefended(model, data.test.scaled(0, 100), data.test.labels[:100])
