@@ -20,11 +20,11 @@ def functional(*layers, shape=SHAPE, classes=3, activation=None) -> keras.Model:
     return keras.Model(images, keras.layers.Dense(classes, activation=activation)(x))
 
 
-def linear_digits(seed: int = 0, shape=SHAPE, classes: int = 10) -> keras.Model:
+def linear_digits(seed: int = 0) -> keras.Model:
     """Untrained; of one seed it is always the same."""
     kernel = keras.initializers.GlorotUniform(seed=seed)
-    layers = [keras.layers.Flatten(), keras.layers.Dense(classes, kernel_initializer=kernel)]
-    return keras.Sequential([keras.Input(shape), *layers])
+    layers = [keras.layers.Flatten(), keras.layers.Dense(10, kernel_initializer=kernel)]
+    return keras.Sequential([keras.Input(SHAPE), *layers])
 
 
 class Subclassed(keras.Model):
