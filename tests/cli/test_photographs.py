@@ -20,6 +20,7 @@ from bcgan_tf.data.tfds_source import prepared_version
 SIDE = 12
 ROOT = Path(__file__).parents[2]
 LEARN = ["-o", "epochs=2", "-o", "ramp_epochs=0", "-o", "batch_size=16", "--no-attack"]
+SHORT = ["--n", "16", "--suite", "short", "--no-diagnose"]
 PIXELS = ["--input-range", "0..255"]
 
 
@@ -90,7 +91,7 @@ def test_the_readme_s_three_commands(cli, tmp_path: Path) -> None:
         assert line in made.stderr, line
     assert "80 images of 12x12 rgb" in Path("runs/hard/report.html").read_text()
 
-    attacked = cli(*attack, "--n", "16", "--suite", "short", "--no-diagnose", "--json")
+    attacked = cli(*attack, *SHORT, "--json")
     assert attacked.exit_code == 0, attacked.stderr
     assert "is 8 of the model's pixels" in attacked.stderr
     found = json.loads(attacked.stdout)["models"]
@@ -116,11 +117,13 @@ def test_the_readme_s_three_commands(cli, tmp_path: Path) -> None:
 
 @pytest.mark.real_data
 @pytest.mark.skipif(prepared_version("cifar10") is None, reason="no prepared CIFAR-10")
-def test_the_example_on_real_photographs(cli, tmp_path: Path) -> None:
+def test_the_example_and_the_commands_on_real_photographs(cli, tmp_path: Path) -> None:
     example = runpy.run_path(str(ROOT / "examples" / "photographs.py"))
     example["write_folder"](Path("photos"), count=60)
     example["train"](Path("photos"), side=32, epochs=6).save("model.keras")
-    harden, *_ = _commands()
-    refused = cli(*_without_the_range(harden))
+    refused = cli(*_without_the_range(_commands()[0]))
     assert refused.exit_code == 1 and " ".join(PIXELS) in refused.stderr
     assert "120 images of 32x32 rgb" in refused.stderr
+    for command, shorter in zip(_commands(), (LEARN, SHORT, []), strict=True):
+        done = cli(*command, *shorter)
+        assert done.exit_code == 0, done.stderr
