@@ -11,6 +11,7 @@ folder (`--cache-dir`), because the memory of this machine may be large enough t
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -86,7 +87,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         write_images(root / "images", chosen.images, chosen.side)
-        write_classifier(root / "net.keras", root / "images", chosen.side)
+        # In a process of its own: TensorFlow in this one would count where memory is limited.
+        trained = (root / "net.keras", root / "images", chosen.side)
+        process = multiprocessing.get_context("spawn").Process(
+            target=write_classifier, args=trained
+        )
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"the classifier's training ended with {process.exitcode}")
         size = sum(file.stat().st_size for file in (root / "images").rglob("*.jpg"))
         decoded = chosen.images * chosen.side**2 * 3
         print(f"{size / 2**30:.2f} GiB of JPEGs, {decoded / 2**30:.2f} GiB of pixels", flush=True)
