@@ -337,7 +337,7 @@ class PreparedAttack:
         if progress is not None:
             progress(total * attack.rounds, total * attack.rounds, "")
 
-        change = (adversarials.astype(np.float64) - images).reshape(len(images), -1)
+        linf, l2 = _lengths(images, adversarials)
         return AttackResult(
             attack=attack.name,
             config=attack.config(),
@@ -345,8 +345,8 @@ class PreparedAttack:
             clean_correct=clean_correct,
             attacked=attacked,
             success=success,
-            linf=np.abs(change).max(axis=1),
-            l2=np.sqrt(np.square(change).sum(axis=1)),
+            linf=linf,
+            l2=l2,
             uses_gradients=attack.uses_gradients,
         )
 
@@ -365,3 +365,13 @@ class PreparedAttack:
 
             self._runs[key] = Batched(run, self.attack.batch_size)
         return self._runs[key]
+
+
+def _lengths(images: np.ndarray, adversarials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Linf and L2 of each change in float64, image by image: all at once would fill the memory."""
+    linf, l2 = np.zeros(len(images)), np.zeros(len(images))
+    for row, (before, after) in enumerate(zip(images, adversarials, strict=True)):
+        change = after.astype(np.float64).reshape(1, -1) - before.reshape(1, -1)
+        linf[row : row + 1] = np.abs(change).max(axis=1)
+        l2[row : row + 1] = np.sqrt(np.square(change).sum(axis=1))
+    return linf, l2
