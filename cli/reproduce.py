@@ -9,23 +9,41 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from bcgan_tf.reproduction.protocol import PRESETS
+from bcgan_tf.reproduction.protocol import PRESETS, PROTOCOLS, Protocol
 
 from . import options, output, session
 from .command import Command, FilePath
 
 TABLES, FIGURES = ("table1", "table2"), ("figure2", "figure4")
-AUDIT, ABLATION = "audit", "ablation"
+AUDIT, ABLATION, AUTHORS = "audit", "ablation", "authors"
+# What a target does not read.
+_UNREAD = {
+    "figure2": ("dataset", "data_dir", "preset", "rows", "devices", "protocol", "weights"),
+    **dict.fromkeys(("figure4", AUDIT, ABLATION), ("protocol", "weights")),
+    **dict.fromkeys(TABLES, ("weights",)),
+    AUTHORS: ("preset", "rows", "devices", "protocol"),
+}
 # The settings of the protocol that the audit goes by; its numbers of images are its own.
 AUDIT_SETTINGS = ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate")
 
 
 @click.command(cls=Command)
-@click.argument("target", type=click.Choice([*TABLES, *FIGURES, AUDIT, ABLATION]))
+@click.argument("target", type=click.Choice([*TABLES, *FIGURES, AUDIT, ABLATION, AUTHORS]))
 @click.option("--dataset", metavar="NAME", help="mnist, fashion_mnist, cifar10, or digits.")
 @options.data_dir_option()
 @click.option("--preset", type=click.Choice(PRESETS), default="quick", help="Named settings.")
+@click.option(
+    "--protocol",
+    type=click.Choice(tuple(PROTOCOLS)),
+    default=Protocol.name,
+    help="Attacks of a table: strong ones, or those of the authors' code.",
+)
 @click.option("--rows", metavar="NAME,...", help="Rows to run, such as `original,pgd-at`: [all]")
+@click.option(
+    "--weights",
+    type=FilePath(),
+    help="The published network, for `authors`: the pickle, or an .npz of its tensors.",
+)
 @click.option(
     "-o",
     "--option",
@@ -54,7 +72,9 @@ def command(
     dataset: str | None,
     data_dir: Path | None,
     preset: str,
+    protocol: str,
     rows: str | None,
+    weights: Path | None,
     protocol_options: tuple[str, ...],
     cache: Path,
     results: Path,
@@ -66,28 +86,32 @@ def command(
 
     Everything is kept in the cache under its settings: after a kill the same command goes on, and
     a repeat costs nothing. A table is written anew after every row. figure2 needs no data set.
+    authors evaluates the network that was published with the code of the paper's figures.
     audit tries which way of evaluating gives the paper's figures; ablation whether boundary samples
     help robust training, and its --rows are bcgan-at, bcgan-trades and bcgan-ibp.
     """
     changes = options.named_values(protocol_options)
     if changes and target in FIGURES:
         raise click.UsageError(f"{target} has no --option; the tables, audit and ablation have")
-    line = _command_line(target, dataset, preset, seed, changes)
+    sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+    if flags := options.given(click.get_current_context(), _UNREAD[target], sources):
+        raise click.UsageError(f"{target} does not read {flags}; leave it out")
+    line = _command_line(target, dataset, preset, seed, changes, protocol)
     if target == "figure2":
-        unread = ("dataset", "data_dir", "preset", "rows", "devices")
-        sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
-        if flags := options.given(click.get_current_context(), unread, sources):
-            raise click.UsageError(f"figure2 has no {flags}; it needs no data set")
         session.make_repeatable(seed, False)
         from bcgan_tf.reproduction import pictures
 
         _print_page(target, pictures.figure2(results, cache, seed, command=line), as_json)
         return
+    if target == AUTHORS:
+        dataset = dataset or "mnist"
+        if weights is None:
+            raise click.UsageError("authors needs --weights, the file of the published network")
     if dataset is None:
         raise click.UsageError(f"{target} needs --dataset, such as --dataset mnist")
     named = tuple(name.strip() for name in rows.split(",")) if rows else ()
     # Refused before the data are read.
-    sizes = _checked_sizes(target, dataset, preset, named, changes)
+    sizes = _checked_sizes(target, dataset, preset, named, changes, protocol)
     data = session.load_data(dataset, data_dir, seed)
     session.make_repeatable(seed, False)
     from bcgan_tf.reproduction.workspace import Workspace
@@ -98,6 +122,13 @@ def command(
 
         drawn = (named,) if named else ()
         _print_page(target, pictures.figure4(workspace, results, *drawn, command=line), as_json)
+        return
+    if target == AUTHORS:
+        from bcgan_tf.reproduction.authors import authors
+
+        assert weights is not None
+        page = authors(workspace, weights, sizes, results=results, command=line)
+        _print_page(target, page, as_json)
         return
     if target == AUDIT:
         from bcgan_tf.reproduction.audit import audit
@@ -125,7 +156,12 @@ def command(
 
 
 def _checked_sizes(
-    target: str, dataset: str, preset: str, named: Sequence[str], changes: Mapping[str, Any]
+    target: str,
+    dataset: str,
+    preset: str,
+    named: Sequence[str],
+    changes: Mapping[str, Any],
+    protocol_name: str,
 ) -> Any:
     """The sizes of a target's evaluations, its rows being known to exist."""
     if target == ABLATION:
@@ -140,16 +176,27 @@ def _checked_sizes(
     if target == AUDIT:
         known = settings_of(Protocol)
         changes = parsed("the audit", {name: known[name] for name in AUDIT_SETTINGS}, changes)
-    return protocol(dataset, preset, changes)
+    return protocol(
+        dataset, preset, changes, name="authors" if target == AUTHORS else protocol_name
+    )
 
 
 def _command_line(
-    target: str, dataset: str | None, preset: str, seed: int, changes: Mapping[str, Any]
+    target: str,
+    dataset: str | None,
+    preset: str,
+    seed: int,
+    changes: Mapping[str, Any],
+    protocol: str,
 ) -> str:
     """What repeats it anywhere: without this machine's folders."""
     from bcgan_tf.reproduction.markdown import options_text
 
     chosen = f" --dataset {dataset} --preset {preset}" if dataset and target != "figure2" else ""
+    if target == AUTHORS:
+        chosen = " --weights FILE"
+    if protocol != Protocol.name:
+        chosen += f" --protocol {protocol}"
     return f"bcgan-tf reproduce {target}{chosen} --seed {seed}{options_text(changes)}"
 
 

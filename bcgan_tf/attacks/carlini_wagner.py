@@ -119,7 +119,7 @@ class CarliniWagnerL2(Attack):
             with tf.GradientTape() as tape:
                 tape.watch(candidates)
                 logits = logits_fn(candidates)
-                weighted = const * tf.nn.relu(self.confidence - margins(logits, labels))
+                weighted = const * tf.nn.relu(self.confidence - self.margins(logits, labels))
             gradient = require_gradient(tape.gradient(weighted, candidates))
             return gradient, weighted, misclassified(logits, labels, confidence=self.confidence)
 
@@ -138,6 +138,10 @@ class CarliniWagnerL2(Attack):
 
         at_most = self.binary_search_steps * self.steps
         return masked_while_loop(advance, self._start(images, labels), at_most)
+
+    def margins(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """By how much the largest wrong logit exceeds the true one, ``[B]``: what is raised."""
+        return margins(logits, labels)
 
     def _start(self, images: tf.Tensor, labels: tf.Tensor) -> _State:
         rows, zeros = tf.shape(images)[:1], tf.zeros_like(images)

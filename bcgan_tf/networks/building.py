@@ -23,6 +23,10 @@ class Seeds:
     def he(self) -> Any:
         return keras.initializers.HeNormal(seed=self._draw())
 
+    def fan_in(self) -> Any:
+        """Uniform within ``1 / sqrt(fan-in)``."""
+        return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=self._draw())
+
     def _draw(self) -> int | None:
         if self._next is not None:
             self._next += 1
@@ -41,11 +45,11 @@ def cut_off(images: Any, threshold: float, dtype: str | None) -> Any:
     return keras.layers.ReLU(max_value=1.0, name="cut_off", dtype=dtype)(x)
 
 
-def logits_layer(x: Any, num_classes: int, seeds: Seeds) -> Any:
+def logits_layer(x: Any, num_classes: int, initializer: Any) -> Any:
     """The float32 layer ``logits``."""
     return keras.layers.Dense(
         num_classes,
-        kernel_initializer=seeds.glorot(),
+        kernel_initializer=initializer,
         name="logits",
         dtype="float32",
     )(x)

@@ -67,4 +67,4 @@ def deep_cnn(
     )
     x = keras.layers.Flatten(name="flatten", dtype=dtype)(x)
     x = relu_dense(x, [round(units * width) for units in _UNITS], seeds=seeds, dtype=dtype)
-    return keras.Model(images, logits_layer(x, num_classes, seeds), name="deep_cnn")
+    return keras.Model(images, logits_layer(x, num_classes, seeds.glorot()), name="deep_cnn")

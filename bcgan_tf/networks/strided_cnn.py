@@ -74,4 +74,4 @@ def strided_cnn(
         name="dense",
         dtype=dtype,
     )(x)
-    return keras.Model(images, logits_layer(x, num_classes, seeds), name="strided_cnn")
+    return keras.Model(images, logits_layer(x, num_classes, seeds.glorot()), name="strided_cnn")

@@ -6,7 +6,9 @@ import functools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from bcgan_tf import progress
 from bcgan_tf.attacks import FGSM, PGD, Attack, CarliniWagnerL2
@@ -17,19 +19,26 @@ from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.perturbation.minimum_perturbation import minimum_perturbation
+from bcgan_tf.perturbation.perturbation_search import PerturbationSearch
 from bcgan_tf.report.table import eps_text
-from bcgan_tf.reproduction.protocol import Protocol
+from bcgan_tf.reproduction.authors_attacks import AuthorsCarliniWagner
+from bcgan_tf.reproduction.protocol import AuthorsProtocol, BothProtocols, Protocol
 from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.workflows.attack import evaluate_models
 
 SUMMARY = "summary"
+# 0.1 in [-1, 1] pixels.
+_AUTHORS_GRID = 0.05
 # Settings of a training's run that its row's place in a table says already.
 _SAID = ("dataset", "preset", "seed", "original", "defense")
 
 
-class TableRow:
+_Protocol = TypeVar("_Protocol", bound=BothProtocols)
+
+
+class TableRow(Generic[_Protocol]):
     """One row's classifier, loaded when a measurement needs it.
 
     Args:
@@ -46,7 +55,7 @@ class TableRow:
     def __init__(
         self,
         workspace: Workspace,
-        protocol: Protocol,
+        protocol: _Protocol,
         row: str,
         file: Path,
         original: Path | None = None,
@@ -114,27 +123,30 @@ def clean(subject: TableRow) -> dict[str, Any]:
         return stage(run, SUMMARY, measure)
 
 
-def bounded_attacks(protocol: Protocol, seed: int) -> dict[str, dict[str, Attack]]:
+def bounded_attacks(protocol: BothProtocols, seed: int) -> dict[str, dict[str, Attack]]:
     """FGSM and PGD of the paper's protocol: pixel unit to column to attack."""
     found: dict[str, dict[str, Attack]] = {}
     for unit, radii in protocol.radii().items():
         found[unit] = {
             column: FGSM(eps, seed=seed)
             if column.startswith("fgsm")
-            else PGD(eps, steps=protocol.pgd_steps, seed=seed)
+            else PGD(eps, seed=seed, **protocol.pgd())
             for column, eps in radii.items()
         }
     return found
 
 
-def carlini_wagner(protocol: Protocol, seed: int) -> CarliniWagnerL2:
+def bounded_settings(protocol: BothProtocols) -> dict[str, Any]:
+    """What tells the FGSM and PGD of two protocols apart."""
+    options = protocol.pgd()
+    steps = options.pop("steps")
+    return {"fgsm_eps": list(protocol.fgsm_eps), "pgd_steps": steps, **options}
+
+
+def carlini_wagner(protocol: BothProtocols, seed: int) -> CarliniWagnerL2:
     """The protocol's Carlini-Wagner L2."""
-    return CarliniWagnerL2(
-        steps=protocol.cw_steps,
-        binary_search_steps=protocol.cw_search_steps,
-        learning_rate=protocol.cw_learning_rate,
-        seed=seed,
-    )
+    kind = AuthorsCarliniWagner if isinstance(protocol, AuthorsProtocol) else CarliniWagnerL2
+    return kind(seed=seed, **protocol.carlini_wagner())
 
 
 def attack_name(attack: Attack) -> str:
@@ -150,11 +162,7 @@ def bounded(subject: TableRow) -> dict[str, dict[str, dict[str, Any]]]:
     """
     protocol, seed = subject.protocol, subject.workspace.seed
     attacks = bounded_attacks(protocol, seed)
-    settings = {
-        "n": protocol.n,
-        "fgsm_eps": list(protocol.fgsm_eps),
-        "pgd_steps": protocol.pgd_steps,
-    }
+    settings = {"n": protocol.n, **bounded_settings(protocol)}
     with subject.open("bounded", settings) as run:
         return {
             unit: {
@@ -197,7 +205,7 @@ def _attacked(subject: TableRow, run: RunDirectory, attack: Attack, n: int) -> d
     }
 
 
-def standard(subject: TableRow, *, skip_certified: bool = False) -> dict[str, Any]:
+def standard(subject: TableRow[Protocol], *, skip_certified: bool = False) -> dict[str, Any]:
     """The suite ``standard``, the diagnosis and the verdict.
 
     The original network is the control that the attacks must break, and the surrogate whose
@@ -266,6 +274,49 @@ def smallest(subject: TableRow) -> dict[str, Any]:
 
         payload = stage(run, SUMMARY, measure)
         return {**payload, "seconds": run.stage_seconds()[SUMMARY]}
+
+
+def along_one_gradient(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """rho as the code computes it that the paper's figures most likely come from.
+
+    The first of the lengths 0.05, 0.1 ... 1 along the sign of one gradient of the cross entropy at
+    which the image is wrong, Linf in [0, 1] pixels. One that is wrong from the start counts 0.05,
+    one that never is counts 1, the whole range of pixels.
+
+    Args:
+        model: images in [0, 1] to logits.
+        images: float32 ``[N, H, W, C]``.
+        labels: int ``[N]``.
+
+    Returns:
+        ``mean``, ``n``, ``clean_accuracy``, and of the images that are classified right the shares
+        ``capped_share``, which never changed, and ``zero_gradient_share``.
+    """
+    task = EvaluationTask(model, images, labels, eot_samples=1)
+    right = np.flatnonzero(task.correct)
+    distances = np.full(task.n, _AUTHORS_GRID)
+    search = PerturbationSearch(task.take(right), limit=1.0)
+    found = search.along_gradient(_AUTHORS_GRID).distance
+    distances[right] = np.minimum(found, 1.0)
+    return {
+        "mean": float(distances.mean()),
+        "n": task.n,
+        "clean_accuracy": float(task.correct.mean()),
+        "capped_share": float(np.isinf(found).mean()),
+        "zero_gradient_share": float(search.zero_gradient.mean()),
+    }
+
+
+def smallest_along_one_gradient(subject: TableRow) -> dict[str, Any]:
+    """:func:`along_one_gradient` on training images, of which 0 are all."""
+    n, train = subject.protocol.rho_n, subject.workspace.data.train
+    with subject.open("rho-along-one-gradient", {"n": n}) as run:
+
+        def measure() -> dict[str, Any]:
+            part = train.take(n, seed=0) if n else train
+            return along_one_gradient(subject.model, part.scaled(), part.labels)
+
+        return stage(run, SUMMARY, measure)
 
 
 def provenance(subject: TableRow) -> dict[str, Any]:

@@ -10,9 +10,15 @@ from typing import Any
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.reproduction import defended, measures, paper
+from bcgan_tf.reproduction.authors_tables_page import authors_table1_page, authors_table2_page
 from bcgan_tf.reproduction.markdown import share, with_interval
 from bcgan_tf.reproduction.measures import TableRow
-from bcgan_tf.reproduction.protocol import ROWS, Protocol, check_rows
+from bcgan_tf.reproduction.protocol import (
+    ROWS,
+    AuthorsProtocol,
+    BothProtocols,
+    check_rows,
+)
 from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.table1_page import table1_page
 from bcgan_tf.reproduction.table2_page import table2_page
@@ -20,7 +26,12 @@ from bcgan_tf.reproduction.workspace import Workspace, joined_rows
 
 Document = dict[str, Any]
 
-_PAGES: dict[str, Callable[[Document], str]] = {"table1": table1_page, "table2": table2_page}
+_PAGES: dict[str, Callable[[Document], str]] = {
+    "table1": table1_page,
+    "table2": table2_page,
+    "table1-authors": authors_table1_page,
+    "table2-authors": authors_table2_page,
+}
 # Published rows stay in the table where these are the same. The original network is known by its
 # settings: trained anew it has other bytes, and each row says which it came from.
 _IDENTITY = ("table", "dataset", "preset", "seed", "protocol", "original")
@@ -30,7 +41,7 @@ _COLUMNS = ("clean", "fgsm-1", "fgsm-2", "pgd", "cw")
 def reproduce_table(
     table: str,
     workspace: Workspace,
-    protocol: Protocol,
+    protocol: BothProtocols,
     rows: Sequence[str] = (),
     *,
     results: Path,
@@ -58,6 +69,7 @@ def reproduce_table(
         UserError: no such row, a file that cannot be written, or a row that failed.
     """
     rows = check_rows(rows)
+    table += "-authors" if isinstance(protocol, AuthorsProtocol) else ""
     original = trained(workspace, ORIGINAL)
     document: Document = {
         "table": table,
@@ -126,7 +138,22 @@ def _overview2(found: Document) -> dict[str, Any]:
     return {name: rho[name]["mean"] if name in rho else None for name in names}
 
 
-_OVERVIEWS = {"table1": _overview1, "table2": _overview2}
+def _authors_overview1(found: Document) -> dict[str, Any]:
+    (columns,) = found["attacks"].values()
+    figures = {"clean": found["clean"], **columns, "cw": found["cw"]}
+    return {name: share(figure["accuracy"]) for name, figure in figures.items()}
+
+
+def _authors_overview2(found: Document) -> dict[str, Any]:
+    return {"rho, [0, 1] pixels": found["rho"]["mean"]}
+
+
+_OVERVIEWS = {
+    "table1": _overview1,
+    "table2": _overview2,
+    "table1-authors": _authors_overview1,
+    "table2-authors": _authors_overview2,
+}
 
 
 def page(document: Document) -> str:
@@ -155,38 +182,54 @@ def _paper(table: str, dataset: str) -> Document:
     figures: dict[str, Any] = {}
     impossible = {}
     for row in paper.TABLE_1.get(dataset, {}):
-        if table == "table1":
+        if table.startswith("table1"):
             figures[row] = dict(zip(_COLUMNS, paper.TABLE_1[dataset][row], strict=True))
         else:
             figures[row] = paper.TABLE_2[dataset][row]
         impossible[row] = [
             reason
             for reason in paper.impossible(dataset, row)
-            if reason.startswith("rho") == (table == "table2")
+            if reason.startswith("rho") == table.startswith("table2")
         ]
     bounds = {unit: paper.largest_mean_rho(unit) for unit in paper.UNITS}
     return {"paper": figures, "impossible": impossible, "bounds": bounds}
 
 
-def _table1(subject: TableRow) -> Document:
+def _table1(subject: TableRow[Any]) -> Document:
     if defended.is_defended(subject):
         return {
             **defended.gray_box(subject),
             "standard": defended.white_box(subject),
             "search_cost": defended.search_cost(subject),
         }
-    return {
-        "clean": measures.clean(subject),
-        "attacks": measures.bounded(subject),
-        "cw": measures.unbounded(subject),
-        "standard": measures.standard(subject),
-    }
+    return {**_authors_table1(subject), "standard": measures.standard(subject)}
 
 
-def _table2(subject: TableRow) -> Document:
+def _table2(subject: TableRow[Any]) -> Document:
     if defended.is_defended(subject):
         return {"rho": defended.smallest_defended(subject)}
     return {"rho": measures.smallest(subject)}
 
 
-_MEASURES: dict[str, Callable[[TableRow], Document]] = {"table1": _table1, "table2": _table2}
+def _authors_table1(subject: TableRow[Any]) -> Document:
+    if defended.is_defended(subject):
+        return defended.gray_box(subject)
+    return {
+        "clean": measures.clean(subject),
+        "attacks": measures.bounded(subject),
+        "cw": measures.unbounded(subject),
+    }
+
+
+def _authors_table2(subject: TableRow[Any]) -> Document:
+    if defended.is_defended(subject):
+        return {"rho": defended.smallest_behind(subject)}
+    return {"rho": measures.smallest_along_one_gradient(subject)}
+
+
+_MEASURES: dict[str, Callable[[TableRow[Any]], Document]] = {
+    "table1": _table1,
+    "table2": _table2,
+    "table1-authors": _authors_table1,
+    "table2-authors": _authors_table2,
+}

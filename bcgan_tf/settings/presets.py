@@ -28,6 +28,7 @@ DEFAULT_DEFENSE = "pgd-at"
 # The networks for images, and which of a recipe's settings each has.
 NETWORKS: dict[str, tuple[str, ...]] = {
     "small_cnn": (),
+    "paper_cnn": (),
     "strided_cnn": ("architecture_width", "threshold"),
     "deep_cnn": ("architecture_width", "threshold"),
     "resnet18": ("architecture_width", "dtype"),

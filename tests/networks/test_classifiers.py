@@ -166,7 +166,7 @@ def test_keras_alone_reads_the_file(tmp_path):
     [
         (
             lambda: classifier("vgg", (8, 8, 1), 10),
-            "'vgg'.*small_cnn, strided_cnn, deep_cnn, resnet18, mlp",
+            "'vgg'.*small_cnn, paper_cnn, strided_cnn, deep_cnn, resnet18, mlp",
         ),
         (lambda: classifier("small_cnn", (8, 8, 1), 10, width=2), "'width'.*it has seed, dtype"),
         (lambda: classifier("mlp", (8, 8, 1), 10), "vectors.*small_cnn"),
