@@ -51,6 +51,12 @@ def global_normal(seed: tf.Tensor, rows: int | tf.Tensor, width: int) -> tf.Tens
     return tf.random.stateless_normal(tf.stack([total, width]), seed)[first : first + rows]
 
 
+def global_uniform(seed: tf.Tensor, rows: int | tf.Tensor, width: int) -> tf.Tensor:
+    """As :func:`global_normal`, uniform in [0, 1)."""
+    first, total = _replica_rows(rows)
+    return tf.random.stateless_uniform(tf.stack([total, width]), seed)[first : first + rows]
+
+
 def global_labels(seed: tf.Tensor, rows: int | tf.Tensor, num_classes: int) -> tf.Tensor:
     """This replica's rows of one uniform draw of classes for the global batch, int32 ``[rows]``."""
     first, total = _replica_rows(rows)

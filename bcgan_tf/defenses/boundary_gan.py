@@ -12,9 +12,10 @@ import tensorflow as tf
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.defenses.gan import build_gan, draw_fakes, fit_gan
-from bcgan_tf.distribute import scope, strategy
+from bcgan_tf.distribute import check_batch_size, scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.settings.defenses import BCGANSettings
+from bcgan_tf.training.alternating_trainer import AlternatingTrainer
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.training.fit import fit
 
@@ -109,14 +110,29 @@ class BCGANTraining(BCGANSettings, Defense):
     ) -> keras.Model:
         """Stage 2: a copy of ``classifier``, trained on clean and on boundary samples."""
         chosen = strategy(self.devices)
-        steps = self.epochs * steps_per_epoch(data.train, self.batch_size)
+        steps = steps_per_epoch(data.train, self.batch_size)
+        check_batch_size(self.batch_size, chosen)
         with scope(chosen):
             hardened = cast(copy_classifier(classifier), self.dtype)
-            trainer = ClassifierTrainer(
-                hardened, seed=self.seed, build_batch=self._batch_builder(gan)
-            )
-            schedule = keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
-            trainer.compile(keras.optimizers.Adam(schedule))
+            if self.refinement == "alternating":
+                trainer = AlternatingTrainer(
+                    hardened,
+                    generate=lambda rows, seed: draw_fakes(gan, tf.constant(rows), seed),
+                    generated_batches=self.generated_batches,
+                    real_batches=steps,
+                    batch_size=self.batch_size,
+                    seed=self.seed,
+                )
+                trainer.compile(keras.optimizers.Adam(self.learning_rate, beta_1=0.5, beta_2=0.9))
+                callbacks = [*callbacks, trainer.callback()]
+            else:
+                trainer = ClassifierTrainer(
+                    hardened, seed=self.seed, build_batch=self._batch_builder(gan)
+                )
+                schedule = keras.optimizers.schedules.CosineDecay(
+                    self.learning_rate, self.epochs * steps
+                )
+                trainer.compile(keras.optimizers.Adam(schedule))
         fit(
             trainer,
             data.train,

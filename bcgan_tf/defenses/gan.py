@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,6 +15,7 @@ from bcgan_tf.defenses.defense import copy_classifier
 from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
+from bcgan_tf.networks.infogan import infogan_discriminator, infogan_generator
 from bcgan_tf.settings.defenses import GANSettings
 from bcgan_tf.training.fit import fit
 
@@ -32,24 +34,27 @@ def build_gan(
     chosen = strategy(devices)
     steps = steps_per_epoch(data.train, settings.gan_batch_size)
     shape, classes = data.image_shape, data.num_classes
+    infogan = settings.networks == "infogan"
+    shared: dict[str, Any] = {"seed": seed, "dtype": settings.dtype}
+    of_generator = {"latent_dim": settings.latent_dim, "width": settings.generator_width, **shared}
+    of_discriminator = {"width": settings.discriminator_width, **shared}
+    rate: Any = settings.gan_learning_rate
     with scope(chosen):
+        if infogan:
+            generator = infogan_generator(shape, classes, **of_generator)
+            discriminator = infogan_discriminator(shape, classes, **of_discriminator)
+            quarters = [settings.gan_epochs * steps * part // 4 for part in (1, 2, 3)]
+            rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+                quarters, [rate / 10**drops for drops in range(4)]
+            )
+        else:
+            generator = acgan_generator(shape, classes, **of_generator)
+            discriminator = acgan_discriminator(
+                shape, classes, dropout=settings.dropout, **of_discriminator
+            )
         gan = BCGAN(
-            acgan_generator(
-                shape,
-                classes,
-                latent_dim=settings.latent_dim,
-                width=settings.generator_width,
-                seed=seed,
-                dtype=settings.dtype,
-            ),
-            acgan_discriminator(
-                shape,
-                classes,
-                width=settings.discriminator_width,
-                dropout=settings.dropout,
-                seed=seed,
-                dtype=settings.dtype,
-            ),
+            generator,
+            discriminator,
             classifier=copy_classifier(classifier),
             beta=settings.beta,
             delay_steps=round(settings.delay_epochs * steps),
@@ -58,10 +63,11 @@ def build_gan(
             num_classes=classes,
             seed=seed,
             real_target=settings.real_target,
+            uniform_noise=infogan,
+            labels_of_batch=infogan,
         )
         gan.compile(
-            keras.optimizers.Adam(settings.gan_learning_rate, beta_1=0.5),
-            keras.optimizers.Adam(settings.gan_learning_rate, beta_1=0.5),
+            keras.optimizers.Adam(rate, beta_1=0.5), keras.optimizers.Adam(rate, beta_1=0.5)
         )
     return gan
 
@@ -102,5 +108,5 @@ def draw_fakes(gan: BCGAN, count: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor
         float32 ``[count, ...]`` in [0, 1], not differentiated, and int32 ``[count]``.
     """
     classes = randomness.global_labels(randomness.fold_in(seed, _LABELS), count, gan.num_classes)
-    noise = randomness.global_normal(randomness.fold_in(seed, _NOISE), count, gan.latent_dim)
+    noise = gan.draw_noise(randomness.fold_in(seed, _NOISE), count)
     return tf.stop_gradient(gan.generator([noise, classes], training=False)), classes

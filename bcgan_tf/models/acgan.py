@@ -33,6 +33,8 @@ class ACGAN(keras.Model):
         seed: of all draws.
         real_target: the discriminator's "real" target; 0.9 is one-sided label smoothing
             (Salimans et al. 2016), which keeps its logits, and so the generator's gradients, small.
+        uniform_noise: ``z`` is uniform in [0, 1), and not N(0, 1).
+        labels_of_batch: in training ``c`` are the labels of the real batch, and not drawn.
 
     Example:
         >>> gan = ACGAN(acgan_generator((28, 28, 1), 10), acgan_discriminator((28, 28, 1), 10),
@@ -54,6 +56,8 @@ class ACGAN(keras.Model):
         num_classes: int,
         seed: int = 0,
         real_target: Share = 0.9,
+        uniform_noise: bool = False,
+        labels_of_batch: bool = False,
         **kwargs: Any,
     ):
         check(ACGAN.__init__, real_target=real_target)
@@ -63,6 +67,8 @@ class ACGAN(keras.Model):
         self.num_classes = num_classes
         self.seed = seed
         self.real_target = real_target
+        self.uniform_noise = uniform_noise
+        self.labels_of_batch = labels_of_batch
         self.latent_dim = int(generator.inputs[0].shape[-1])
         self._trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
         self.built = True
@@ -112,12 +118,18 @@ class ACGAN(keras.Model):
         """Images in [0, 1] for ``[z, c]``."""
         return self.generator(inputs, training=training)
 
+    def draw_noise(self, seed: tf.Tensor, rows: int | tf.Tensor) -> tf.Tensor:
+        """``z``, float32 ``[rows, latent_dim]``: this replica's rows of one draw for all."""
+        draw = randomness.global_uniform if self.uniform_noise else randomness.global_normal
+        return draw(seed, rows, self.latent_dim)
+
     def _latent(
-        self, noise: int, labels: int, step: tf.Tensor, rows: int
+        self, noise: int, labels: int, step: tf.Tensor, of_batch: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        z = randomness.global_normal(
-            randomness.step_seed(self.seed, noise, step), rows, self.latent_dim
-        )
+        rows: Any = of_batch.shape[0]
+        z = self.draw_noise(randomness.step_seed(self.seed, noise, step), rows)
+        if self.labels_of_batch:
+            return z, tf.cast(of_batch, tf.int32)
         c = randomness.global_labels(
             randomness.step_seed(self.seed, labels, step), rows, self.num_classes
         )
@@ -131,12 +143,11 @@ class ACGAN(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = data[:2]
-        rows = images.shape[0]
-        if rows is None:
+        if images.shape[0] is None:
             raise ValueError("ACGAN needs batches of one known size: use drop_remainder=True")
         step = tf.convert_to_tensor(self.discriminator_optimizer.iterations)
 
-        z, c = self._latent(_NOISE_D, _LABELS_D, step, rows)
+        z, c = self._latent(_NOISE_D, _LABELS_D, step, labels)
         fakes = self.generator([z, c], training=True)
         with tf.GradientTape() as tape:
             real = self.discriminator(images, training=True)
@@ -159,7 +170,7 @@ class ACGAN(keras.Model):
         self._track("fake_accuracy", tf.cast(fake["source"] < 0, tf.float32))
         self._track("discriminator_loss", d_loss)
 
-        z, c = self._latent(_NOISE_G, _LABELS_G, step, rows)
+        z, c = self._latent(_NOISE_G, _LABELS_G, step, labels)
         with tf.GradientTape() as tape:
             g_loss = self.generator_loss(self.generator([z, c], training=True), c, step)
             objective = losses.average(g_loss)
@@ -185,9 +196,9 @@ class ACGAN(keras.Model):
             float32 ``[N, H, W, C]`` in [0, 1].
         """
         labels = np.asarray(labels, np.int32)
-        noise = np.random.default_rng([self.seed, seed]).standard_normal(
-            (len(labels), self.latent_dim), np.float32
-        )
+        random = np.random.default_rng([self.seed, seed])
+        draw = random.random if self.uniform_noise else random.standard_normal
+        noise = draw((len(labels), self.latent_dim), np.float32)
         parts: Iterator[np.ndarray] = (
             self.generator(
                 [noise[i : i + batch_size], labels[i : i + batch_size]], training=False
@@ -206,6 +217,8 @@ class ACGAN(keras.Model):
             "num_classes": self.num_classes,
             "seed": self.seed,
             "real_target": self.real_target,
+            "uniform_noise": self.uniform_noise,
+            "labels_of_batch": self.labels_of_batch,
         }
 
     @classmethod

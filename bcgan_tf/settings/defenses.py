@@ -184,6 +184,12 @@ class GANSettings(Checked):
         "The boundary term. uniform: KL(uniform || P(y|x)), the paper's eq. 8; top2: KL to the "
         "uniform distribution over the two likeliest classes.",
     )
+    networks: Annotated[str, OneOf("acgan", "infogan")] = setting(
+        "acgan",
+        "acgan: Odena et al.'s networks, normal noise, classes that are drawn. infogan: as the "
+        "code of the paper's figures has it, InfoGAN's networks, uniform noise, the classes of the "
+        "real batch, and the learning rate divided by 10 after each quarter of the training.",
+    )
     gan_epochs: Epochs = setting(5, "Epochs of GAN training.")
     gan_batch_size: Batch = setting(128, "Global batch of the GAN.")
     gan_learning_rate: LearningRate = setting(8e-4, "Of both Adams (beta_1 0.5).")
@@ -195,6 +201,12 @@ class GANSettings(Checked):
         0.9, "The discriminator's target for real images (one-sided label smoothing)."
     )
     dtype: Dtype | None = setting(None, "Keras dtype policy to train in; none: float32.")
+
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        yield from super().conflicts()
+        if self.networks == "infogan" and self.dropout:
+            yield f"dropout is {self.dropout:g}; infogan's networks have none: choose 0"
 
     def boundary_conflicts(self) -> Iterator[str]:
         """A boundary term that is still off, or on its way, when the training ends.
@@ -219,16 +231,30 @@ class BCGANSettings(GANSettings, TrainingSettings):
     epochs: Epochs = setting(3, "Epochs of refinement.")
     batch_size: Batch = setting(128, "Global number of clean images in a batch of refinement.")
     learning_rate: LearningRate = setting(
-        5e-4, "Of the refinement's Adam, decayed to 0 by a cosine."
+        5e-4, "Of the refinement's Adam, decayed to 0 by a cosine; alternating: constant."
+    )
+    refinement: Annotated[str, OneOf("mixed", "alternating")] = setting(
+        "mixed",
+        "mixed: batches of clean and generated images. alternating: as the code of the paper's "
+        "figures has it, an epoch is `generated_batches` batches of generated images, then one "
+        "pass over the clean ones; Adam's betas are 0.5 and 0.9.",
     )
     clean_ratio: CleanRatio = setting(
-        0.5, "Share of clean images in a batch of refinement; 1: no generated ones."
+        0.5, "mixed: share of clean images in a batch of refinement; 1: no generated ones."
+    )
+    generated_batches: OptionalSteps = setting(
+        1000, "alternating: batches of generated images before each pass over the clean ones."
     )
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
         yield from super().conflicts()
         yield from self.boundary_conflicts()
+
+    def ignored(self) -> tuple[str, ...]:
+        """See :meth:`DefenseSettings.ignored`."""
+        unread = {"mixed": "generated_batches", "alternating": "clean_ratio"}
+        return (*super().ignored(), unread[self.refinement])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

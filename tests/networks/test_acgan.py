@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from bcgan_tf.errors import UserError
 from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
+from bcgan_tf.networks.infogan import infogan_discriminator, infogan_generator
 from bcgan_tf.networks.layers import ResumableDropout
 from bcgan_tf.networks.oracle import oracle
 
@@ -134,3 +136,24 @@ def test_the_oracle_has_no_large_dense_layer():
     convolutions = 9 * (1 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
     norms = 4 * (32 + 32 + 64 + 64)
     assert model.count_params() == convolutions + norms + 65 * 10
+
+
+def test_the_networks_of_infogan():
+    """InfoGAN's sizes on MNIST, counted by hand; a class beside the noise changes the image."""
+    generator = infogan_generator((28, 28, 1), 10, latent_dim=100)
+    hidden, project = 111 * 1024 + 4 * 1024, 1025 * 6272 + 4 * 6272
+    up, image = 64 * (16 * 128 + 1) + 4 * 64, 16 * 64 + 1
+    assert generator.count_params() == hidden + project + up + image
+    discriminator = infogan_discriminator((28, 28, 1), 10)
+    convolutions = 64 * 17 + 128 * (16 * 64 + 1) + 4 * 128
+    assert discriminator.count_params() == convolutions + 6273 * 1024 + 4 * 1024 + 1025 * 11
+
+    images = infogan_generator((8, 12, 3), 4, latent_dim=5, width=0.1)(inputs(5)).numpy()
+    assert images.shape == (3, 8, 12, 3) and images.min() >= 0 and images.max() <= 1
+    noise, labels = inputs(5)
+    small = infogan_generator((8, 8, 1), 4, latent_dim=5, width=0.1)
+    assert np.abs(small([noise, labels]) - small([noise, (labels + 1) % 4])).max() > 1e-6
+    found = infogan_discriminator((8, 12, 3), 4, width=0.1)(images)
+    assert {name: value.shape for name, value in found.items()} == {"source": (3,), "label": (3, 4)}
+    with pytest.raises(UserError, match="multiples of 4, not 10x8"):
+        infogan_generator((10, 8, 1), 4)

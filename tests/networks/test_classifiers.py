@@ -35,6 +35,7 @@ def test_small_cnn_has_two_convolutions_and_one_dense_layer(side, channels):
 
 def test_the_mnist_network_has_83466_parameters():
     assert small_cnn((28, 28, 1), 10).count_params() == 83_466
+    assert classifier("paper_cnn", (28, 28, 1), 10).count_params() == 28_938
 
 
 def test_strided_cnn_is_the_network_of_fast_adversarial_training():

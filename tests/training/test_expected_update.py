@@ -12,9 +12,12 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf import distribute, losses, randomness
+from bcgan_tf.data import Split
 from bcgan_tf.models import BCGAN
 from bcgan_tf.models.acgan import _LABELS_D, _LABELS_G, _NOISE_D, _NOISE_G
+from bcgan_tf.training.alternating_trainer import AlternatingTrainer
 from bcgan_tf.training.classifier_trainer import ClassifierTrainer
+from bcgan_tf.training.fit import fit
 
 BATCH, SIZE, CLASSES, LATENT = 8, 5, 3, 4
 BETA, TARGET, SEED = 0.7, 0.9, 11
@@ -130,6 +133,53 @@ def expected_update(arrays):
         "generator": {v.shape: v for v in generator},
         "discriminator": {v.shape: v for v in (s, s_bias, w, w_bias)},
     }
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_generated_batches_come_before_each_pass_over_the_real_images(
+    arrays, two_replicas, replicas, tmp_path
+):
+    """Two epochs of three generated batches and two real ones, at once and resumed between."""
+    rate, generated, real = 0.4, 3, 2
+    # One image only: the order does not count.
+    split = Split(arrays["images"][:1].repeat(real * BATCH, axis=0), np.zeros(real * BATCH, int))
+
+    def generate(rows, seed):
+        z = randomness.global_normal(seed, rows, SIZE)
+        return z, tf.cast(z[:, 0] > 0, tf.int32)
+
+    def trained(epochs, directory):
+        with distribute.scope(two_replicas if replicas == 2 else None):
+            image = keras.Input((SIZE,))
+            classifier = keras.Model(image, keras.layers.Dense(CLASSES)(image))
+            trainer = AlternatingTrainer(
+                classifier,
+                generate=generate,
+                generated_batches=generated,
+                real_batches=real,
+                batch_size=BATCH,
+                seed=SEED,
+            )
+            trainer.compile(keras.optimizers.SGD(rate))
+        classifier.set_weights(arrays["classifier"])
+        fit(trainer, split, epochs=epochs, batch_size=BATCH, seed=0, directory=directory,
+            resume=True, callbacks=[trainer.callback()])  # fmt: skip
+        return classifier.get_weights()
+
+    kernel, bias = (v.astype(np.float64) for v in arrays["classifier"])
+    for step in range(2 * (generated + real)):
+        x, y = split.images[:BATCH].astype(np.float64), split.labels[:BATCH]
+        if step % (generated + real) < generated:
+            drawn = generate(BATCH, randomness.step_seed(SEED, 17, tf.constant(step)))
+            x, y = drawn[0].numpy().astype(np.float64), drawn[1].numpy()
+        error = (softmax(x @ kernel + bias) - np.eye(CLASSES)[y]) / BATCH
+        kernel, bias = kernel - rate * x.T @ error, bias - rate * error.sum(0)
+    found = trained(2, tmp_path / "whole")
+    np.testing.assert_allclose(found[0], kernel, atol=1e-5)
+    np.testing.assert_allclose(found[1], bias, atol=1e-5)
+    trained(1, tmp_path / "parts")
+    for ours, theirs in zip(trained(2, tmp_path / "parts"), found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def difference(gan, expected):
