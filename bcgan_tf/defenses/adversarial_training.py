@@ -40,7 +40,7 @@ class PGDTraining(PGDSettings, RobustTraining):
 
     def trainer_options(self) -> dict[str, Any]:
         """What distinguishes the kinds of adversarial training, for the trainer."""
-        return {"clean_weight": self.clean_weight}
+        return {"clean_weight": self.clean_weight, "accumulate": self.accumulate}
 
     def make_trainer(
         self, classifier: keras.Model, steps: int, build_batch: BatchBuilder | None

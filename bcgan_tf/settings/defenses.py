@@ -136,6 +136,17 @@ class PGDSettings(RobustSettings):
         None, "Length of one step in units of eps; none: 2.5 / steps."
     )
     clean_weight: BelowOne = setting(0.0, "Weight of the loss on clean images.")
+    accumulate: bool = setting(
+        False,
+        "Learn from every point on the attack's path, as code does that never clears the weights' "
+        "gradients between the attack and the update.",
+    )
+
+    def conflicts(self) -> Iterator[str]:
+        """See :meth:`Checked.conflicts`."""
+        yield from super().conflicts()
+        if self.accumulate and self.clean_weight:
+            yield "accumulate has the clean images as the path's beginning: choose clean_weight=0"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,6 +175,8 @@ class TRADESSettings(PGDSettings):
         yield from super().conflicts()
         if self.clean_weight:
             yield "TRADES has no clean_weight: its first term is the clean loss already"
+        if self.accumulate:
+            yield "TRADES has no accumulate: leave it out"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,11 +215,9 @@ class GANSettings(Checked):
     )
     dtype: Dtype | None = setting(None, "Keras dtype policy to train in; none: float32.")
 
-    def conflicts(self) -> Iterator[str]:
-        """See :meth:`Checked.conflicts`."""
-        yield from super().conflicts()
-        if self.networks == "infogan" and self.dropout:
-            yield f"dropout is {self.dropout:g}; infogan's networks have none: choose 0"
+    def unread(self) -> tuple[str, ...]:
+        """Settings that the networks do not have."""
+        return ("dropout",) if self.networks == "infogan" else ()
 
     def boundary_conflicts(self) -> Iterator[str]:
         """A boundary term that is still off, or on its way, when the training ends.
@@ -254,7 +265,7 @@ class BCGANSettings(GANSettings, TrainingSettings):
     def ignored(self) -> tuple[str, ...]:
         """See :meth:`DefenseSettings.ignored`."""
         unread = {"mixed": "generated_batches", "alternating": "clean_ratio"}
-        return (*super().ignored(), unread[self.refinement])
+        return (*super().ignored(), *self.unread(), unread[self.refinement])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -292,7 +303,8 @@ class ExtraExamplesSettings(RobustSettings):
             "duplicates": ("gan", "oracle_epochs", "refresh_epochs"),
             "none": ("gan", "oracle_epochs", "refresh_epochs", "fake_ratio", "fake_weight"),
         }
-        return (*super().ignored(), *unread[self.fakes])
+        of_networks = (f"gan.{name}" for name in self.gan.unread())
+        return (*super().ignored(), *of_networks, *unread[self.fakes])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

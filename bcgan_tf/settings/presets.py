@@ -168,7 +168,6 @@ _AUTHORS_GAN = {
     "gan_learning_rate": 2e-4,
     "generator_width": 1.0,
     "discriminator_width": 1.0,
-    "dropout": 0.0,
     "real_target": 1.0,
 }
 _GANS: dict[tuple[str, str], dict[str, Any]] = {

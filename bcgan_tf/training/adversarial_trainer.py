@@ -31,6 +31,8 @@ class AdversarialTrainer(RobustTrainer):
         attack: the inner maximisation.
         clean_weight: of the clean images' cross entropy, in [0, 1).
         trades_beta: weight of the divergence; None is adversarial training.
+        accumulate: take the sum of the losses at all points of the attack's path, its start
+            included, in place of that at its end; with neither of the two weights above.
         **kwargs: of :class:`bcgan_tf.training.robust_trainer.RobustTrainer`.
 
     Reference: Madry et al. 2018; Zhang et al. 2019, "Theoretically Principled Trade-off between
@@ -45,12 +47,14 @@ class AdversarialTrainer(RobustTrainer):
         attack: InnerMaximization,
         clean_weight: float = 0.0,
         trades_beta: float | None = None,
+        accumulate: bool = False,
         **kwargs: Any,
     ):
         super().__init__(classifier, eps=eps, **kwargs)
         self.attack = attack
         self.clean_weight = clean_weight
         self.trades_beta = trades_beta
+        self.accumulate = accumulate
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels, weights = self._built_batch(*data[:2])
@@ -84,13 +88,25 @@ class AdversarialTrainer(RobustTrainer):
             def objective(logits: tf.Tensor) -> tf.Tensor:
                 return losses.kl_divergence(clean, logits)
 
-        return self.adversarial_examples(self.attack, images, objective, self.current_eps(), seed)
+        return self.adversarial_examples(
+            self.attack,
+            images,
+            objective,
+            self.current_eps(),
+            seed,
+            whole_path=self.accumulate,
+        )
 
     def _objective(
         self, images: tf.Tensor, labels: tf.Tensor, adversarial: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
         """Weighted loss ``[B]``, the clean logits where the loss needs them, the attacked."""
         first, second = weights_of_terms(weights)
+        if self.accumulate:
+            path = tf.unstack(adversarial, self.attack.steps + 1)
+            logits = [self.training_logits(points) for points in path]
+            total = tf.add_n([losses.cross_entropy(labels, one) for one in logits])
+            return first * total, None, logits[-1]
         attacked = self.training_logits(adversarial)
         if self.trades_beta is None and not self.clean_weight:
             return first * losses.cross_entropy(labels, attacked), None, attacked

@@ -54,6 +54,7 @@ class InnerMaximization(Checked):
         seed: tf.Tensor,
         *,
         prepare: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        whole_path: bool = False,
     ) -> tf.Tensor:
         """Adversarial examples.
 
@@ -66,10 +67,11 @@ class InnerMaximization(Checked):
             prepare: monotone preprocessing of the pixels, applied before ``logits_fn``; see
                 :func:`bcgan_tf.attacks.preprocessing.monotone_preprocessing`. The attack then moves
                 within the preprocessed Linf ball, with steps in units of half its width.
+            whole_path: return the start and what each step led to.
 
         Returns:
             float32 ``[B, ...]`` in [0, 1], within ``eps`` of the images, prepared where there is
-            ``prepare``; no gradient flows back.
+            ``prepare``; no gradient flows back. With ``whole_path`` ``[steps + 1, B, ...]``.
         """
         ratio = 2.5 / self.steps if self.step_ratio is None else self.step_ratio
         low, high = tf.maximum(images - eps, 0.0), tf.minimum(images + eps, 1.0)
@@ -93,13 +95,16 @@ class InnerMaximization(Checked):
             length = tf.minimum(_length(change), eps)
             return tf.clip_by_value(images + length * _unit(change), 0.0, 1.0)
 
-        def advance(step: tf.Tensor, candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return step + 1, project(candidates + ratio * reach * direction(candidates))
+        def ascend(candidates: tf.Tensor) -> tf.Tensor:
+            return project(candidates + ratio * reach * direction(candidates))
 
         start = project(self._start(images, middle, reach, seed))
+        if whole_path:
+            found = tf.scan(lambda last, _: ascend(last), tf.range(self.steps), start)
+            return tf.stop_gradient(tf.concat([start[None], found], axis=0))
         _, found = tf.while_loop(
             lambda step, _: step < self.steps,
-            advance,
+            lambda step, candidates: (step + 1, ascend(candidates)),
             (tf.constant(0), start),
             maximum_iterations=self.steps,
         )

@@ -102,10 +102,12 @@ class RobustTrainer(ClassifierTrainer):
         objective: Objective,
         eps: tf.Tensor,
         seed: tf.Tensor,
+        *,
+        whole_path: bool = False,
     ) -> tf.Tensor:
         """Adversarial examples for :meth:`training_logits`: pixels, or preprocessed pixels."""
         if self._parts is None:
-            return attack(self._attacked, images, eps, objective, seed)
+            return attack(self._attacked, images, eps, objective, seed, whole_path=whole_path)
         before, after = self._parts
         return attack(
             lambda prepared: after(prepared, training=False),
@@ -114,6 +116,7 @@ class RobustTrainer(ClassifierTrainer):
             objective,
             seed,
             prepare=lambda pixels: before(pixels, training=False),
+            whole_path=whole_path,
         )
 
     def training_logits(self, adversarial: tf.Tensor) -> tf.Tensor:

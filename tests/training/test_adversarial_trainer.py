@@ -94,6 +94,30 @@ def test_the_loss_of_adversarial_training_by_hand(networks, some, clean_weight):
     assert float(logs["loss"]) == pytest.approx(expected, abs=1e-5)
 
 
+def test_accumulated_gradients_are_those_of_the_whole_path(networks, some):
+    """As where the attack's gradients of the weights are never cleared, from the image on."""
+    attack = InnerMaximization(steps=2, start="none")
+    images, labels = _first_batch(some)
+    end = _trainer(networks, attack=attack)._adversarial_examples(images, labels)
+    trainer = _trainer(networks, attack=attack, accumulate=True)
+    path = trainer._adversarial_examples(tf.constant(images), tf.constant(labels))
+    assert path.shape == (3, *images.shape)
+    np.testing.assert_array_equal(path[0], images)
+    np.testing.assert_allclose(path[-1], end, atol=1e-6)
+    classifier, expected = trainer.classifier, []
+    copy = keras.models.clone_model(classifier)  # learning changes batch statistics
+    copy.set_weights(classifier.get_weights())
+    before = [weight.numpy() for weight in classifier.trainable_variables]
+    for points in path:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(losses.cross_entropy(labels, copy(points, training=True)))
+        expected.append(tape.gradient(loss, copy.trainable_variables))
+    trainer.train_on_batch(images, labels)
+    for number, weight in enumerate(classifier.trainable_variables):
+        total = sum(gradients[number].numpy() for gradients in expected)
+        np.testing.assert_allclose(weight.numpy(), before[number] - 0.1 * total, atol=1e-5)
+
+
 def test_the_loss_of_trades_by_hand(networks, some):
     trainer = _trainer(networks, trades_beta=3.0, attack=InnerMaximization(steps=3, start="normal"))
     images, labels = _first_batch(some)
