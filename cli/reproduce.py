@@ -15,20 +15,24 @@ from . import options, output, session
 from .command import Command, FilePath
 
 TABLES, FIGURES = ("table1", "table2"), ("figure2", "figure4")
-AUDIT, ABLATION, AUTHORS = "audit", "ablation", "authors"
+AUDIT, ABLATION, AUTHORS, REFINEMENT = "audit", "ablation", "authors", "refinement"
+TARGETS = (*TABLES, *FIGURES, AUDIT, ABLATION, AUTHORS, REFINEMENT)
 # What a target does not read.
 _UNREAD = {
     "figure2": ("dataset", "data_dir", "preset", "rows", "devices", "protocol", "weights"),
     **dict.fromkeys(("figure4", AUDIT, ABLATION), ("protocol", "weights")),
     **dict.fromkeys(TABLES, ("weights",)),
     AUTHORS: ("preset", "rows", "devices", "protocol"),
+    REFINEMENT: ("preset", "rows", "protocol", "weights"),
 }
 # The settings of the protocol that the audit goes by; its numbers of images are its own.
 AUDIT_SETTINGS = ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate")
 
 
 @click.command(cls=Command)
-@click.argument("target", type=click.Choice([*TABLES, *FIGURES, AUDIT, ABLATION, AUTHORS]))
+@click.argument(
+    "target", type=click.Choice([*TABLES, *FIGURES, AUDIT, ABLATION, AUTHORS, REFINEMENT])
+)
 @click.option("--dataset", metavar="NAME", help="mnist, fashion_mnist, cifar10, or digits.")
 @options.data_dir_option()
 @click.option("--preset", type=click.Choice(PRESETS), default="quick", help="Named settings.")
@@ -86,7 +90,8 @@ def command(
 
     Everything is kept in the cache under its settings: after a kill the same command goes on, and
     a repeat costs nothing. A table is written anew after every row. figure2 needs no data set.
-    authors evaluates the network that was published with the code of the paper's figures.
+    authors evaluates the network that was published with the code of the paper's figures, and
+    refinement measures one that is refined as there, step by step.
     audit tries which way of evaluating gives the paper's figures; ablation whether boundary samples
     help robust training, and its --rows are bcgan-at, bcgan-trades and bcgan-ibp.
     """
@@ -130,6 +135,12 @@ def command(
         page = authors(workspace, weights, sizes, results=results, command=line)
         _print_page(target, page, as_json)
         return
+    if target == REFINEMENT:
+        from bcgan_tf.reproduction.refinement import PRESET, refinement
+
+        workspace = Workspace(data, PRESET, seed, cache, devices)
+        _print_page(target, refinement(workspace, sizes, results=results, command=line), as_json)
+        return
     if target == AUDIT:
         from bcgan_tf.reproduction.audit import audit
 
@@ -169,9 +180,12 @@ def _checked_sizes(
 
         check_defenses(named)
         return ablation_settings(changes)
-    from bcgan_tf.reproduction.protocol import Protocol, check_rows, protocol
+    from bcgan_tf.reproduction.protocol import RefinementSettings, check_rows, protocol
     from bcgan_tf.settings.fields import parsed, settings_of
 
+    if target == REFINEMENT:
+        known = settings_of(RefinementSettings)
+        return RefinementSettings(**parsed("the refinement", known, changes))
     check_rows(named)
     if target == AUDIT:
         known = settings_of(Protocol)
@@ -195,6 +209,8 @@ def _command_line(
     chosen = f" --dataset {dataset} --preset {preset}" if dataset and target != "figure2" else ""
     if target == AUTHORS:
         chosen = " --weights FILE"
+    if target == REFINEMENT:
+        chosen = f" --dataset {dataset}"
     if protocol != Protocol.name:
         chosen += f" --protocol {protocol}"
     return f"bcgan-tf reproduce {target}{chosen} --seed {seed}{options_text(changes)}"

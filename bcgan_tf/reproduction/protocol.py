@@ -14,6 +14,7 @@ from bcgan_tf.reproduction import paper
 from bcgan_tf.settings.fields import Checked, Range, parsed, setting, settings_of
 from bcgan_tf.settings.kinds import (
     RADIUS,
+    Epochs,
     Images,
     LearningRate,
     Repeats,
@@ -143,6 +144,18 @@ class AuthorsProtocol(BothProtocols):
         # There the first constant is 0.1, beside a distance of [-1, 1] pixels: four times ours.
         own = {"learning_rate": 5e-4, "initial_const": 0.025, "confidence": 20.0}
         return {**super().carlini_wagner(), **own}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefinementSettings(Checked):
+    """The sizes of the curve against the refinement's steps."""
+
+    gan_epochs: Epochs = setting(10, "Of the GAN; 200 in the authors' code.")
+    epochs: Epochs = setting(
+        480, "Of refinement: 1,000 generated batches, then one pass over the real images."
+    )
+    pgd_n: SomeImages = setting(1000, "Test images for PGD, gradients and logits.")
+    suite_n: SomeImages = setting(200, "Test images for the suite short.")
 
 
 PROTOCOLS = {kind.name: kind for kind in (Protocol, AuthorsProtocol)}
