@@ -100,7 +100,7 @@ def command(
         raise click.UsageError(f"{target} has no --option; the tables, audit and ablation have")
     sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
     if flags := options.given(click.get_current_context(), _UNREAD[target], sources):
-        raise click.UsageError(f"{target} does not read {flags}; leave it out")
+        raise click.UsageError(f"{target} has no {flags}; leave it out")
     line = _command_line(target, dataset, preset, seed, changes, protocol)
     if target == "figure2":
         session.make_repeatable(seed, False)

@@ -128,3 +128,18 @@ def test_a_table_of_digits_from_end_to_end(cli, monkeypatch, tmp_path: Path) -> 
     assert found["standard"]["verdict"]["text"] in page
     again = cli(*line.split())
     assert json.loads(again.stdout)["rows"]["original"] == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["authors"], "authors needs --weights"),
+        (["authors", "--weights", "x", "--rows", "bcgan"], "authors has no --rows"),
+        (["table1", "--dataset", "digits", "--weights", "x"], "table1 has no --weights"),
+        (["audit", "--dataset", "digits", "--protocol", "authors"], "audit has no --protocol"),
+        (["refinement", "--dataset", "mnist", "--preset", "paper"], "refinement has no --preset"),
+    ],
+)
+def test_what_a_target_does_not_read_is_refused(cli, arguments, message):
+    result = cli("reproduce", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
