@@ -83,7 +83,8 @@ def _strong(document: Document) -> list[str]:
         for one in document["standard"]
     ]
     least = document["least"]["rho_best"]
-    last = document["standard"][1]
+    eps = document["curves"]["eps"]
+    shown = next(one for one in document["standard"] if one["eps"] == eps)
     return [
         "## Attacked by the suite `standard`",
         "",
@@ -98,10 +99,10 @@ def _strong(document: Document) -> list[str]:
         f"{document['least']['n']:,} images): {2 * least['mean']:.2f} in the authors' unit, where "
         f"the paper has {document['paper_rho']:.2f}.",
         "",
-        f"The flags at eps {last['eps']:g}:",
+        f"The flags at eps {shown['eps']:g}:",
         "",
-        *(f"- {flag['check']}: {flag['text']}." for flag in last["flags"]),
-        *([f"- Causes: {last['causes']['text']}"] if last["causes"] else []),
+        *(f"- {flag['check']}: {flag['text']}." for flag in shown["flags"]),
+        *([f"- Causes: {shown['causes']['text']}"] if shown["causes"] else []),
         "",
     ]
 

@@ -218,10 +218,10 @@ def published(mnist, tmp_path, monkeypatch):
     """The JSON of the published network, on few images."""
     if not WEIGHTS:
         pytest.skip("no published weights (set BCGAN_TF_PUBLISHED_WEIGHTS)")
-    monkeypatch.setattr(module, "_RADII", (0.1, 0.15))
-    monkeypatch.setattr(module, "_SUITE_N", 100)
-    monkeypatch.setattr(module, "_FEW", 20)
-    options = {"n": 500, "cw_n": 20, "rho_n": 200}
+    monkeypatch.setattr(module, "_RADII", (0.15,))
+    monkeypatch.setattr(module, "_SUITE_N", 40)
+    monkeypatch.setattr(module, "_FEW", 4)
+    options = {"n": 200, "cw_n": 10, "rho_n": 200}
     page = authors(
         Workspace(mnist, "quick", 0, tmp_path / "cache"),
         Path(WEIGHTS),
