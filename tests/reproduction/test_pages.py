@@ -15,6 +15,7 @@ from bcgan_tf.reproduction import paper, tables
 from bcgan_tf.reproduction.ablation_page import ablation_page
 from bcgan_tf.reproduction.ablation_settings import AblationSettings
 from bcgan_tf.reproduction.audit_page import audit_page
+from bcgan_tf.reproduction.authors_page import authors_page
 from bcgan_tf.reproduction.markdown import duration
 from bcgan_tf.reproduction.protocol import ROWS, protocol
 
@@ -250,11 +251,16 @@ PUBLISHED = sorted(RESULTS.glob("*.json"))
 def test_a_published_page_is_what_its_json_says(file: Path) -> None:
     """And the settings of today are those that it was made with: a new row joins the others."""
     document = json.loads(file.read_text())
-    pages = {"ablation": ablation_page, "audit": audit_page}
+    pages = {
+        "ablation": ablation_page,
+        "audit": audit_page,
+        "authors": lambda found: authors_page(found, f"{file.stem}-loss.png"),
+    }
     text = pages.get(file.stem.partition("-")[0], tables.page)(document)
     assert text == file.with_suffix(".md").read_text()
     if "protocol" in document:
-        today = protocol(document["dataset"], document["preset"])
+        name = "authors" if "authors" in file.stem else "strong"
+        today = protocol(document["dataset"], document["preset"], name=name)
         assert as_json(today.to_dict()) == document["protocol"]
     else:
         assert as_json(AblationSettings().to_dict()) == document["settings"]
