@@ -30,9 +30,7 @@ AUDIT_SETTINGS = ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate"
 
 
 @click.command(cls=Command)
-@click.argument(
-    "target", type=click.Choice([*TABLES, *FIGURES, AUDIT, ABLATION, AUTHORS, REFINEMENT])
-)
+@click.argument("target", type=click.Choice(TARGETS))
 @click.option("--dataset", metavar="NAME", help="mnist, fashion_mnist, cifar10, or digits.")
 @options.data_dir_option()
 @click.option("--preset", type=click.Choice(PRESETS), default="quick", help="Named settings.")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.defenses.gan import build_gan, draw_fakes, fit_gan
-from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.distribute import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.settings.defenses import BCGANSettings
 from bcgan_tf.training.alternating_trainer import AlternatingTrainer
@@ -111,7 +111,6 @@ class BCGANTraining(BCGANSettings, Defense):
         """Stage 2: a copy of ``classifier``, trained on clean and on boundary samples."""
         chosen = strategy(self.devices)
         steps = steps_per_epoch(data.train, self.batch_size)
-        check_batch_size(self.batch_size, chosen)
         with scope(chosen):
             hardened = cast(copy_classifier(classifier), self.dtype)
             if self.refinement == "alternating":

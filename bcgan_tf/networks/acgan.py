@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import keras
 
+from bcgan_tf.networks.building import one_hot_condition
 from bcgan_tf.networks.layers import ResumableDropout
 from bcgan_tf.settings.fields import checked
 from bcgan_tf.settings.kinds import BelowOne, LatentDim, Width
@@ -48,10 +49,7 @@ def acgan_generator(
     noise = keras.Input((latent_dim,), name="noise")
     label = keras.Input((), dtype="int32", name="label")
     if len(shape) == 1:
-        one_hot = keras.layers.CategoryEncoding(
-            num_classes, output_mode="one_hot", name="one_hot", dtype="float32"
-        )(keras.layers.Reshape((1,), dtype="int32")(label))
-        x = keras.layers.Concatenate(name="condition")([noise, one_hot])
+        x = one_hot_condition(noise, label, num_classes)
         for i, units in enumerate(_VECTOR_UNITS):
             initializer = keras.initializers.HeNormal(seed=next(seeds))
             x = keras.layers.Dense(

@@ -33,6 +33,14 @@ class Seeds:
         return self._next
 
 
+def one_hot_condition(noise: Any, label: Any, num_classes: int) -> Any:
+    """The noise and, beside it, the one-hot class, float32."""
+    one_hot = keras.layers.CategoryEncoding(
+        num_classes, output_mode="one_hot", name="one_hot", dtype="float32"
+    )(keras.layers.Reshape((1,), dtype="int32")(label))
+    return keras.layers.Concatenate(name="condition")([noise, one_hot])
+
+
 def cut_off(images: Any, threshold: float, dtype: str | None) -> Any:
     """Pixels cut off near black and white: ``clip((x - t) / (1 - 2 t), 0, 1)``, as two layers.
 

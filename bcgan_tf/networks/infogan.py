@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from bcgan_tf.errors import UserError
-from bcgan_tf.networks.building import image_shape
+from bcgan_tf.networks.building import image_shape, one_hot_condition
 from bcgan_tf.settings.fields import checked
 from bcgan_tf.settings.kinds import LatentDim, Width
 
@@ -55,10 +55,7 @@ def infogan_generator(
     layers = _Layers(seed * 1000, width, dtype)
     noise = keras.Input((latent_dim,), name="noise")
     label = keras.Input((), dtype="int32", name="label")
-    one_hot = keras.layers.CategoryEncoding(
-        num_classes, output_mode="one_hot", name="one_hot", dtype="float32"
-    )(keras.layers.Reshape((1,), dtype="int32")(label))
-    x = keras.layers.Concatenate(name="condition")([noise, one_hot])
+    x = one_hot_condition(noise, label, num_classes)
     x = layers.normalized(layers.dense(_HIDDEN, "hidden")(x), "hidden")
     deep = layers.scaled(_QUARTER)
     x = layers.normalized(layers.dense(rows * columns * deep, "project", exact=True)(x), "project")

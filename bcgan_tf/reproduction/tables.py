@@ -10,7 +10,11 @@ from typing import Any
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.reproduction import defended, measures, paper
-from bcgan_tf.reproduction.authors_tables_page import authors_table1_page, authors_table2_page
+from bcgan_tf.reproduction.authors_tables_page import (
+    authors_table1_page,
+    authors_table2_page,
+    figures,
+)
 from bcgan_tf.reproduction.markdown import share, with_interval
 from bcgan_tf.reproduction.measures import TableRow
 from bcgan_tf.reproduction.protocol import (
@@ -139,9 +143,7 @@ def _overview2(found: Document) -> dict[str, Any]:
 
 
 def _authors_overview1(found: Document) -> dict[str, Any]:
-    (columns,) = found["attacks"].values()
-    figures = {"clean": found["clean"], **columns, "cw": found["cw"]}
-    return {name: share(figure["accuracy"]) for name, figure in figures.items()}
+    return {name: share(figure["accuracy"]) for name, figure in figures(found).items()}
 
 
 def _authors_overview2(found: Document) -> dict[str, Any]:
@@ -179,20 +181,20 @@ def _publish(workspace: Workspace, document: Document, newest: str, results: Pat
 
 def _paper(table: str, dataset: str) -> Document:
     """The paper's figures of each row, which of them cannot be, and the bound of the mean rho."""
-    figures: dict[str, Any] = {}
+    printed: dict[str, Any] = {}
     impossible = {}
     for row in paper.TABLE_1.get(dataset, {}):
         if table.startswith("table1"):
-            figures[row] = dict(zip(_COLUMNS, paper.TABLE_1[dataset][row], strict=True))
+            printed[row] = dict(zip(_COLUMNS, paper.TABLE_1[dataset][row], strict=True))
         else:
-            figures[row] = paper.TABLE_2[dataset][row]
+            printed[row] = paper.TABLE_2[dataset][row]
         impossible[row] = [
             reason
             for reason in paper.impossible(dataset, row)
             if reason.startswith("rho") == table.startswith("table2")
         ]
     bounds = {unit: paper.largest_mean_rho(unit) for unit in paper.UNITS}
-    return {"paper": figures, "impossible": impossible, "bounds": bounds}
+    return {"paper": printed, "impossible": impossible, "bounds": bounds}
 
 
 def _table1(subject: TableRow[Any]) -> Document:
