@@ -11,6 +11,7 @@ from helpers.contracts import assert_model_contract
 
 TINY = {
     "small_cnn": ((8, 8, 1), {}),
+    "paper_cnn": ((8, 8, 1), {}),
     "strided_cnn": ((8, 8, 1), {"threshold": 0.2, "width": 0.5}),
     "deep_cnn": ((8, 8, 1), {"threshold": 0.2, "width": 0.25}),
     "resnet18": ((8, 8, 3), {"width": 1 / 16}),

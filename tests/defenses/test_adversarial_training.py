@@ -67,7 +67,8 @@ def test_trades_gives_robustness_also_in_less_precision(digits, fresh):
 def test_fgsm_training_is_one_step_mixed_with_clean_images():
     defense = FGSMTraining(eps=EPS)
     assert defense.attack.steps == 1 and defense.attack.start == "none"
-    assert defense.attack.step_ratio == 1.0 and defense.trainer_options() == {"clean_weight": 0.5}
+    assert defense.attack.step_ratio == 1.0
+    assert defense.trainer_options() == {"clean_weight": 0.5, "accumulate": False}
 
 
 def test_distillation_masks_the_gradient_and_a_scaled_attack_unmasks_it(digits, fresh):

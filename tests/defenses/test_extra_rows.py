@@ -109,6 +109,9 @@ class FakeGAN:
     generator_average = None
     num_classes, latent_dim = 10, 3
 
+    def draw_noise(self, seed, rows):
+        return tf.zeros([rows, self.latent_dim])
+
     def generator(self, inputs, training):
         noise, classes = inputs
         assert not training and noise.shape[-1] == 3
