@@ -69,7 +69,11 @@ def small_cnn(
 
 @checked
 def paper_cnn(
-    input_shape: Sequence[int], num_classes: Classes, *, seed: int | None = None
+    input_shape: Sequence[int],
+    num_classes: Classes,
+    *,
+    seed: int | None = None,
+    dtype: str | None = None,
 ) -> keras.Model:
     """The network of the code that the paper's figures most likely come from; see docs/audit.md.
 
@@ -81,6 +85,7 @@ def paper_cnn(
         num_classes: ``K``, the number of logits.
         seed: of the initial kernels, uniform within ``1 / sqrt(fan-in)``; biases are 0. None takes
             Keras' global seed.
+        dtype: a Keras dtype policy such as ``"mixed_bfloat16"``; the logits stay float32.
 
     Returns:
         A functional model, float32 ``[B, H, W, C]`` in [0, 1] to float32 logits ``[B, K]``.
@@ -91,8 +96,8 @@ def paper_cnn(
     shape = image_shape("paper_cnn", input_shape, smallest=4)
     seeds = Seeds(seed)
     images = keras.Input(shape, name="images")
-    x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")(images)
-    x = _pooled_convolutions(x, _PAPER_CNN_FILTERS, seeds.fan_in, None)
+    x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale", dtype="float32")(images)
+    x = _pooled_convolutions(x, _PAPER_CNN_FILTERS, seeds.fan_in, dtype)
     return keras.Model(images, logits_layer(x, num_classes, seeds.fan_in()), name="paper_cnn")
 
 
