@@ -184,13 +184,14 @@ def _checked_sizes(
     if target == REFINEMENT:
         known = settings_of(RefinementSettings)
         return RefinementSettings(**parsed("the refinement", known, changes))
-    check_rows(named)
     if target == AUDIT:
         known = settings_of(Protocol)
         changes = parsed("the audit", {name: known[name] for name in AUDIT_SETTINGS}, changes)
-    return protocol(
+    sizes = protocol(
         dataset, preset, changes, name="authors" if target == AUTHORS else protocol_name
     )
+    check_rows(named, sizes.rows)
+    return sizes
 
 
 def _command_line(

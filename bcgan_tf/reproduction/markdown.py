@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bcgan_tf.reproduction.protocol import ROWS
+from bcgan_tf.reproduction.protocol import ACCUMULATED
 
 NOT_RUN = "not run"
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
@@ -24,8 +24,13 @@ _TITLES = {
 
 def title(document: Mapping[str, Any], row: str) -> str:
     """What a row is called; one that the paper's table of these data lacks says so."""
-    absent = document["paper"] and row not in document["paper"]
-    return _TITLES.get(row, row) + (" (not in the paper)" if absent else "")
+    plain = ACCUMULATED.get(row, row)
+    absent = document["paper"] and plain not in document["paper"]
+    return (
+        _TITLES.get(plain, plain)
+        + (", gradients accumulated" if row in ACCUMULATED else "")
+        + (" (not in the paper)" if absent else "")
+    )
 
 
 def share(value: float | None) -> str:
@@ -72,7 +77,7 @@ def headline(document: Mapping[str, Any], what: str) -> list[str]:
 
 def measured_rows(document: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Name and content of the rows that were run, in the table's order."""
-    return [(row, document["rows"][row]) for row in ROWS if row in document["rows"]]
+    return list(document["rows"].items())
 
 
 def provenance(document: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.workflows.attack import evaluate_models
 
 SUMMARY = "summary"
+_CARLINI_WAGNER = {Protocol.name: CarliniWagnerL2, AuthorsProtocol.name: AuthorsCarliniWagner}
 # 0.1 in [-1, 1] pixels.
 _AUTHORS_GRID = 0.05
 # Settings of a training's run that its row's place in a table says already.
@@ -145,8 +146,7 @@ def bounded_settings(protocol: BothProtocols) -> dict[str, Any]:
 
 def carlini_wagner(protocol: BothProtocols, seed: int) -> CarliniWagnerL2:
     """The protocol's Carlini-Wagner L2."""
-    kind = AuthorsCarliniWagner if isinstance(protocol, AuthorsProtocol) else CarliniWagnerL2
-    return kind(seed=seed, **protocol.carlini_wagner())
+    return _CARLINI_WAGNER[protocol.name](seed=seed, **protocol.carlini_wagner())
 
 
 def attack_name(attack: Attack) -> str:

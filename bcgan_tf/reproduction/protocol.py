@@ -25,6 +25,9 @@ from bcgan_tf.settings.kinds import (
 
 # The paper's rows, and the stronger baseline that it lacks.
 ROWS = (*paper.ROWS, "trades")
+# Adversarial training as the authors' code does it, and the row that it is a variant of: nothing
+# clears the weights' gradients between the attack and the update, so that they add up.
+ACCUMULATED = {f"{row}-accumulated": row for row in ("fgsm-at-1", "fgsm-at-2", "pgd-at")}
 PRESETS = ("quick", "paper")
 DATASETS = (*paper.FGSM_EPS, "digits")
 # The paper has no digits: eps that leave a trained network something to lose.
@@ -37,7 +40,16 @@ class BothProtocols(Checked):
     """The settings that both protocols have; 0 images are all of the test set.
 
     Smaller sets of images are drawn with seed 0.
+
+    Attributes:
+        name: of the kind of protocol.
+        rows: of its tables.
+        suffix: of the names of its tables.
     """
+
+    name: ClassVar[str]
+    rows: ClassVar[tuple[str, ...]] = ROWS
+    suffix: ClassVar[str] = ""
 
     fgsm_eps: tuple[TrainingEps, TrainingEps] = setting(
         help="The paper's two radii of FGSM, in its own pixel unit, which it does not state.",
@@ -120,6 +132,8 @@ class AuthorsProtocol(BothProtocols):
     """
 
     name: ClassVar[str] = "authors"
+    rows: ClassVar[tuple[str, ...]] = (*ROWS, *ACCUMULATED)
+    suffix: ClassVar[str] = "-authors"
 
     cw_n: Images = setting(200, "Images for Carlini-Wagner L2.")
     cw_steps: Steps = setting(
@@ -215,13 +229,13 @@ def protocol(
     return kind(**settings | parsed("the protocol", known, options or {}))
 
 
-def check_rows(rows: Sequence[str]) -> tuple[str, ...]:
-    """The rows in the table's order; all of them where none is named.
+def check_rows(rows: Sequence[str], known: Sequence[str] = ROWS) -> tuple[str, ...]:
+    """The rows in the order of those that are known; all of them where none is named.
 
     Raises:
         UserError: there is no such row.
     """
     for row in rows:
-        if row not in ROWS:
-            raise UserError(f"there is no row {row!r}; choose from {', '.join(ROWS)}")
-    return tuple(row for row in ROWS if row in rows or not rows)
+        if row not in known:
+            raise UserError(f"there is no row {row!r}; choose from {', '.join(known)}")
+    return tuple(row for row in known if row in rows or not rows)

@@ -11,7 +11,13 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.reproduction import paper
-from bcgan_tf.reproduction.protocol import FGSM_EPS, ROWS
+from bcgan_tf.reproduction.protocol import (
+    ACCUMULATED,
+    FGSM_EPS,
+    AuthorsProtocol,
+    check_rows,
+    protocol,
+)
 from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.settings.presets import Recipe, recipe
 from bcgan_tf.workflows.harden import harden
@@ -36,8 +42,7 @@ def defense_of_row(
     Raises:
         UserError: no such row, data set or preset.
     """
-    if row not in ROWS:
-        raise UserError(f"there is no row {row!r}; choose one of {', '.join(ROWS)}")
+    check_rows([row], AuthorsProtocol.rows)
     if row == ORIGINAL:
         return None
     name, options = _named(row, dataset)
@@ -83,10 +88,17 @@ def lasting_settings(hardening: Defense) -> dict[str, Any]:
 
 def _named(row: str, dataset: str) -> tuple[str, dict[str, Any]]:
     """The defence's name, and what the row changes of its preset."""
-    if row not in _FGSM_ROWS:
+    plain = ACCUMULATED.get(row, row)
+    accumulating = {} if plain == row else {"accumulate": True, "clean_weight": 0.0}
+    if plain in _FGSM_ROWS:
+        which = _FGSM_ROWS.index(plain)
+        eps = FGSM_EPS[dataset][which] * paper.UNITS[_LIKELIER_UNIT]
+        return "fgsm-at", {"eps": eps, **accumulating}
+    if not accumulating:
         return row, {}
-    which = _FGSM_ROWS.index(row)
-    return "fgsm-at", {"eps": FGSM_EPS[dataset][which] * paper.UNITS[_LIKELIER_UNIT]}
+    authors = protocol(dataset, name="authors")
+    (radii,), pgd = authors.radii().values(), authors.pgd()
+    return plain, {"eps": min(radii["pgd"], pgd["steps"] * pgd["step_size"]), **accumulating}
 
 
 def _is_of_training(setting: str) -> bool:

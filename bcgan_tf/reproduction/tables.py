@@ -17,12 +17,7 @@ from bcgan_tf.reproduction.authors_tables_page import (
 )
 from bcgan_tf.reproduction.markdown import share, with_interval
 from bcgan_tf.reproduction.measures import TableRow
-from bcgan_tf.reproduction.protocol import (
-    ROWS,
-    AuthorsProtocol,
-    BothProtocols,
-    check_rows,
-)
+from bcgan_tf.reproduction.protocol import BothProtocols, check_rows
 from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.table1_page import table1_page
 from bcgan_tf.reproduction.table2_page import table2_page
@@ -72,8 +67,8 @@ def reproduce_table(
     Raises:
         UserError: no such row, a file that cannot be written, or a row that failed.
     """
-    rows = check_rows(rows)
-    table += "-authors" if isinstance(protocol, AuthorsProtocol) else ""
+    rows = check_rows(rows, protocol.rows)
+    table += protocol.suffix
     original = trained(workspace, ORIGINAL)
     document: Document = {
         "table": table,
@@ -107,7 +102,7 @@ def reproduce_table(
                 "command": command,
             }
         )
-        whole = _publish(workspace, document, row, results)
+        whole = _publish(workspace, document, row, results, protocol.rows)
     if failed:
         raise UserError(f"rows that failed: {'; '.join(failed)}")
     return whole
@@ -169,10 +164,12 @@ def file_stem(document: Document) -> str:
     return f"{document['table']}-{document['dataset']}{preset}"
 
 
-def _publish(workspace: Workspace, document: Document, newest: str, results: Path) -> Document:
+def _publish(
+    workspace: Workspace, document: Document, newest: str, results: Path, order: Sequence[str]
+) -> Document:
     def joined(before: Document) -> Document:
         rows = joined_rows(document["rows"], before.get("rows", {}), newest)
-        return {**document, "rows": {row: rows[row] for row in ROWS if row in rows}}
+        return {**document, "rows": {row: rows[row] for row in order if row in rows}}
 
     return workspace.publish(
         results / f"{file_stem(document)}.md", document, _IDENTITY, joined, page
