@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bcgan_tf.reproduction.ablation_settings import AblationSettings
-from bcgan_tf.reproduction.protocol import Protocol
+from bcgan_tf.reproduction.protocol import AuthorsProtocol, Protocol, RefinementSettings
 from bcgan_tf.settings import presets
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.defenses import (
@@ -20,6 +20,7 @@ from bcgan_tf.settings.defenses import (
 from bcgan_tf.settings.fields import Setting, settings_of
 from bcgan_tf.settings.figures import BoundarySettings, ToySettings
 from bcgan_tf.settings.images import ImageSettings
+from bcgan_tf.settings.kinds import RADIUS
 
 from .command import STDOUT, Command
 from .options import number
@@ -68,7 +69,15 @@ def _sections() -> Iterator[str]:
         yield from _changes(lambda *of, name=name: presets.preset_changes(name, *of))
     yield from _section("`toy`", _known(ToySettings))
     yield from _section("`boundary`", _known(BoundarySettings))
-    yield from _section("`reproduce table1`, `table2` and `audit`", _known(Protocol))
+    strong = _known(Protocol)
+    yield from _section("`reproduce table1`, `table2` and `audit`", strong)
+    authors = {
+        key: entry for key, entry in _known(AuthorsProtocol).items() if strong.get(key) != entry
+    }
+    yield from _section(
+        "What is otherwise with `--protocol authors` and in `reproduce authors`", authors
+    )
+    yield from _section("`reproduce refinement`", _known(RefinementSettings))
     yield from _section("`reproduce ablation`", _known(AblationSettings))
 
 
@@ -108,9 +117,10 @@ def _changes(of: Any) -> Iterator[str]:
 
 
 def _default(entry: Setting) -> str:
-    if entry.by_dataset:
-        return ", ".join(f"{name} {_shown(value)}" for name, value in entry.by_dataset.items())
-    return "none" if entry.default is None else _shown(entry.default)
+    texts = [f"{name} {_shown(value)}" for name, value in entry.by_dataset.items()]
+    if not set(RADIUS) <= set(entry.by_dataset):
+        texts.insert(0, "none" if entry.default is None else _shown(entry.default))
+    return ", ".join(texts)
 
 
 def _shown(value: Any) -> str:

@@ -290,20 +290,25 @@ def along_one_gradient(model: Any, images: np.ndarray, labels: np.ndarray) -> di
 
     Returns:
         ``mean``, ``n``, ``clean_accuracy``, and of the images that are classified right the shares
-        ``capped_share``, which never changed, and ``zero_gradient_share``.
+        ``capped_share``, which never changed, and ``zero_gradient_share`` (None where none is).
     """
     task = EvaluationTask(model, images, labels, eot_samples=1)
     right = np.flatnonzero(task.correct)
     distances = np.full(task.n, _AUTHORS_GRID)
-    search = PerturbationSearch(task.take(right), limit=1.0)
-    found = search.along_gradient(_AUTHORS_GRID).distance
-    distances[right] = np.minimum(found, 1.0)
+    shares: dict[str, float | None] = {"capped_share": None, "zero_gradient_share": None}
+    if len(right):
+        search = PerturbationSearch(task.take(right), limit=1.0)
+        found = search.along_gradient(_AUTHORS_GRID).distance
+        distances[right] = np.minimum(found, 1.0)
+        shares = {
+            "capped_share": float(np.isinf(found).mean()),
+            "zero_gradient_share": float(search.zero_gradient.mean()),
+        }
     return {
         "mean": float(distances.mean()),
         "n": task.n,
         "clean_accuracy": float(task.correct.mean()),
-        "capped_share": float(np.isinf(found).mean()),
-        "zero_gradient_share": float(search.zero_gradient.mean()),
+        **shares,
     }
 
 

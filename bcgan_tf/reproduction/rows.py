@@ -7,7 +7,6 @@ from typing import Any
 
 from bcgan_tf.defenses.defense import Defense
 from bcgan_tf.defenses.presets import defense
-from bcgan_tf.errors import UserError
 from bcgan_tf.files import file_digest
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.reproduction import paper

@@ -6,6 +6,7 @@ import pytest
 
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import paper, protocol
+from bcgan_tf.reproduction.rows import defense_of_row
 
 
 def test_the_rows_are_those_that_can_be_trained():
@@ -62,3 +63,30 @@ def test_other_data_sets_and_rows_are_refused():
 def test_rows_are_put_in_the_tables_order():
     assert protocol.check_rows([]) == protocol.ROWS
     assert protocol.check_rows(["trades", "original"]) == ("original", "trades")
+
+
+def test_rows_of_accumulated_gradients_are_of_the_authors_protocol_alone():
+    known = protocol.AuthorsProtocol.rows
+    assert known == (
+        *protocol.ROWS,
+        *(f"{r}-accumulated" for r in ("fgsm-at-1", "fgsm-at-2", "pgd-at")),
+    )
+    assert protocol.check_rows(["pgd-at-accumulated", "bcgan"], known)[-1] == "pgd-at-accumulated"
+    with pytest.raises(UserError, match="no row 'pgd-at-accumulated'"):
+        protocol.check_rows(["pgd-at-accumulated"])
+
+
+@pytest.mark.parametrize(
+    "row, dataset, eps",
+    [
+        ("fgsm-at-1-accumulated", "mnist", 0.1),
+        ("fgsm-at-2-accumulated", "fashion_mnist", 0.075),
+        ("pgd-at-accumulated", "mnist", 0.15),
+        ("pgd-at-accumulated", "cifar10", 0.04),  # 8 steps of 0.005
+    ],
+)
+def test_they_learn_from_the_whole_path_at_the_radius_of_the_code(row, dataset, eps):
+    found = defense_of_row(row, dataset)
+    assert found.accumulate and found.clean_weight == 0 and found.eps == pytest.approx(eps)
+    plain = defense_of_row(row.removesuffix("-accumulated"), dataset)
+    assert type(plain) is type(found) and not plain.accumulate

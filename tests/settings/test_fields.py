@@ -16,7 +16,7 @@ from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.networks.classifiers import deep_cnn, strided_cnn
 from bcgan_tf.networks.wgan import wgan_critic
 from bcgan_tf.reproduction.ablation_settings import AblationSettings
-from bcgan_tf.reproduction.protocol import Protocol
+from bcgan_tf.reproduction.protocol import PROTOCOLS, RefinementSettings
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.fields import Checked, OneOf, Range, Setting, parsed, settings_of
 from bcgan_tf.settings.figures import BoundarySettings, ToySettings
@@ -130,8 +130,9 @@ def test_texts_stand_for_values() -> None:
 
 def _all_settings() -> Iterator[tuple[type, Setting]]:
     attacks = (APGD, FAB, FGSM, PGD, CarliniWagnerL2, Square)
-    others = (Recipe, EvaluationConfig, ToySettings, BoundarySettings, Protocol, AblationSettings)
-    for kind in (*DEFENSES.values(), *attacks, *others):
+    others = (Recipe, EvaluationConfig, ToySettings, BoundarySettings, AblationSettings)
+    reproduction = (*PROTOCOLS.values(), RefinementSettings)
+    for kind in (*DEFENSES.values(), *attacks, *others, *reproduction):
         for setting in settings_of(kind).values():
             yield kind, setting
 
