@@ -22,7 +22,7 @@ _UNREAD = {
     "figure2": ("dataset", "data_dir", "preset", "rows", "devices", "protocol", "weights"),
     **dict.fromkeys(("figure4", AUDIT, ABLATION), ("protocol", "weights")),
     **dict.fromkeys(TABLES, ("weights",)),
-    AUTHORS: ("preset", "rows", "devices", "protocol"),
+    AUTHORS: ("dataset", "preset", "rows", "devices", "protocol"),
     REFINEMENT: ("preset", "rows", "protocol", "weights"),
 }
 # The settings of the protocol that the audit goes by; its numbers of images are its own.
@@ -107,7 +107,7 @@ def command(
         _print_page(target, pictures.figure2(results, cache, seed, command=line), as_json)
         return
     if target == AUTHORS:
-        dataset = dataset or "mnist"
+        dataset = "mnist"  # of which the published network is
         if weights is None:
             raise click.UsageError("authors needs --weights, the file of the published network")
     if dataset is None:
@@ -205,11 +205,10 @@ def _command_line(
     """What repeats it anywhere: without this machine's folders."""
     from bcgan_tf.reproduction.markdown import options_text
 
-    chosen = f" --dataset {dataset} --preset {preset}" if dataset and target != "figure2" else ""
-    if target == AUTHORS:
-        chosen = " --weights FILE"
-    if target == REFINEMENT:
-        chosen = f" --dataset {dataset}"
+    chosen = " --weights FILE" if target == AUTHORS else ""
+    for name, value in (("dataset", dataset), ("preset", preset)):
+        if value and name not in _UNREAD[target]:
+            chosen += f" --{name} {value}"
     if protocol != Protocol.name:
         chosen += f" --protocol {protocol}"
     return f"bcgan-tf reproduce {target}{chosen} --seed {seed}{options_text(changes)}"
