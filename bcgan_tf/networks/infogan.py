@@ -59,7 +59,7 @@ def infogan_generator(
     x = layers.normalized(layers.dense(_HIDDEN, "hidden")(x), "hidden")
     deep = layers.scaled(_QUARTER)
     x = layers.normalized(layers.dense(rows * columns * deep, "project", exact=True)(x), "project")
-    x = keras.layers.Reshape((rows, columns, deep), name="reshape")(x)
+    x = keras.layers.Reshape((rows, columns, deep), name="maps")(x)
     x = layers.normalized(layers.up(layers.scaled(_HALF), "up")(x), "up")
     x = layers.up(channels, "output")(x)
     x = keras.layers.Activation("tanh", name="tanh", dtype="float32")(x)
