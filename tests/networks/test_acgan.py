@@ -139,9 +139,9 @@ def test_the_oracle_has_no_large_dense_layer():
 
 
 def test_the_networks_of_infogan():
+    """InfoGAN's sizes on MNIST, counted by hand; a class beside the noise changes the image."""
     # Names that Keras gives begin anew, as in a new process: none may be one of ours.
     keras.backend.clear_session()
-    """InfoGAN's sizes on MNIST, counted by hand; a class beside the noise changes the image."""
     generator = infogan_generator((28, 28, 1), 10, latent_dim=100)
     hidden, project = 111 * 1024 + 4 * 1024, 1025 * 6272 + 4 * 6272
     up, image = 64 * (16 * 128 + 1) + 4 * 64, 16 * 64 + 1
