@@ -134,9 +134,8 @@ def command(
         _print_page(target, page, as_json)
         return
     if target == REFINEMENT:
-        from bcgan_tf.reproduction.refinement import PRESET, refinement
+        from bcgan_tf.reproduction.refinement import refinement
 
-        workspace = Workspace(data, PRESET, seed, cache, devices)
         _print_page(target, refinement(workspace, sizes, results=results, command=line), as_json)
         return
     if target == AUDIT:

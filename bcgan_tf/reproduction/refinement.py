@@ -28,9 +28,8 @@ from bcgan_tf.reproduction.refinement_page import draw_refinement, refinement_pa
 from bcgan_tf.reproduction.rows import lasting_settings, original_of
 from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.settings.presets import recipe
+from bcgan_tf.settings.presets import AUTHORS, recipe
 
-PRESET = "authors"
 # A training on the samples, and its control on as many steps without them.
 GENERATED, REAL = "generated and real images", "real images alone"
 _IDENTITY = ("dataset", "seed", "settings", "original_sha256")
@@ -47,7 +46,7 @@ def refinement(
     the page is written after each. A kill costs an epoch at most.
 
     Args:
-        workspace: the data, the seed and the cache; its preset is ``authors``.
+        workspace: the data, the seed and the cache; the preset is ``authors``.
         settings: lengths and numbers of images.
         results: where ``refinement-<dataset>.json``, ``.md`` and ``.png`` are written.
         command: a command line that repeats it, for the page.
@@ -58,12 +57,13 @@ def refinement(
     Raises:
         UserError: the data set has no such preset, or a training failed.
     """
+    workspace = dataclasses.replace(workspace, preset=AUTHORS)
     name, seed = workspace.data.name, workspace.seed
-    original = original_of(workspace, recipe(name, PRESET))
+    original = original_of(workspace, recipe(name, AUTHORS))
     classifier = load_classifier(original)
     options = {"gan_epochs": settings.gan_epochs, "epochs": settings.epochs}
     mixed: Any = defense(
-        "bcgan", name, PRESET, options=options, seed=seed, devices=workspace.devices
+        "bcgan", name, AUTHORS, options=options, seed=seed, devices=workspace.devices
     )
     real = steps_per_epoch(workspace.data.train, mixed.batch_size)
     each = mixed.generated_batches + real

@@ -22,7 +22,8 @@ from bcgan_tf.settings.kinds import (
     Width,
 )
 
-PRESETS = ("quick", "paper", "robust", "authors")
+AUTHORS = "authors"  # of the classifier and of bcgan
+PRESETS = ("quick", "paper", "robust", AUTHORS)
 # The most robust under the suite `standard`, on every data set: docs/results/table1-*.md.
 DEFAULT_DEFENSE = "pgd-at"
 # The networks for images, and which of a recipe's settings each has.
@@ -122,7 +123,7 @@ _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("mnist", "paper"): _PAPER,
     # MNIST is black and white: pixels near either become it.
     ("mnist", "robust"): {**_DEEP, "architecture_width": 0.5, "threshold": 0.4},
-    ("mnist", "authors"): _AUTHORS,
+    ("mnist", AUTHORS): _AUTHORS,
     ("fashion_mnist", "quick"): {},
     ("fashion_mnist", "paper"): _PAPER,
     ("fashion_mnist", "robust"): _DEEP,
@@ -171,7 +172,7 @@ _AUTHORS_GAN = {
     "real_target": 1.0,
 }
 _GANS: dict[tuple[str, str], dict[str, Any]] = {
-    ("mnist", "authors"): _AUTHORS_GAN,
+    ("mnist", AUTHORS): _AUTHORS_GAN,
     ("fashion_mnist", "authors"): _AUTHORS_GAN,
     ("mnist", "paper"): _PAPER_GAN,
     ("fashion_mnist", "paper"): _PAPER_GAN,
@@ -225,7 +226,7 @@ _SMALL_REFINEMENT = {"epochs": 20, "batch_size": 32}
 # What differs from the defaults of a defence, its GAN aside.
 _DEFENSES: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     "bcgan": {
-        ("mnist", "authors"): _AUTHORS_REFINEMENT,
+        ("mnist", AUTHORS): _AUTHORS_REFINEMENT,
         ("fashion_mnist", "authors"): _AUTHORS_REFINEMENT,
         ("mnist", "paper"): _REFINEMENT,
         ("fashion_mnist", "paper"): _REFINEMENT,
@@ -350,16 +351,21 @@ def defense_settings(
         name: one of :data:`DEFENSES`.
         dataset: a name that ``bcgan_tf.load_dataset`` knows; a folder of images takes the trainings
             of digits, and one for a radius then needs ``eps`` among the options.
-        preset: ``"quick"``, ``"paper"`` or ``"robust"``.
+        preset: ``"quick"``, ``"paper"``, ``"robust"``, or, for ``bcgan``, ``"authors"``.
         options: settings to change, as values or as text; those of its GAN are ``gan.beta`` etc.
         seed: of everything the defence draws.
         devices: to train on.
 
     Raises:
-        UserError: no such defence or setting, or a value that is none.
+        UserError: no such defence or setting, a value that is none, or a preset that the defence
+            does not have.
     """
     if name not in DEFENSES:
         raise UserError(f"there is no defense {name!r}; choose one of {', '.join(DEFENSES)}")
+    if preset == AUTHORS and name != "bcgan":
+        raise UserError(
+            f"{name} has no preset {AUTHORS}: choose the defense bcgan, or another preset"
+        )
     kind, given = DEFENSES[name], dict(options or {})
     known = settings_of(kind)
     chosen = parsed(name, options_of(kind), given)

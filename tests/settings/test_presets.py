@@ -53,6 +53,12 @@ def test_mistakes_are_one_line(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", sorted(set(presets.DEFENSES) - {"bcgan"}))
+def test_the_preset_authors_is_of_bcgan(name):
+    with pytest.raises(UserError, match=f"{name} has no preset authors: choose the defense bcgan"):
+        presets.defense_settings(name, "mnist", "authors")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
