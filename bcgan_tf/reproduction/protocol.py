@@ -166,8 +166,9 @@ class RefinementSettings(Checked):
 
     gan_epochs: Epochs = setting(10, "Of the GAN; 200 in the authors' code.")
     epochs: Epochs = setting(
-        480, "Of refinement: 1,000 generated batches, then one pass over the real images."
+        480, "Of refinement: generated batches, then one pass over the real images."
     )
+    generated_batches: Steps = setting(1000, "Of each epoch.")
     pgd_n: SomeImages = setting(1000, "Test images for PGD, gradients and logits.")
     suite_n: SomeImages = setting(200, "Test images for the suite short.")
 

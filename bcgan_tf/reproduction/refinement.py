@@ -61,7 +61,8 @@ def refinement(
     name, seed = workspace.data.name, workspace.seed
     original = original_of(workspace, recipe(name, AUTHORS))
     classifier = load_classifier(original)
-    options = {"gan_epochs": settings.gan_epochs, "epochs": settings.epochs}
+    trained = ("gan_epochs", "epochs", "generated_batches")
+    options = {key: getattr(settings, key) for key in trained}
     mixed: Any = defense(
         "bcgan", name, AUTHORS, options=options, seed=seed, devices=workspace.devices
     )
@@ -96,7 +97,10 @@ def refinement(
     )
     plan: dict[str, tuple[BCGANTraining, dict[int, int]]] = {
         GENERATED: (mixed, {mark: mark * each for mark in marks}),
-        REAL: (alone, {round(mark * each / real): mark * each for mark in marks}),
+        REAL: (
+            alone,
+            {epoch: epoch * real for epoch in (round(mark * each / real) for mark in marks)},
+        ),
     }
     for way, (training, steps_at) in plan.items():
         refined = {**lasting_settings(training), "original": file_digest(original)}
