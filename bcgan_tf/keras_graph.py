@@ -346,6 +346,8 @@ def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras
     first = leading_layers(model) if len(model.inputs) == 1 else []
 
     def rebuild(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer):  # an operation of keras.ops, which has no dtype
+            return type(layer).from_config(layer.get_config())
         chosen = last if layer is final else inputs if layer in first else dtype
         if isinstance(layer, keras.Model):
             return _rebuilt(layer, dtype, inputs=inputs, last=chosen)

@@ -16,11 +16,12 @@ from bcgan_tf.attacks import answers, checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
+from bcgan_tf.attacks.search_network import search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.progress import Progress
 from bcgan_tf.settings.fields import Checked, Range
-from bcgan_tf.settings.kinds import Batch
+from bcgan_tf.settings.kinds import Batch, Precision
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,6 +197,7 @@ class Attack(Checked, abc.ABC):
         *,
         mask: np.ndarray | None = None,
         indices: np.ndarray | None = None,
+        precision: Precision = "float32",
         progress: Progress | None = None,
     ) -> AttackResult:
         """Attacks every example that the model still classifies right.
@@ -208,6 +210,9 @@ class Attack(Checked, abc.ABC):
             mask: bool ``[N]``: attack these alone, such as the survivors of other attacks.
             indices: int ``[N]``, each example's position in the whole set, from which its random
                 draws follow; None: 0 ... N-1.
+            precision: that it searches in: ``"float32"``, ``"bfloat16"`` or ``"auto"``
+                (:func:`bcgan_tf.attacks.search_network.search_networks`). The model itself, in its
+                own, decides whether an example is broken.
             progress: called with (examples done, examples to do, "") after every batch.
 
         Returns:
@@ -218,15 +223,25 @@ class Attack(Checked, abc.ABC):
             UserError: if the images, labels or outputs are unfit (probabilities included), the
                 answers are not one function of each image
                 (:func:`bcgan_tf.attacks.answers.check_answers`), or the model's gradient is
-                missing or not finite.
+                missing or not finite; or the model cannot be searched in bfloat16.
         """
-        prepared = self.prepare(logits_fn)
+        search = None
+        if precision != "float32":
+            images = as_images(images)
+            networks = search_networks(logits_fn, images, precision)
+            search = networks.get("bfloat16", networks.get("float32"))
+        prepared = self.prepare(logits_fn, search=search)
         prepared.check_answers(as_images(images))
         return prepared(images, labels, mask=mask, indices=indices, progress=progress)
 
-    def prepare(self, logits_fn: Any) -> PreparedAttack:
-        """The attack on one model, traced at its first call, for many calls."""
-        return PreparedAttack(self, logits_fn)
+    def prepare(self, logits_fn: Any, *, search: Any = None) -> PreparedAttack:
+        """The attack on one model, traced at its first call, for many calls.
+
+        Args:
+            logits_fn: the model, as of :meth:`__call__`.
+            search: what it searches with in place of the model, which still decides.
+        """
+        return PreparedAttack(self, logits_fn, search)
 
     @property
     def own_lengths(self) -> dict[str, float]:
@@ -259,11 +274,11 @@ class Attack(Checked, abc.ABC):
 class PreparedAttack:
     """An attack and the model it attacks; called like :class:`Attack`, without the model."""
 
-    def __init__(self, attack: Attack, logits_fn: Any) -> None:
+    def __init__(self, attack: Attack, logits_fn: Any, search: Any = None) -> None:
         self.attack = attack
         self._model = logits_fn
         forward = checks.as_logits_fn(logits_fn)
-        self._forward = forward
+        self._search = forward if search is None else checks.as_logits_fn(search)
         self._predict = Batched(forward, attack.batch_size)
         self._runs: dict[bytes, Batched] = {}
 
@@ -357,7 +372,7 @@ class PreparedAttack:
         """
         key = masked.tobytes()
         if key not in self._runs:
-            logits_fn = without_classes(self._forward, masked)
+            logits_fn = without_classes(self._search, masked)
 
             def run(images: Any, labels: Any, indices: Any, number: Any, *lengths: Any) -> Any:
                 attack = self.attack._within_graph(lengths)

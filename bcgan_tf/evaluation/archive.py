@@ -18,7 +18,7 @@ from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
 
 _PER_ATTACK = ("clean_correct", "attacked", "success", "linf", "l2")
 _OF_ATTACK = ("attack", "config", "uses_gradients")
-_COMPARED = ("eps", "norm", "suite", "eot_samples", "total")
+_COMPARED = ("eps", "norm", "suite", "eot_samples", "precision", "total")
 _SETTINGS = (*_COMPARED, "identity")
 
 
@@ -85,7 +85,8 @@ def load(path: str | Path) -> Evaluation:
         raise UserError(f"{path} is missing; give the folder of an evaluation that has finished")
     try:
         arrays = read_arrays(path)
-        settings: dict[str, Any] = json.loads(str(arrays["settings"]))
+        # Earlier versions searched in float32, and did not say so.
+        settings = {"precision": "float32", **json.loads(str(arrays["settings"]))}
         shape = arrays["adversarials"].shape[1:]
         adversarials = np.zeros((len(arrays["labels"]), *shape), np.float32)
         adversarials[arrays["broken_rows"]] = arrays["adversarials"]

@@ -34,6 +34,8 @@ class Evaluation:
         total: images of the whole set, of which this may be a shard.
         identity: of the model and of the whole data
             (:func:`bcgan_tf.evaluation.state.fingerprint`).
+        precision: ``"float32"`` or ``"bfloat16"``: that the attacks of the suite searched in, but
+            for targeted APGD, which is in float32. The model decided every success.
         certified: bool ``[N]``, images that were not attacked because it is proved that nothing
             within ``eps`` changes their right answer; None where all were to be attacked.
     """
@@ -49,6 +51,7 @@ class Evaluation:
     total: int | None = None
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     certified: np.ndarray | None = None
+    precision: str = "float32"
 
     @property
     def n(self) -> int:
@@ -170,6 +173,7 @@ class Evaluation:
             "norm": self.norm,
             "n": self.n,
             "samples": self.eot_samples,
+            "precision": self.precision,
             "note": self.note,
             "clean_accuracy": self.clean_accuracy,
             "clean_interval95": list(self.interval95(self.clean_correct)),

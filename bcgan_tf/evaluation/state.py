@@ -156,6 +156,12 @@ class EvaluationState:
         self.close()
 
 
+def precision_of(folder: Path) -> str | None:
+    """The precision that an evaluation kept in a folder searches in; None where none is kept."""
+    saved = kept_json(folder / _SETTINGS) if (folder / _SETTINGS).exists() else None
+    return saved.get("precision") if saved else None
+
+
 def model_digest(model: Any) -> str:
     """A digest of a Keras model's weights and of what its layers do.
 

@@ -19,16 +19,19 @@ from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
 from bcgan_tf.attacks.logits import median_gap
 from bcgan_tf.attacks.preprocessing import may_hide_gradients, through_preprocessing
+from bcgan_tf.attacks.search_network import search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import guard_gradient
 from bcgan_tf.settings.fields import checked, refuse
-from bcgan_tf.settings.kinds import AttackEps, Batch, Norm, Repeats, Seed
+from bcgan_tf.settings.kinds import AttackEps, Batch, Norm, Precision, Repeats, Seed
 
 # Images on which a model's outputs are looked at before any attack.
 _PROBES = 64
 # What is known of the model, whatever the images.
-_OF_MODEL = ("calls", "attacked", "through_preprocessing", "predict", "_graphs")
+_OF_MODEL = ("calls", "attacked", "through_preprocessing", "predict", "_searches", "_graphs")
+# Fewer images take less time than it takes to make and to time a copy of their model.
+_WORTH_A_COPY = 200
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +55,9 @@ class EvaluationTask:
         batch_size: most images at once; it bounds memory and changes no result.
         eot_samples: calls of the model that are averaged (expectation over transformation); None:
             20 for a model that answers differently to the same images, else 1.
+        precision: that the suites search in: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16
+            where it is faster here, for 200 images or more. The model itself, in its own precision,
+            decides every success.
 
     Attributes:
         indices: int64 ``[N]``, positions of the images in the whole set; the attacks' draws follow
@@ -75,6 +81,7 @@ class EvaluationTask:
     seed: int = dataclasses.field(default=0, kw_only=True)
     batch_size: int = dataclasses.field(default=250, kw_only=True)
     eot_samples: int | None = dataclasses.field(default=None, kw_only=True)
+    precision: str = dataclasses.field(default="float32", kw_only=True)
     indices: np.ndarray = dataclasses.field(init=False, repr=False)
 
     num_classes: int = dataclasses.field(init=False, repr=False)
@@ -84,7 +91,9 @@ class EvaluationTask:
         images: Any = None
         labels: Any = None
         try:
-            _check_settings(self.eps, self.norm, self.seed, self.batch_size, self.eot_samples)
+            _check_settings(
+                self.eps, self.norm, self.seed, self.batch_size, self.eot_samples, self.precision
+            )
         except UserError as error:
             faults.append(str(error))
         try:
@@ -136,6 +145,20 @@ class EvaluationTask:
         """Images to the logits of :attr:`attacked`."""
         return Batched(self.attacked, self.batch_size)
 
+    @property
+    def searched_in(self) -> str:
+        """The precision that the suites search in: ``"float32"`` or ``"bfloat16"``."""
+        return "bfloat16" if "bfloat16" in self._searches else "float32"
+
+    @functools.cached_property
+    def _searches(self) -> dict[str, LogitsFn]:
+        """What attacks search with in place of the model, by precision."""
+        few = self.precision == "auto" and self.n < _WORTH_A_COPY
+        if self.precision == "float32" or self.calls > 1 or few:
+            return {}
+        found = search_networks(self.model, self.images, self.precision)
+        return {dtype: self._wrapped(copy) for dtype, copy in found.items()}
+
     @functools.cached_property
     def _graphs(self) -> dict[Hashable, PreparedAttack]:
         """By :meth:`bcgan_tf.attacks.attack.Attack.family`."""
@@ -184,14 +207,22 @@ class EvaluationTask:
         assert self.eps is not None
         return self.eps
 
-    def prepared(self, attack: Attack) -> PreparedAttack:
-        """The attack on the model; attacks that differ in their radius alone share one graph."""
+    def prepared(self, attack: Attack, searched_in: str | None = None) -> PreparedAttack:
+        """The attack on the model; attacks that differ in their radius alone share one graph.
+
+        Args:
+            attack: of any kind.
+            searched_in: ``"float32"`` or ``"bfloat16"``, on a copy of the model where it has one;
+                None: on the model itself.
+        """
+        search = self._searches.get(searched_in) if searched_in else None
         family = attack.family()
         if family is None:
-            return attack.prepare(self.attacked)
-        if family not in self._graphs:
-            self._graphs[family] = attack.prepare(self.attacked)
-        return self._graphs[family].of(attack)
+            return attack.prepare(self.attacked, search=search)
+        shared = family, searched_in if search else None
+        if shared not in self._graphs:
+            self._graphs[shared] = attack.prepare(self.attacked, search=search)
+        return self._graphs[shared].of(attack)
 
     def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
         """Attacks the images, or only those of ``mask``, bool ``[N]``."""
@@ -213,6 +244,10 @@ class EvaluationTask:
         """The task with so many calls of the model for one answer."""
         return self if eot_samples == self.calls else self._with(eot_samples=eot_samples)
 
+    def in_precision(self, precision: str) -> EvaluationTask:
+        """The task whose suites search in that precision."""
+        return self._with(precision=precision)
+
     def with_model(self, model: Any) -> EvaluationTask:
         """The same images for another model, which is called once for an answer.
 
@@ -228,7 +263,7 @@ class EvaluationTask:
 
         Its gradient must be finite, as it is of a function made of :attr:`attacked`.
         """
-        return self._with(attacked=attacked, calls=self.calls)
+        return self._with(attacked=attacked, calls=self.calls, precision="float32")
 
     def _wrapped(self, model: Any) -> LogitsFn:
         # What is measured here is a number: ask for the function before a graph is traced.
@@ -246,8 +281,13 @@ class EvaluationTask:
 
 @checked
 def _check_settings(
-    eps: AttackEps | None, norm: Norm, seed: Seed, batch_size: Batch, eot_samples: Repeats | None
+    eps: AttackEps | None,
+    norm: Norm,
+    seed: Seed,
+    batch_size: Batch,
+    eot_samples: Repeats | None,
+    precision: Precision,
 ) -> None:
-    del seed, batch_size, eot_samples
+    del seed, batch_size, eot_samples, precision
     if norm == "linf" and eps is not None and eps > 1:
         raise UserError(f"eps is {eps:g}, but pixels lie in [0, 1]; for 0 ... 255 write eps / 255")

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from bcgan_tf.settings.fields import Checked, OneOf, setting
-from bcgan_tf.settings.kinds import RADIUS, AttackEps, Images, Norm, Repeats, Seed, Shard, Suite
+from bcgan_tf.settings.kinds import (
+    RADIUS,
+    AttackEps,
+    Images,
+    Norm,
+    Precision,
+    Repeats,
+    Seed,
+    Shard,
+    Suite,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +70,11 @@ class EvaluationConfig(Checked):
     )
     skip_certified: bool = setting(
         False, "Do not attack images that interval bounds prove (Linf): the same accuracy, sooner."
+    )
+    precision: Precision = setting(
+        "auto",
+        "That the attacks search in. auto: bfloat16 where it is faster here, for 200 images or "
+        "more. The model itself decides every success, and APGD-T is in float32.",
     )
     seed: Seed = setting(0, "Of all draws.")
 

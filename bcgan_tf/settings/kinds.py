@@ -49,6 +49,7 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 Devices = Annotated[int, Range(1, 1024)]
 Dtype = Annotated[str, OneOf("float32", "mixed_bfloat16")]
 Norm = Annotated[str, OneOf("linf", "l2")]
+Precision = Annotated[str, OneOf("auto", "float32", "bfloat16")]
 # Those that bcgan_tf.attacks.suites builds.
 SUITES = ("standard", "plus", "short", "rand", "paper")
 Suite = Annotated[str, OneOf(*SUITES)]

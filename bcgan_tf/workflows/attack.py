@@ -234,6 +234,7 @@ class _ModelEvaluation:
             seed=self.settings.seed,
             batch_size=self.batch_size,
             eot_samples=self.settings.samples,
+            precision=self.settings.precision,
         )
         # Nothing is written about a model that cannot be attacked.
         self.run.add_metrics(dataset=self.dataset, unfinished=True)

@@ -172,6 +172,7 @@ def evaluate(
         seed=config.seed,
         batch_size=batch_size,
         eot_samples=config.samples,
+        precision=config.precision,
     )
     found = run_suite(task, config.suite, skip_certified=config.skip_certified, progress=progress)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}

@@ -1,0 +1,218 @@
+"""The copy that attacks search with is the model's function, and decides nothing."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from bcgan_tf.attacks import APGD, PGD, search_network
+from bcgan_tf.attacks.search_network import (
+    ChannelAffine,
+    Unchanged,
+    agrees,
+    is_faster,
+    search_networks,
+)
+from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.runner import run_suite
+from bcgan_tf.evaluation.task import EvaluationTask
+from bcgan_tf.keras_graph import all_layers
+from bcgan_tf.networks.classifiers import resnet18
+
+SHAPE = (8, 8, 3)
+IMAGES = np.random.RandomState(0).uniform(size=(12, *SHAPE)).astype(np.float32)
+L = keras.layers
+
+
+def learned(model: keras.Model) -> keras.Model:
+    """With statistics, scales and offsets that are none of the defaults."""
+    draw = np.random.RandomState(1)
+    for layer in all_layers(model):
+        if isinstance(layer, L.BatchNormalization):
+            layer.set_weights([draw.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    return model
+
+
+def network(build) -> keras.Model:
+    images = keras.Input(SHAPE)
+    x = build(images)
+    x = L.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x
+    return learned(keras.Model(images, L.Dense(5)(x)))
+
+
+def read_twice(x):
+    x = L.Conv2D(4, 3)(x)
+    return L.Concatenate()([x, L.BatchNormalization()(x)])
+
+
+def called_twice(x):
+    convolution = L.Conv2D(3, 3, padding="same")
+    return convolution(L.BatchNormalization()(convolution(x)))
+
+
+def added(x):
+    x = L.Conv2D(4, 3)(x)
+    return L.BatchNormalization()(x + L.Conv2D(4, 1)(x))
+
+
+def nested(x):
+    inner_images = keras.Input(SHAPE)
+    y = L.BatchNormalization()(L.Conv2D(4, 3)(inner_images))
+    return keras.Model(inner_images, L.ReLU()(y))(L.Rescaling(2.0, offset=-1.0)(x))
+
+
+class Doubled(L.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("build", "folded", "affine"),
+    [
+        (lambda x: L.BatchNormalization()(L.Conv2D(4, 3)(x)), 1, 0),
+        (lambda x: L.BatchNormalization()(L.Conv2D(4, 3, use_bias=False)(x)), 1, 0),
+        (lambda x: L.BatchNormalization()(L.DepthwiseConv2D(3, depth_multiplier=2)(x)), 1, 0),
+        (lambda x: L.BatchNormalization()(L.Dense(4)(L.Flatten()(x))), 1, 0),
+        (lambda x: L.BatchNormalization(scale=False, center=False)(L.Conv2D(4, 3)(x)), 1, 0),
+        (lambda x: L.BatchNormalization()(L.Conv2D(4, 3, activation="relu")(x)), 0, 1),
+        (lambda x: L.BatchNormalization()(L.Conv2DTranspose(4, 3)(x)), 0, 1),
+        (lambda x: L.BatchNormalization(axis=1)(L.Conv2D(4, 3)(x)), 0, 0),
+        (read_twice, 0, 1),
+        (called_twice, 0, 1),
+        (added, 0, 1),
+        (nested, 1, 0),
+        (lambda x: Doubled()(L.BatchNormalization()(L.Conv2D(4, 3)(x))), 1, 0),
+    ],
+)
+def test_batch_normalization_is_folded_where_nothing_else_reads(build, folded, affine):
+    model = network(build)
+    before = [w.copy() for w in model.get_weights()]
+    copy = search_network.search_network(model, "float32")
+    layers = all_layers(copy)
+    assert sum(isinstance(layer, Unchanged) for layer in layers) == folded
+    assert sum(isinstance(layer, ChannelAffine) for layer in layers) == affine
+    wanted = model(IMAGES, training=False).numpy()
+    np.testing.assert_allclose(copy(IMAGES).numpy(), wanted, rtol=1e-4, atol=1e-5)
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_in_bfloat16_pixels_and_logits_stay_float32():
+    model = network(lambda x: L.Conv2D(4, 3)(L.Rescaling(2.0, offset=-1.0)(x)))
+    copy = search_network.search_network(model, "bfloat16")
+    dtypes = {type(layer).__name__: layer.compute_dtype for layer in copy.layers}
+    assert dtypes == {
+        "InputLayer": "float32", "Rescaling": "float32", "Conv2D": "bfloat16",
+        "GlobalAveragePooling2D": "bfloat16", "Dense": "float32",
+    }  # fmt: skip
+    wanted, found = model(IMAGES).numpy(), copy(IMAGES).numpy()
+    assert found.dtype == np.float32 and 0 < np.abs(found - wanted).max() < 0.05
+
+
+def test_what_has_no_graph_of_layers_has_no_copy():
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    images = keras.Input(SHAPE)
+    two = keras.Model(images, [L.Flatten()(images), L.GlobalAveragePooling2D()(images)])
+    for model in (Subclassed(), two, lambda x: x):
+        assert search_network.search_network(model, "float32") is None
+    with pytest.raises(UserError, match="cannot be searched in bfloat16"):
+        search_networks(lambda x: x, IMAGES, "bfloat16")
+    assert search_networks(lambda x: x, IMAGES, "auto") == {}
+
+
+def test_how_near_a_copy_must_be():
+    """Gaps of 1 between the two largest logits: the bounds are those of the distances."""
+    logits = np.tile([0.0, 1.0, 2.0], (40, 1)).astype(np.float32)
+
+    def moved(by, rows):
+        other = logits.copy()
+        other[:rows, 0] += by
+        return other
+
+    assert agrees(logits, logits + 7, "float32")  # an offset changes nothing
+    assert agrees(logits, moved(0.09, 40), "bfloat16")
+    assert not agrees(logits, moved(0.11, 40), "bfloat16")
+    assert not agrees(logits, moved(0.09, 40), "float32")
+    assert agrees(logits, moved(9, 2), "bfloat16") and not agrees(logits, moved(9, 4), "bfloat16")
+    assert not agrees(logits, moved(np.nan, 1), "bfloat16")
+    assert not agrees(np.zeros_like(logits), np.zeros_like(logits), "bfloat16")
+
+
+def test_auto_takes_bfloat16_where_it_is_faster(monkeypatch):
+    model = resnet18(SHAPE, 5, width=1 / 16, seed=0)
+    for faster in (True, False):
+        monkeypatch.setattr(search_network, "is_faster", lambda *_, faster=faster: faster)
+        assert ("bfloat16" in search_networks(model, IMAGES, "auto")) is faster
+    assert set(search_networks(model, IMAGES, "bfloat16")) == {"float32", "bfloat16"}
+    assert search_networks(model, IMAGES, "float32") == {}
+
+
+def test_speed_is_measured():
+    small = network(lambda x: L.Conv2D(1, 1)(x))
+    large = network(lambda x: L.Conv2D(8, 3)(L.Conv2D(256, 7, padding="same")(x)))
+    assert is_faster(small, large, IMAGES) and not is_faster(large, small, IMAGES)
+
+
+@pytest.fixture
+def linear() -> keras.Model:
+    """``z = (s, -s)`` with ``s`` the sum of the four pixels minus 2."""
+    images = keras.Input((2, 2, 1))
+    model = keras.Model(images, L.Dense(2)(L.Flatten()(images)))
+    model.set_weights([np.array([[1.0, -1.0]] * 4), np.array([-2.0, 2.0])])
+    return model
+
+
+def test_the_model_decides_what_the_copy_proposes(linear):
+    """A copy with the wrong sign leads away from the boundary; one with an offset stops early."""
+    images, labels = np.full((3, 2, 2, 1), 0.6, np.float32), np.zeros(3, int)
+    attack = PGD(0.2, steps=5, seed=0)
+    assert attack(linear, images, labels).robust_accuracy == 0
+    astray = attack.prepare(linear, search=lambda x: -linear(x))(images, labels)
+    assert astray.robust_accuracy == 1 and not astray.success.any()
+    assert linear(astray.adversarials).numpy()[:, 0].min() > 0
+    same = attack(linear, images, labels, precision="bfloat16")
+    assert same.robust_accuracy == 0 and (linear(same.adversarials).numpy()[:, 0] < 0).all()
+
+
+def test_a_suite_searches_in_bfloat16_but_for_targeted_apgd(linear, monkeypatch, tmp_path):
+    images = np.random.RandomState(2).uniform(size=(220, 2, 2, 1)).astype(np.float32)
+    labels = linear(images).numpy().argmax(-1)
+    searched: list[tuple[str, str]] = []
+    prepared = EvaluationTask.prepared
+
+    def noted(self, attack, searched_in=None):
+        searched.append((attack.name, searched_in))
+        return prepared(self, attack, searched_in)
+
+    monkeypatch.setattr(EvaluationTask, "prepared", noted)
+    task = EvaluationTask(linear, images, labels, eps=0.05, precision="bfloat16")
+    found = run_suite(task, "standard", state=tmp_path / "state")
+    assert dict(searched) == {
+        "APGD-CE": "bfloat16", "APGD-T": "float32", "FAB-T": "bfloat16", "Square": "bfloat16",
+    }  # fmt: skip
+    assert found.precision == found.to_dict()["precision"] == "bfloat16"
+    # 2 |s| is the distance between the logits; four pixels move it by at most 8 eps.
+    logits = linear(images).numpy().astype(float)
+    expected = np.abs(logits[:, 0] - logits[:, 1]) > 8 * 0.05
+    near = np.abs(np.abs(logits[:, 0] - logits[:, 1]) - 8 * 0.05) < 1e-5
+    np.testing.assert_array_equal(found.worst_case[~near], expected[~near])
+    # What was begun so goes on so, whatever the clock says today.
+    monkeypatch.setattr(search_network, "is_faster", lambda *_: False)
+    task = EvaluationTask(linear, images, labels, eps=0.05, precision="auto")
+    assert run_suite(task, "standard", state=tmp_path / "state").precision == "bfloat16"
+    assert run_suite(task, "standard").precision == "float32"
+
+
+def test_few_images_and_attacks_one_by_one_are_searched_on_the_model(linear, monkeypatch):
+    monkeypatch.setattr(search_network, "is_faster", lambda *_: True)
+    images = np.random.RandomState(2).uniform(size=(220, 2, 2, 1)).astype(np.float32)
+    labels = linear(images).numpy().argmax(-1)
+    task = EvaluationTask(linear, images, labels, eps=0.05, precision="auto")
+    assert task.searched_in == "bfloat16"
+    assert run_suite(task, [APGD(0.05, steps=2)]).precision == "float32"
+    few = EvaluationTask(linear, images[:199], labels[:199], eps=0.05, precision="auto")
+    assert few.searched_in == "float32"
