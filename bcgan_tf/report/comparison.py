@@ -179,6 +179,8 @@ def differences(columns: Sequence[Column]) -> list[str]:
          lambda c: c.evaluation.get("suite") or "chosen attacks"),
         ("calls of the model that were averaged", "single calls mislead attacks on a random model",
          lambda c: c.evaluation.get("samples") or 1),
+        ("precisions of the search", "one in bfloat16 may overlook what float32 finds",
+         lambda c: c.evaluation.get("precision") or "float32"),
         ("shards", "a shard holds other images", lambda c: c.evaluation.get("shard") or "all"),
     )  # fmt: skip
     found = [

@@ -68,6 +68,8 @@ def setting(evaluation: Mapping[str, Any]) -> str:
         parts.append(f"{count(evaluation['n'])} images")
     if (evaluation.get("samples") or 1) != 1:
         parts.append(f"mean of {evaluation['samples']} calls")
+    if (evaluation.get("precision") or "float32") != "float32":
+        parts.append(f"searched in {evaluation['precision']}")
     return ", ".join(parts)
 
 

@@ -218,6 +218,7 @@ def standard(subject: TableRow[Protocol], *, skip_certified: bool = False) -> di
         n=protocol.standard_n,
         seed=workspace.seed,
         skip_certified=skip_certified,
+        precision="float32",  # what is published is the same on every machine
     )
     others = {"original": file_digest(subject.original_file) if subject.original_file else None}
     with subject.open("standard", {**settings.to_dict(), **others}) as run:

@@ -148,6 +148,10 @@ def test_no_number_is_compared_that_no_verdict_vouches_for(
         ({"n": 1000}, "Different numbers of images: 500 (a); 1,000 (b)"),
         ({"suite": "paper"}, "Different suites: standard (a); paper (b)"),
         ({"samples": 20}, "Different calls of the model that were averaged: 1 (a); 20 (b)"),
+        (
+            {"precision": "bfloat16"},
+            "Different precisions of the search: float32 (a); bfloat16 (b)",
+        ),
         ({"shard": "1/2"}, "Different shards: all (a); 1/2 (b)"),
     ],
 )
