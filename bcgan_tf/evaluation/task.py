@@ -236,9 +236,8 @@ class EvaluationTask:
 
     def take(self, rows: np.ndarray) -> EvaluationTask:
         """The task of some of the images, at these positions."""
-        known = {name: value for name, value in vars(self).items() if name in _OF_MODEL}
         parts = {name: getattr(self, name)[rows] for name in ("images", "labels", "indices")}
-        return self._with(**known, **parts)
+        return self._with(**self._of_model(), **parts)
 
     def averaged(self, eot_samples: int) -> EvaluationTask:
         """The task with so many calls of the model for one answer."""
@@ -246,7 +245,11 @@ class EvaluationTask:
 
     def in_precision(self, precision: str) -> EvaluationTask:
         """The task whose suites search in that precision."""
-        return self._with(precision=precision)
+        if precision == self.precision:
+            return self
+        known = self._of_model()
+        known.pop("_searches", None)
+        return self._with(**known, precision=precision)
 
     def with_model(self, model: Any) -> EvaluationTask:
         """The same images for another model, which is called once for an answer.
@@ -270,6 +273,10 @@ class EvaluationTask:
         assert tf.executing_eagerly()
         averaged = model if self.calls == 1 else expectation(model, self.calls)
         return guard_gradient(averaged, self.images[:1], self.labels[:1])
+
+    def _of_model(self) -> dict[str, Any]:
+        """What is known of the model, and may be carried on to another task of it."""
+        return {name: value for name, value in vars(self).items() if name in _OF_MODEL}
 
     def _with(self, **changes: Any) -> EvaluationTask:
         """A copy that is not checked again."""

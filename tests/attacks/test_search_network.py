@@ -214,5 +214,8 @@ def test_few_images_and_attacks_one_by_one_are_searched_on_the_model(linear, mon
     task = EvaluationTask(linear, images, labels, eps=0.05, precision="auto")
     assert task.searched_in == "bfloat16"
     assert run_suite(task, [APGD(0.05, steps=2)]).precision == "float32"
+    assert task.in_precision("auto") is task
+    own = task.in_precision("float32")
+    assert own.searched_in == "float32" and task.searched_in == "bfloat16"
     few = EvaluationTask(linear, images[:199], labels[:199], eps=0.05, precision="auto")
     assert few.searched_in == "float32"
