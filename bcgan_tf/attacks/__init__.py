@@ -6,6 +6,7 @@ from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack, AttackResult
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
+from bcgan_tf.attacks.constraint_relaxation import ConstraintRelaxation
 from bcgan_tf.attacks.expectation import expectation
 from bcgan_tf.attacks.fab import FAB
 from bcgan_tf.attacks.fgsm import FGSM
@@ -22,6 +23,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "CarliniWagnerL2",
+    "ConstraintRelaxation",
     "Square",
     "bpda",
     "expectation",

@@ -7,7 +7,16 @@ import inspect
 import pytest
 
 from bcgan_tf import attacks
-from bcgan_tf.attacks import APGD, FAB, FGSM, PGD, Attack, CarliniWagnerL2, Square
+from bcgan_tf.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    PGD,
+    Attack,
+    CarliniWagnerL2,
+    ConstraintRelaxation,
+    Square,
+)
 from helpers.contracts import assert_attack_contract
 
 ATTACKS = {
@@ -18,6 +27,8 @@ ATTACKS = {
     "cw": CarliniWagnerL2(steps=20, binary_search_steps=3, learning_rate=0.1, initial_const=1.0),
     "apgd": APGD(0.02, steps=20),
     "apgd-t-l2": APGD(0.12, norm="l2", steps=20, loss="dlr", targeted=True, target_classes=2),
+    "cr": ConstraintRelaxation(0.02, targets=2, cycles=2, restarts=1),
+    "cr-l2": ConstraintRelaxation(0.12, norm="l2", targets=2, cycles=1, restarts=0),
     "fab-t": FAB(0.01, steps=8, target_classes=2, restarts=2),
     "fab-l2": FAB(0.05, norm="l2", steps=8, targeted=False, restarts=2),
     "fab-t-unbounded": FAB(None, steps=6, target_classes=2, restarts=2),
