@@ -226,7 +226,7 @@ def _folded(graph: Any) -> Iterator[tuple[int, Any]]:
         if not _is_affine(node.operation):
             continue
         before = node.input_tensors[0]
-        layer = makers.get(id(before))
+        layer: Any = makers.get(id(before))
         known = type(layer) in (
             keras.layers.Conv2D,
             keras.layers.DepthwiseConv2D,
