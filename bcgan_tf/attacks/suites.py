@@ -7,7 +7,6 @@ from typing import Any
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
-from bcgan_tf.attacks.constraint_relaxation import ConstraintRelaxation
 from bcgan_tf.attacks.fab import FAB
 from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
@@ -39,9 +38,6 @@ def suite(
       queries. The field's yardstick; Linf and L2.
     - ``plus``: AutoAttack's larger one: five restarts of APGD on the cross entropy, of APGD on
       DLR and (up to 100 classes) of untargeted FAB, Square, and both targeted attacks.
-    - ``fast``: constraint relaxation towards three classes, which gives up early what looks
-      hopeless, and targeted APGD with a fifth of the steps towards the likeliest class.
-      :func:`bcgan_tf.evaluation.runner.run_suite` adds ``standard`` where gradients look sick.
     - ``short``: the two APGD attacks of ``standard`` with a fifth of the steps and towards three
       classes: 80 gradients an image, in place of 1,900 and 5,000 queries. A quick upper bound.
     - ``rand``: APGD on the cross entropy and on DLR, for models that draw random numbers: to be
@@ -93,14 +89,6 @@ def _plus(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     ]
 
 
-def _fast(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
-    likeliest: dict[str, Any] = {"loss": "dlr", "targeted": True, "target_classes": 1}
-    return [
-        ConstraintRelaxation(eps, targets=min(_SHORT_TARGETS, targets), **shared),
-        APGD(eps, steps=_SHORT_STEPS, **likeliest, **shared),
-    ]
-
-
 def _short(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     targets = min(_SHORT_TARGETS, targets)
     return [
@@ -120,4 +108,4 @@ def _paper(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     return [FGSM(eps, **shared), PGD(eps, **shared), CarliniWagnerL2(**unbounded)]
 
 
-_BUILDERS = dict(zip(SUITES, (_standard, _plus, _fast, _short, _rand, _paper), strict=True))
+_BUILDERS = dict(zip(SUITES, (_standard, _plus, _short, _rand, _paper), strict=True))

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,11 +14,10 @@ import numpy as np
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, deciding_settings
 from bcgan_tf.attacks.expectation import SAMPLES
-from bcgan_tf.attacks.preprocessing import ADAPTIVE
+from bcgan_tf.attacks.preprocessing import AdaptiveAPGD
 from bcgan_tf.attacks.suites import suite
 from bcgan_tf.certification.certified import proved
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import gradient_health
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import EvaluationState, fingerprint, precision_of
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -28,12 +26,9 @@ from bcgan_tf.progress import Progress
 # Images that all attacks are finished on before the next ones are begun.
 _BATCH = 1000
 # Suites whose answer is to be believed, not to be compared with the paper's.
-_THOROUGH = ("standard", "plus", "fast", "short")
+_THOROUGH = ("standard", "plus", "short")
 # Those that search in the task's precision. Of `short` three gradients in four are in float32.
-_SEARCHED = ("standard", "plus", "fast")
-# The suite that begins with proofs, and goes on with all of `standard` where the gradients of the
-# first images look sick: missing, or zero or not finite for more than so many of them.
-_FAST, _PROBES, _SICK = "fast", 64, 0.1
+_SEARCHED = ("standard", "plus")
 
 
 def run_suite(
@@ -56,13 +51,9 @@ def run_suite(
     and ``"short"`` also attacked through them (:mod:`bcgan_tf.attacks.preprocessing`), before the
     first attack without gradients.
 
-    The suite ``"fast"`` does not attack what interval bounds prove (Linf), and goes on with all of
-    ``"standard"`` where gradients look sick (:func:`gradients_look_sick`): its name is then
-    ``"fast+standard"``.
-
     Args:
         task: the model, the images and the threat model.
-        attacks: ``"standard"``, ``"plus"``, ``"fast"``, ``"short"``, ``"rand"`` or ``"paper"``, see
+        attacks: ``"standard"``, ``"plus"``, ``"short"``, ``"rand"`` or ``"paper"``, see
             :func:`bcgan_tf.attacks.suites.suite`; or at least one attack. Where the task has a
             radius, those that have one have that one, in its norm.
         shard: ``(i, n)``: every n-th image, from the i-th (1 ... n). The shards of an evaluation
@@ -86,12 +77,10 @@ def run_suite(
     identity = fingerprint(task.model, task.images, task.labels)
     task = _in_kept_precision(task, state) if name in _SEARCHED else task.in_precision("float32")
     searched_in = task.searched_in  # by all images, not by those of the shard
-    sick = name == _FAST and gradients_look_sick(task)
-    skip_certified = skip_certified or (name == _FAST and task.norm == "linf")
     part = task.take(_shard_rows(task.n, shard))
     if name == "rand" and task.eot_samples is None:
         part = part.averaged(SAMPLES)
-    prepared = _prepared(part, attacks, sick=sick)
+    prepared = _prepared(part, attacks)
     survivors_only = name not in (None, "paper")
     settings = {
         **identity,
@@ -113,7 +102,7 @@ def run_suite(
         part.indices,
         part.eps,
         part.norm,
-        f"{name}+standard" if sick else name,
+        name,
         part.calls,
         total=task.n,
         identity=identity,
@@ -124,49 +113,27 @@ def run_suite(
         return _Run(prepared, part.images, empty, kept, progress).finish()
 
 
-def gradients_look_sick(task: EvaluationTask) -> bool:
-    """Whether attacks that follow the gradient of the task's model may find nothing by it.
-
-    The model draws random numbers; or on its first 64 images the gradient of the cross entropy is
-    missing, or zero or not finite for more than a tenth of them. A gradient that flat
-    preprocessing hides is another matter: the suites attack through that.
-    """
-    if task.calls > 1:
-        return True
-    model = task.model if task.through_preprocessing is None else task.through_preprocessing
-    health = gradient_health(model, task.images[:_PROBES], task.labels[:_PROBES])
-    return health.missing or health.bad > _SICK
-
-
-def _prepared(
-    task: EvaluationTask, attacks: str | Sequence[Attack], *, sick: bool
-) -> list[PreparedAttack]:
-    """The attacks on the task's model, and of a thorough suite those through preprocessing.
-
-    With ``sick`` gradients the suite ``fast`` is its first attack and all of ``standard``.
-    """
+def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[PreparedAttack]:
+    """The attacks on the task's model; of a thorough suite also APGD through preprocessing."""
     if not isinstance(attacks, str):
         return [task.prepared(attack) for attack in attacks]
-    shared: dict[str, Any] = {
-        "norm": task.norm,
-        "num_classes": task.num_classes,
-        "seed": task.seed,
-        "batch_size": task.batch_size,
-    }
-    chosen = suite(attacks, task.eps or 0.0, **shared)
-    if sick:
-        chosen = (*chosen[:1], *suite("standard", task.eps or 0.0, **shared))
+    chosen = suite(
+        attacks,
+        task.eps or 0.0,
+        norm=task.norm,
+        num_classes=task.num_classes,
+        seed=task.seed,
+        batch_size=task.batch_size,
+    )
     prepared = [task.prepared(attack, _searched_in(attack, task)) for attack in chosen]
     through = task.through_preprocessing if attacks in _THOROUGH else None
     if through is not None:
         blind = (i for i, attack in enumerate(chosen) if not attack.uses_gradients)
         place = next(blind, len(chosen))
         prepared[place:place] = [
-            adaptive(**vars(attack)).prepare(
-                through, search=task.search_through_preprocessing(_searched_in(attack, task))
-            )
+            AdaptiveAPGD(**vars(attack)).prepare(through)
             for attack in chosen
-            if (adaptive := ADAPTIVE.get(type(attack)))
+            if isinstance(attack, APGD)
         ]
     return prepared
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Hashable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -30,15 +29,7 @@ from bcgan_tf.settings.kinds import AttackEps, Batch, Norm, Precision, Repeats, 
 # Images on which a model's outputs are looked at before any attack.
 _PROBES = 64
 # What is known of the model, whatever the images.
-_OF_MODEL = (
-    "calls",
-    "attacked",
-    "through_preprocessing",
-    "predict",
-    "_copies",
-    "_searches",
-    "_graphs",
-)
+_OF_MODEL = ("calls", "attacked", "through_preprocessing", "predict", "_searches", "_graphs")
 # Fewer images take less time than it takes to make and to time a copy of their model.
 _WORTH_A_COPY = 200
 
@@ -157,25 +148,16 @@ class EvaluationTask:
     @property
     def searched_in(self) -> str:
         """The precision that the suites search in: ``"float32"`` or ``"bfloat16"``."""
-        return "bfloat16" if "bfloat16" in self._copies else "float32"
-
-    @functools.cached_property
-    def _copies(self) -> dict[str, keras.Model]:
-        """The copies of the model that attacks may search with, by precision."""
-        few = self.precision == "auto" and self.n < _WORTH_A_COPY
-        if self.precision == "float32" or self.calls > 1 or few:
-            return {}
-        return search_networks(self.model, self.images, self.precision)
+        return "bfloat16" if "bfloat16" in self._searches else "float32"
 
     @functools.cached_property
     def _searches(self) -> dict[str, LogitsFn]:
         """What attacks search with in place of the model, by precision."""
-        return {dtype: self._wrapped(copy) for dtype, copy in self._copies.items()}
-
-    def search_through_preprocessing(self, searched_in: str) -> LogitsFn | None:
-        """What attacks through the preprocessing search with in place of the model."""
-        copy = self._copies.get(searched_in)
-        return None if copy is None else self._wrapped(through_preprocessing(copy))
+        few = self.precision == "auto" and self.n < _WORTH_A_COPY
+        if self.precision == "float32" or self.calls > 1 or few:
+            return {}
+        found = search_networks(self.model, self.images, self.precision)
+        return {dtype: self._wrapped(copy) for dtype, copy in found.items()}
 
     @functools.cached_property
     def _graphs(self) -> dict[Hashable, PreparedAttack]:
@@ -266,8 +248,7 @@ class EvaluationTask:
         if precision == self.precision:
             return self
         known = self._of_model()
-        for made in ("_copies", "_searches"):
-            known.pop(made, None)
+        known.pop("_searches", None)
         return self._with(**known, precision=precision)
 
     def with_model(self, model: Any) -> EvaluationTask:

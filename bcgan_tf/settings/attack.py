@@ -48,9 +48,8 @@ class EvaluationConfig(Checked):
     )
     suite: Suite = setting(
         "standard",
-        "standard: AutoAttack's; plus: its larger one; fast: few gradients, and standard where "
-        "they look sick; short: a quick upper bound, with which harden ends; rand: for models that "
-        "draw random numbers; paper: FGSM, PGD and CW as "
+        "standard: AutoAttack's; plus: its larger one; short: a quick upper bound, with "
+        "which harden ends; rand: for models that draw random numbers; paper: FGSM, PGD and CW as "
         "in the paper, with eps in both pixel units, because the paper does not say which it "
         "means.",
     )

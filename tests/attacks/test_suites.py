@@ -31,15 +31,6 @@ def test_plus_has_five_restarts_and_the_targeted_attacks():
     assert [attacks[name]["restarts"] for name in ("APGD-CE", "APGD-DLR", "FAB")] == [5, 5, 5]
 
 
-def test_fast_is_constraint_relaxation_and_a_short_targeted_apgd():
-    attacks = _told("fast")
-    assert list(attacks) == ["CR", "APGD-T"]
-    relaxed, targeted = attacks.values()
-    assert (relaxed["targets"], relaxed["cycles"], relaxed["restarts"]) == (3, 5, 4)
-    assert (targeted["steps"], targeted["target_classes"]) == (20, 1)
-    assert suite("fast", 0.3, num_classes=2)[0].config()["targets"] == 1
-
-
 def test_short_is_the_apgd_of_standard_with_fewer_steps_and_targets():
     attacks = _told("short")
     assert list(attacks) == ["APGD-CE", "APGD-T"]

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import os
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,14 +52,6 @@ def test_the_standard_suite_finds_what_a_linear_model_allows(evaluation):
     np.testing.assert_array_equal(evaluation.worst_case[sure], (distance > EPS)[sure])
     assert evaluation.suite == "standard" and evaluation.eot_samples == 1
     assert (evaluation.worst_case <= evaluation.clean_correct).all()
-
-
-def test_the_fast_suite_finds_what_a_linear_model_allows():
-    found = evaluate(linear, (IMAGES, LABELS), attacks="fast", eps=EPS)
-    distance = distances()
-    sure = np.abs(distance - EPS) > 1e-3
-    np.testing.assert_array_equal(found.worst_case[sure], (distance > EPS)[sure])
-    assert found.suite == "fast" and [result.attack for result in found.results] == ["CR", "APGD-T"]
 
 
 def test_each_attack_of_a_suite_sees_what_those_before_left(evaluation):
@@ -263,43 +254,6 @@ def test_a_model_without_a_gradient_is_left_to_the_attacks_that_need_none():
     # Their random starts find something; steps along a gradient of zeros add nothing.
     assert by_name["APGD-CE"].success_rate < 0.3 and by_name["FAB-T"].success.sum() == 0
     assert by_name["Square"].success_rate > 0.5
-
-
-def test_the_fast_suite_goes_on_with_standard_where_gradients_look_sick():
-    def rounded(images):
-        return tf.round(4.0 * linear(images))
-
-    def large(images):
-        return 1e6 * linear(images)
-
-    def noisy(images):
-        return linear(images) + tf.random.normal([1, 4], stddev=1e-3)
-
-    names = ["CR", "APGD-CE", "APGD-T", "FAB-T", "Square"]
-    some = (IMAGES[:8], LABELS[:8])
-    for model in (rounded, large, noisy):
-        found = evaluate(model, some, attacks="fast", eps=2 * EPS)
-        assert found.suite == "fast+standard", model
-        assert [result.attack for result in found.results] == names
-    # The margin knows no underflow: constraint relaxation needs none of the others there.
-    found = evaluate(large, (IMAGES, LABELS), attacks="fast", eps=EPS)
-    distance = distances()
-    sure = np.abs(distance - EPS) > 1e-3
-    np.testing.assert_array_equal(found.results[0].robust[sure], (distance > EPS)[sure])
-
-
-def test_the_fast_suite_does_not_attack_what_is_proved():
-    images = keras.Input(IMAGES.shape[1:])
-    dense = keras.layers.Dense(4)
-    model = keras.Model(images, dense(keras.layers.Flatten()(images)))
-    kernel = linear(np.eye(np.prod(IMAGES.shape[1:]), dtype="f4").reshape(-1, *IMAGES.shape[1:]))
-    origin = linear(np.zeros((1, *IMAGES.shape[1:]), "f4")).numpy()[0]
-    dense.set_weights([kernel.numpy() - origin, origin])
-    found = evaluate(model, (IMAGES, LABELS), attacks="fast", eps=EPS / 4)
-    assert found.certified is not None and found.certified.sum() > 10
-    assert not (found.results[0].attacked & found.certified).any()
-    assert found.worst_case[found.certified].all()
-    assert evaluate(model, (IMAGES, LABELS), attacks="fast", eps=EPS, norm="l2").certified is None
 
 
 def test_a_stochastic_model_is_averaged():
