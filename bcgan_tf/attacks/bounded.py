@@ -57,29 +57,48 @@ class BoundedAttack(Attack):
             gradient = tf.math.divide_no_nan(gradient, largest)
         return cleverhans.optimize_linear(gradient, step, _ORDERS[self.norm])
 
-    def clip_to_ball(self, images: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
-        """Candidates moved into the ball around ``images`` and into [0, 1]."""
-        change = cleverhans.clip_eta(candidates - images, _ORDERS[self.norm], self.eps)
+    def clip_to_ball(
+        self, images: tf.Tensor, candidates: tf.Tensor, radius: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Candidates moved into the ball around ``images`` and into [0, 1].
+
+        Args:
+            images: the centers, ``[B, ...]``.
+            candidates: of the same shape.
+            radius: of each ball, shaped to broadcast against them; None: ``eps``.
+        """
+        eps = self.eps if radius is None else radius
+        change = cleverhans.clip_eta(candidates - images, _ORDERS[self.norm], eps)
         return tf.clip_by_value(images + change, 0.0, 1.0)
 
     def draw_start(
         self, images: tf.Tensor, indices: tf.Tensor, round_index: tf.Tensor
     ) -> tf.Tensor:
-        """A point drawn uniformly from the ball, clipped to [0, 1].
+        """A point drawn uniformly from the ball, clipped to [0, 1]; see :meth:`draw_noise`."""
+        return tf.clip_by_value(images + self.draw_noise(images, indices, round_index), 0.0, 1.0)
+
+    def draw_noise(self, images: tf.Tensor, indices: tf.Tensor, rounds: tf.Tensor) -> tf.Tensor:
+        """A change drawn uniformly from the ball, shaped as ``images``.
 
         Each example's draw depends on (seed, round, its index) alone, not on its batch. NumPy
         draws it: one stateless draw per example costs TensorFlow 2 ms each on a CPU.
+
+        Args:
+            images: what is to be changed.
+            indices: int64 ``[B]``, each example's position in the set.
+            rounds: an integer scalar, or ``[B]``, one for each example.
         """
         shape = cast(list[int], images.shape[1:].as_list())
 
-        def draw(indices: np.ndarray, round_index: np.ndarray, eps: np.ndarray) -> np.ndarray:
+        def draw(indices: np.ndarray, rounds: np.ndarray, eps: np.ndarray) -> np.ndarray:
             attack = self._changed({"eps": float(eps)})
-            return np.stack([attack._noise(int(i), int(round_index), shape) for i in indices])
+            pairs = zip(indices, np.broadcast_to(rounds, indices.shape), strict=True)
+            return np.stack([attack._noise(int(i), int(number), shape) for i, number in pairs])
 
         eps = vars(self).get("exact", {}).get("eps", self.eps)
-        inputs = [indices, round_index, tf.cast(eps, tf.float64)]
+        inputs = [indices, rounds, tf.cast(eps, tf.float64)]
         noise = tf.numpy_function(draw, inputs, tf.float32, stateful=False)
-        return tf.clip_by_value(images + tf.ensure_shape(noise, images.shape), 0.0, 1.0)
+        return tf.ensure_shape(noise, images.shape)
 
     def _noise(self, index: int, round_index: int, shape: list[int]) -> np.ndarray:
         """Uniform in the ball; a Philox key per (seed, round), a range of counters per example."""

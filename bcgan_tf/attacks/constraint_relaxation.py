@@ -12,6 +12,7 @@ import tensorflow as tf
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.masked_loop import masked_while_loop
+from bcgan_tf.attacks.objectives import ranked_wrong_classes
 from bcgan_tf.attacks.primitives import (
     margins,
     misclassified,
@@ -178,14 +179,7 @@ class ConstraintRelaxation(BoundedAttack):
         direction = self.ascend(gradient, 1.0)
         ahead = state.points + per_example(length, direction) * direction
         radius = per_example(plan.of(plan.radius, state.step) * self.eps, direction)
-        change = ahead - state.images
-        if self.norm == "linf":
-            change = tf.clip_by_value(change, -radius, radius)
-        else:
-            axes = list(range(1, len(change.shape)))
-            size = tf.sqrt(tf.reduce_sum(tf.square(change), axis=axes, keepdims=True))
-            change *= tf.minimum(1.0, tf.math.divide_no_nan(radius, size))
-        return tf.clip_by_value(state.images + change, 0.0, 1.0)
+        return self.clip_to_ball(state.images, ahead, radius)
 
     def _restarted(
         self, state: _State, plan: _Plan, moved: tf.Tensor, after: tf.Tensor
@@ -194,28 +188,12 @@ class ConstraintRelaxation(BoundedAttack):
         begins, noise = plan.of(plan.begins, after), plan.of(plan.noise, after)
 
         def drawn() -> tf.Tensor:
-            start = self._uniform(state.images, state.indices, after)
-            shaken = self.clip_to_ball(
-                state.images, moved + per_example(noise, moved) * (start - state.images)
-            )
-            fresh = tf.clip_by_value(start, 0.0, 1.0)
+            change = self.draw_noise(state.images, state.indices, after)
+            shaken = self.clip_to_ball(state.images, moved + per_example(noise, moved) * change)
+            fresh = tf.clip_by_value(state.images + change, 0.0, 1.0)
             return tf.where(per_example(begins, moved), fresh, shaken)
 
         return tf.cond(tf.reduce_any(begins | (noise > 0)), drawn, lambda: moved)
-
-    def _uniform(self, images: tf.Tensor, indices: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        """The image plus a draw from the ball, by (seed, index, step), not clipped to [0, 1]."""
-        shape: Any = images.shape[1:].as_list()
-
-        def draw(indices: np.ndarray, steps: np.ndarray, eps: np.ndarray) -> np.ndarray:
-            attack = self._changed({"eps": float(eps)})
-            pairs = zip(indices, steps, strict=True)
-            return np.stack([attack._noise(int(i), int(step), shape) for i, step in pairs])
-
-        eps = vars(self).get("exact", {}).get("eps", self.eps)
-        inputs = [indices, step, tf.cast(eps, tf.float64)]
-        noise = tf.numpy_function(draw, inputs, tf.float32, stateful=False)
-        return images + tf.ensure_shape(noise, images.shape)
 
 
 class _Plan:
@@ -274,8 +252,6 @@ def _unit(logits: tf.Tensor) -> tf.Tensor:
 
 def _order(logits: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
     """The likeliest wrong classes, int64 ``[M, count]``; the last of them again where too few."""
-    classes = tf.shape(logits)[1]
-    is_true = tf.one_hot(labels, classes, on_value=True, off_value=False)
-    ranked = tf.math.top_k(tf.where(is_true, -np.inf, logits), k=classes).indices
-    places = tf.minimum(tf.range(count), classes - 2)
-    return tf.cast(tf.gather(ranked, places, axis=1), tf.int64)
+    places = tf.minimum(tf.range(count), tf.shape(logits)[1] - 2)
+    _, classes = ranked_wrong_classes(logits, labels)
+    return tf.cast(tf.gather(classes, places, axis=1), tf.int64)

@@ -56,6 +56,14 @@ def loss_gradient(
     return require_gradient(tape.gradient(values, images)), values, logits
 
 
+def ranked_wrong_classes(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The logits in falling order and their classes, ``[B, K]``; the true one last, as -inf."""
+    classes = tf.shape(logits)[1]
+    is_true = tf.one_hot(labels, classes, on_value=True, off_value=False)
+    values, order = tf.math.top_k(tf.where(is_true, -math.inf, logits), k=classes)
+    return values, order
+
+
 def ranked_wrong_class(
     logits: tf.Tensor, labels: tf.Tensor, rank: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -70,9 +78,7 @@ def ranked_wrong_class(
         The class, int64 ``[B]``, and whether it exists, bool ``[B]``. It does not exist where the
         rank is larger than K-2 or the logit is minus infinity.
     """
-    classes, rank = tf.shape(logits)[1], tf.cast(rank, tf.int32)
-    is_true = tf.one_hot(labels, classes, on_value=True, off_value=False)
-    ranked = tf.math.top_k(tf.where(is_true, -math.inf, logits), k=classes)
-    place = tf.minimum(rank, classes - 1)  # the last place is the true class's
-    exists = tf.math.is_finite(ranked.values[:, place])
-    return tf.cast(ranked.indices[:, place], tf.int64), exists
+    values, classes = ranked_wrong_classes(logits, labels)
+    # The last place is the true class's.
+    place = tf.minimum(tf.cast(rank, tf.int32), tf.shape(logits)[1] - 1)
+    return tf.cast(classes[:, place], tf.int64), tf.math.is_finite(values[:, place])

@@ -69,7 +69,7 @@ def search_network(model: Any, dtype: str) -> keras.Model | None:
     if len(model.inputs) != 1 or len(model.outputs) != 1 or not _rank_known(model):
         return None
     try:
-        return _copied(model, dtype, ends="float32", last="float32")
+        return _copied(model, dtype, last="float32")
     except Exception:  # a layer that cannot be rebuilt, of whatever type it raises
         return None
 
@@ -91,13 +91,14 @@ def search_networks(model: Any, images: np.ndarray, precision: str) -> dict[str,
     if precision == "float32":
         return found
     probes = images[:_TIMED]
-    for dtype in _BOUNDS:
-        copy = search_network(model, dtype)
-        if copy is None:
-            break
-        wanted, given = (Batched(checks.as_logits_fn(one), _TIMED)(probes) for one in (model, copy))
-        if agrees(wanted, given, dtype):
-            found[dtype] = copy
+    copies = {dtype: copy for dtype in _BOUNDS if (copy := search_network(model, dtype))}
+    if copies:
+        wanted = _logits(model, probes)
+        found = {
+            dtype: copy
+            for dtype, copy in copies.items()
+            if agrees(wanted, _logits(copy, probes), dtype)
+        }
     lower = found.get("bfloat16")
     if precision == "bfloat16" and lower is None:
         raise UserError(
@@ -146,6 +147,10 @@ def is_faster(copy: keras.Model, other: keras.Model, images: np.ndarray) -> bool
     return _WORTH * seconds[0] <= seconds[1]
 
 
+def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    return Batched(checks.as_logits_fn(network), _TIMED)(images)
+
+
 def _gradient_of(network: keras.Model) -> checks.LogitsFn:
     logits_fn = checks.as_logits_fn(network)
 
@@ -162,7 +167,7 @@ def _rank_known(model: keras.Model) -> bool:
     return all(side is not None for side in model.inputs[0].shape[1:])
 
 
-def _copied(model: keras.Model, dtype: str, *, ends: str, last: str) -> keras.Model:
+def _copied(model: keras.Model, dtype: str, *, last: str) -> keras.Model:
     graph = graph_of(model)
     folded = dict(_folded(graph))  # id of the layer before to its batch normalization
     taken_in = {id(layer) for layer in folded.values()}
@@ -174,9 +179,9 @@ def _copied(model: keras.Model, dtype: str, *, ends: str, last: str) -> keras.Mo
             return type(layer).from_config(layer.get_config())
         chosen = last if layer is final else dtype
         if id(layer) in first or isinstance(layer, _EXACT):
-            chosen = ends
+            chosen = "float32"
         if isinstance(layer, keras.Model):
-            return _copied(layer, dtype, ends=ends, last=chosen)
+            return _copied(layer, dtype, last=chosen)
         if not type(layer).__module__.startswith("keras."):
             return layer
         shared = {"name": layer.name, "dtype": chosen}
@@ -192,10 +197,10 @@ def _copied(model: keras.Model, dtype: str, *, ends: str, last: str) -> keras.Mo
         pairs.append((layer, new))
         return new
 
-    images = keras.Input(batch_shape=graph.inputs[0].shape, dtype=ends)
+    images = keras.Input(batch_shape=graph.inputs[0].shape, dtype="float32")
     copy = keras.models.clone_model(graph, input_tensors=images, clone_function=rebuild)
     # The model casts its inputs; a cast to lower precision would round the gradient.
-    copy.dtype_policy = keras.DTypePolicy(ends)
+    copy.dtype_policy = keras.DTypePolicy("float32")
     for layer, new in pairs:
         if isinstance(new, ChannelAffine):
             new.set_weights(_affine(layer))

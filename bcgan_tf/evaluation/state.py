@@ -158,7 +158,7 @@ class EvaluationState:
 
 def precision_of(folder: Path) -> str | None:
     """The precision that an evaluation kept in a folder searches in; None where none is kept."""
-    saved = kept_json(folder / _SETTINGS) if (folder / _SETTINGS).exists() else None
+    saved = kept_json(folder / _SETTINGS)
     return saved.get("precision") if saved else None
 
 
