@@ -6,7 +6,7 @@ import abc
 import copy
 import dataclasses
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -16,12 +16,19 @@ from bcgan_tf.attacks import answers, checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
+from bcgan_tf.attacks.primitives import logit_units, margins
 from bcgan_tf.attacks.search_network import search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.progress import Progress
 from bcgan_tf.settings.fields import Checked, Range
 from bcgan_tf.settings.kinds import Batch, Precision
+
+# The arrays of a result that have one entry for each example.
+PER_EXAMPLE = ("clean_correct", "attacked", "success", "linf", "l2", "searched_again")
+# A search on a copy of the model leaves an example to a better copy, or to the model itself, where
+# the margin came nearer to zero than so many of the clean image's own units of its logits.
+_NEAR = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +46,8 @@ class AttackResult:
         linf: float64 ``[N]``, largest change of a pixel.
         l2: float64 ``[N]``, Euclidean norm of the change.
         uses_gradients: whether the attack follows the model's gradients.
+        searched_again: bool ``[N]``: a search in lower precision came near without breaking it, so
+            that it was searched again in float32.
     """
 
     attack: str
@@ -50,6 +59,11 @@ class AttackResult:
     linf: np.ndarray
     l2: np.ndarray
     uses_gradients: bool = True
+    searched_again: np.ndarray = None  # pyright: ignore[reportAssignmentType]
+
+    def __post_init__(self) -> None:
+        if self.searched_again is None:  # no example was
+            vars(self)["searched_again"] = np.zeros_like(self.success)
 
     @property
     def n(self) -> int:
@@ -103,6 +117,7 @@ class AttackResult:
             "success_rate": None if math.isnan(self.success_rate) else self.success_rate,
             "attacked": int(self.attacked.sum()),
             "successes": int(self.success.sum()),
+            "searched_again": int(self.searched_again.sum()),
             "linf": summary(self.linf),
             "l2": summary(self.l2),
         }
@@ -211,8 +226,9 @@ class Attack(Checked, abc.ABC):
             indices: int ``[N]``, each example's position in the whole set, from which its random
                 draws follow; None: 0 ... N-1.
             precision: that it searches in: ``"float32"``, ``"bfloat16"`` or ``"auto"``
-                (:func:`bcgan_tf.attacks.search_network.search_networks`). The model itself, in its
-                own, decides whether an example is broken.
+                (:func:`bcgan_tf.attacks.search_network.search_networks`). What a search in bfloat16
+                comes near to is searched again in float32. The model itself, in its own precision,
+                decides whether an example is broken.
             progress: called with (examples done, examples to do, "") after every batch.
 
         Returns:
@@ -225,23 +241,24 @@ class Attack(Checked, abc.ABC):
                 (:func:`bcgan_tf.attacks.answers.check_answers`), or the model's gradient is
                 missing or not finite; or the model cannot be searched in bfloat16.
         """
-        search = None
+        searches: list[Any] = []
         if precision != "float32":
             images = as_images(images)
             networks = search_networks(logits_fn, images, precision)
-            search = networks.get("bfloat16", networks.get("float32"))
-        prepared = self.prepare(logits_fn, search=search)
+            searches = [networks[dtype] for dtype in ("bfloat16", "float32") if dtype in networks]
+        prepared = self.prepare(logits_fn, searches=searches)
         prepared.check_answers(as_images(images))
         return prepared(images, labels, mask=mask, indices=indices, progress=progress)
 
-    def prepare(self, logits_fn: Any, *, search: Any = None) -> PreparedAttack:
+    def prepare(self, logits_fn: Any, *, searches: Sequence[Any] = ()) -> PreparedAttack:
         """The attack on one model, traced at its first call, for many calls.
 
         Args:
             logits_fn: the model, as of :meth:`__call__`.
-            search: what it searches with in place of the model, which still decides.
+            searches: what it searches with in place of the model, which still decides: each with
+                the examples that the one before came near to and left.
         """
-        return PreparedAttack(self, logits_fn, search)
+        return PreparedAttack(self, logits_fn, searches)
 
     @property
     def own_lengths(self) -> dict[str, float]:
@@ -274,13 +291,13 @@ class Attack(Checked, abc.ABC):
 class PreparedAttack:
     """An attack and the model it attacks; called like :class:`Attack`, without the model."""
 
-    def __init__(self, attack: Attack, logits_fn: Any, search: Any = None) -> None:
+    def __init__(self, attack: Attack, logits_fn: Any, searches: Sequence[Any] = ()) -> None:
         self.attack = attack
         self._model = logits_fn
         forward = checks.as_logits_fn(logits_fn)
-        self._search = forward if search is None else checks.as_logits_fn(search)
+        self._searches = [checks.as_logits_fn(search) for search in searches] or [forward]
         self._predict = Batched(forward, attack.batch_size)
-        self._runs: dict[bytes, Batched] = {}
+        self._runs: dict[bytes, list[Batched]] = {}
 
     def of(self, attack: Attack) -> PreparedAttack:
         """An attack of the same :meth:`Attack.family` in the same graph."""
@@ -313,10 +330,40 @@ class PreparedAttack:
         checks.check_logits(clean_logits, labels)
         if not self._runs:
             check_digits(clean_logits)
-        run = self._of_classes(masked_classes(clean_logits))
+        masked = masked_classes(clean_logits)
+        first, *later = self._of_classes(masked)
+        near = _NEAR * logit_units(tf.constant(clean_logits[:, ~masked])).numpy()
         clean_correct = clean_logits.argmax(-1) == labels
         attacked = clean_correct if mask is None else clean_correct & mask
         adversarials, success = images.copy(), np.zeros(len(images), bool)
+        searched_again = np.zeros_like(success)
+
+        def search(
+            run: Batched, rows: np.ndarray, round_index: int, report: Callable[[int], None] | None
+        ) -> np.ndarray:
+            """One round on some examples; returns the margins that it leads to."""
+            candidates = images[rows]
+            lengths = map(np.float64, attack.own_lengths.values())
+            if not attack.idle:
+                candidates = run(
+                    candidates,
+                    labels[rows],
+                    indices[rows].astype(np.int64),
+                    constants=(np.int64(round_index), *lengths),
+                    total=len(images),
+                    report=report,
+                )
+            if not np.isfinite(candidates).all():
+                raise UserError(
+                    f"{attack.name}: the model's gradient is NaN or infinite, so this attack "
+                    "cannot judge it; look for a division, log or sqrt of zero in the model"
+                )
+            adversarials[rows] = attack.project(images[rows], candidates)
+            logits = self._predict(adversarials[rows], total=len(images))
+            if np.isnan(logits).any():
+                raise UserError(f"the model returned NaN logits on images changed by {attack.name}")
+            success[rows] = logits.argmax(-1) != labels[rows]
+            return margins(tf.constant(logits), tf.constant(labels[rows])).numpy()
 
         total = int(attacked.sum())
         for round_index in range(attack.rounds):
@@ -328,27 +375,13 @@ class PreparedAttack:
                 if progress is not None:
                     progress(base + done, total * attack.rounds, "")
 
-            candidates = images[pending]
-            lengths = map(np.float64, attack.own_lengths.values())
-            if not attack.idle:
-                candidates = run(
-                    candidates,
-                    labels[pending],
-                    indices[pending].astype(np.int64),
-                    constants=(np.int64(round_index), *lengths),
-                    total=len(images),
-                    report=report,
-                )
-            if not np.isfinite(candidates).all():
-                raise UserError(
-                    f"{attack.name}: the model's gradient is NaN or infinite, so this attack "
-                    "cannot judge it; look for a division, log or sqrt of zero in the model"
-                )
-            adversarials[pending] = attack.project(images[pending], candidates)
-            logits = self._predict(adversarials[pending], total=len(images))
-            if np.isnan(logits).any():
-                raise UserError(f"the model returned NaN logits on images changed by {attack.name}")
-            success[pending] = logits.argmax(-1) != labels[pending]
+            reached = search(first, pending, round_index, report)
+            for run in later:
+                pending = pending[~success[pending] & (reached > -near[pending])]
+                if not pending.size:
+                    break
+                searched_again[pending] = True
+                reached = search(run, pending, round_index, None)
         if progress is not None:
             progress(total * attack.rounds, total * attack.rounds, "")
 
@@ -363,22 +396,27 @@ class PreparedAttack:
             linf=linf,
             l2=l2,
             uses_gradients=attack.uses_gradients,
+            searched_again=searched_again,
         )
 
-    def _of_classes(self, masked: np.ndarray) -> Batched:
-        """The attack on the model without its masked classes, bool ``[K]``.
+    def _of_classes(self, masked: np.ndarray) -> list[Batched]:
+        """The attack on each search network without the masked classes, bool ``[K]``.
 
         Masked classes are no targets and do not count in scales, as if the model lacked them.
         """
         key = masked.tobytes()
         if key not in self._runs:
-            logits_fn = without_classes(self._search, masked)
 
-            def run(images: Any, labels: Any, indices: Any, number: Any, *lengths: Any) -> Any:
-                attack = self.attack._within_graph(lengths)
-                return attack.run(logits_fn, images, labels, indices, number)
+            def run_on(search: LogitsFn) -> Batched:
+                logits_fn = without_classes(search, masked)
 
-            self._runs[key] = Batched(run, self.attack.batch_size)
+                def run(images: Any, labels: Any, indices: Any, number: Any, *lengths: Any) -> Any:
+                    attack = self.attack._within_graph(lengths)
+                    return attack.run(logits_fn, images, labels, indices, number)
+
+                return Batched(run, self.attack.batch_size)
+
+            self._runs[key] = [run_on(search) for search in self._searches]
         return self._runs[key]
 
 

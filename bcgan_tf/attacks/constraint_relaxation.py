@@ -14,6 +14,7 @@ from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.masked_loop import masked_while_loop
 from bcgan_tf.attacks.objectives import ranked_wrong_classes
 from bcgan_tf.attacks.primitives import (
+    logit_units,
     margins,
     misclassified,
     not_inlined,
@@ -139,7 +140,7 @@ class ConstraintRelaxation(BoundedAttack):
             images=images,
             labels=labels,
             indices=indices,
-            unit=_unit(clean),
+            unit=logit_units(clean),
             points=self.draw_start(images, indices, tf.constant(0, tf.int64)),
             x_adv=images,
             order=_order(clean, labels, self.targets),
@@ -241,13 +242,6 @@ class _State(NamedTuple):
     step: tf.Tensor
     nearest: tf.Tensor  # the largest margin so far, within the ball
     finished: tf.Tensor
-
-
-def _unit(logits: tf.Tensor) -> tf.Tensor:
-    """The largest minus the third-largest logit, ``[M]``; the second where the third is masked."""
-    top = tf.math.top_k(logits, k=tf.minimum(3, tf.shape(logits)[1])).values
-    third = top[:, 0] - top[:, -1]
-    return tf.where(tf.math.is_finite(third), third, top[:, 0] - top[:, 1])
 
 
 def _order(logits: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
@@ -26,6 +27,18 @@ class LoopState(Protocol):
 
 
 _S = TypeVar("_S", bound=LoopState)
+
+# While the body of a loop is traced: the positions of its rows.
+_ROWS: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("rows", default=None)
+
+
+def rows_at_work() -> tf.Tensor | None:
+    """Which of the loop's examples the batch at hand holds: int32 ``[M]``, positions in ``[0, B)``.
+
+    For a function that ``advance`` calls and that is not the same for all examples. None outside
+    of a loop, where all are at hand in their order.
+    """
+    return _ROWS.get()
 
 
 def masked_while_loop(
@@ -58,7 +71,11 @@ def masked_while_loop(
         return (step < iterations) & tf.reduce_any(open_rows(rows, state))
 
     def body(step: tf.Tensor, rows: tf.Tensor, state: _S, results: tf.Tensor) -> tuple[Any, ...]:
-        state = advance(step, state)
+        token = _ROWS.set(tf.minimum(rows, count - 1))
+        try:
+            state = advance(step, state)
+        finally:
+            _ROWS.reset(token)
         standing = tf.where(open_rows(rows, state))[:, 0]
         left = tf.shape(standing)[0]
         size = (left + unit - 1) // unit * unit

@@ -46,6 +46,16 @@ def rounding(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return _ROUNDING * tf.minimum(spread, size) + _SPACING * size
 
 
+def logit_units(logits: tf.Tensor) -> tf.Tensor:
+    """A scale of each image's logits: the largest minus the third-largest, ``[B]``.
+
+    Minus the second where the third is masked by minus infinity, or where there is none.
+    """
+    top = tf.math.top_k(logits, k=tf.minimum(3, tf.shape(logits)[1])).values
+    third = top[:, 0] - top[:, -1]
+    return tf.where(tf.math.is_finite(third), third, top[:, 0] - top[:, 1])
+
+
 def _largest_wrong(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     # Minus infinity, not a large number: logits may themselves be large, or masked with -1e9.
     is_true = tf.one_hot(labels, tf.shape(logits)[1], on_value=True, off_value=False)

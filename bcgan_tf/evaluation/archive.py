@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks.attack import AttackResult, deciding_settings
+from bcgan_tf.attacks.attack import PER_EXAMPLE, AttackResult, deciding_settings
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import differing
 from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
 
-_PER_ATTACK = ("clean_correct", "attacked", "success", "linf", "l2")
 _OF_ATTACK = ("attack", "config", "uses_gradients")
 _COMPARED = ("eps", "norm", "suite", "eot_samples", "precision", "total")
 _SETTINGS = (*_COMPARED, "identity")
@@ -51,7 +50,7 @@ def save(
     arrays = {
         f"{position}_{name}": getattr(result, name)
         for position, result in enumerate(evaluation.results)
-        for name in _PER_ATTACK
+        for name in PER_EXAMPLE
     }
     arrays |= rows or {}
     if evaluation.certified is not None:
@@ -96,7 +95,12 @@ def load(path: str | Path) -> Evaluation:
                 config=attack["config"],
                 uses_gradients=attack["uses_gradients"],
                 adversarials=adversarials,
-                **{name: arrays[f"{position}_{name}"] for name in _PER_ATTACK},
+                # Earlier versions searched nothing again.
+                **{
+                    name: arrays[key]
+                    for name in PER_EXAMPLE
+                    if (key := f"{position}_{name}") in arrays
+                },
             )
             for position, attack in enumerate(settings["attacks"])
         )
@@ -145,7 +149,7 @@ def merge(evaluations: Sequence[Evaluation]) -> Evaluation:
             parts[0],
             **{
                 name: joined([getattr(part, name) for part in parts])
-                for name in ("adversarials", *_PER_ATTACK)
+                for name in ("adversarials", *PER_EXAMPLE)
             },
         )
         for parts in zip(*(evaluation.results for evaluation in evaluations), strict=True)

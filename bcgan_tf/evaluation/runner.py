@@ -12,7 +12,14 @@ import keras
 import numpy as np
 
 from bcgan_tf.attacks.apgd import APGD
-from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, deciding_settings
+from bcgan_tf.attacks.attack import (
+    PER_EXAMPLE,
+    Attack,
+    AttackResult,
+    PreparedAttack,
+    deciding_settings,
+)
+from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.expectation import SAMPLES
 from bcgan_tf.attacks.preprocessing import AdaptiveAPGD
 from bcgan_tf.attacks.suites import suite
@@ -27,8 +34,8 @@ from bcgan_tf.progress import Progress
 _BATCH = 1000
 # Suites whose answer is to be believed, not to be compared with the paper's.
 _THOROUGH = ("standard", "plus", "short")
-# Those that search in the task's precision. Of `short` three gradients in four are in float32.
-_SEARCHED = ("standard", "plus")
+# Those that search in the task's precision, and what part of targeted APGD's steps ends them.
+_SEARCHED, _LAST_PART = ("standard", "plus"), 5
 
 
 def run_suite(
@@ -46,10 +53,12 @@ def run_suite(
     are each run on all images, so that their own accuracies can be compared.
 
     A model without a gradient, or with one that is NaN, is attacked all the same, with zeros in
-    its place: the attacks that need no gradient then decide. A Keras model whose first layers cut
-    off, round or otherwise preprocess its pixels is in the suites ``"standard"``, ``"plus"``
-    and ``"short"`` also attacked through them (:mod:`bcgan_tf.attacks.preprocessing`), before the
-    first attack without gradients.
+    its place: the attacks that need no gradient then decide. Of a Keras model whose first layers
+    preprocess its pixels the suites ``"standard"``, ``"plus"`` and ``"short"`` look behind them.
+    Where these scale and cut off pixels, and nothing else, all attacks within an Linf ball are run
+    in the box that it becomes there (:class:`bcgan_tf.attacks.in_box.InBox`). Where they do other
+    things that are flat somewhere, such as rounding, or in L2, APGD is also run through them
+    (:mod:`bcgan_tf.attacks.preprocessing`), before the first attack without gradients.
 
     Args:
         task: the model, the images and the threat model.
@@ -114,7 +123,7 @@ def run_suite(
 
 
 def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[PreparedAttack]:
-    """The attacks on the task's model; of a thorough suite also APGD through preprocessing."""
+    """The attacks on the task's model, of a thorough suite also behind its preprocessing."""
     if not isinstance(attacks, str):
         return [task.prepared(attack) for attack in attacks]
     chosen = suite(
@@ -125,23 +134,38 @@ def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[Pre
         seed=task.seed,
         batch_size=task.batch_size,
     )
-    prepared = [task.prepared(attack, _searched_in(attack, task)) for attack in chosen]
-    through = task.through_preprocessing if attacks in _THOROUGH else None
+    if attacks in _SEARCHED and task.searched_in == "bfloat16":
+        targeted = next(one for one in chosen if isinstance(one, APGD) and one.targeted)
+        chosen += (LastAPGD(**{**vars(targeted), "steps": targeted.steps // _LAST_PART}),)
+
+    def searched_in(attack: Attack) -> str:
+        return "float32" if isinstance(attack, LastAPGD) else task.searched_in
+
+    thorough = attacks in _THOROUGH
+    if thorough and task.has_box:
+        bounded = (attack for attack in chosen if isinstance(attack, BoundedAttack))
+        return [task.prepared_in_box(attack, searched_in(attack)) for attack in bounded]
+    prepared = [task.prepared(attack, searched_in(attack)) for attack in chosen]
+    through = task.through_preprocessing if thorough else None
     if through is not None:
         blind = (i for i, attack in enumerate(chosen) if not attack.uses_gradients)
         place = next(blind, len(chosen))
         prepared[place:place] = [
             AdaptiveAPGD(**vars(attack)).prepare(through)
             for attack in chosen
-            if isinstance(attack, APGD)
+            if type(attack) is APGD
         ]
     return prepared
 
 
-def _searched_in(attack: Attack, task: EvaluationTask) -> str:
-    """Targeted APGD, which bounds what a cheaper search overlooks, is always in float32."""
-    exact = isinstance(attack, APGD) and attack.targeted
-    return "float32" if exact else task.searched_in
+class LastAPGD(APGD):
+    """Targeted APGD with a fifth of the steps, in float32: the end of a search in bfloat16."""
+
+    lengths = APGD.lengths
+
+    @property
+    def name(self) -> str:
+        return f"{super().name} in float32"
 
 
 def _in_kept_precision(task: EvaluationTask, state: str | Path | None) -> EvaluationTask:
@@ -254,7 +278,7 @@ class _Run:
 
 
 def _joined(parts: list[AttackResult]) -> AttackResult:
-    fields = ("adversarials", "clean_correct", "attacked", "success", "linf", "l2")
+    fields = ("adversarials", *PER_EXAMPLE)
     return dataclasses.replace(
         parts[0],
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields},

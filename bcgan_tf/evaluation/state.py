@@ -23,7 +23,7 @@ from filelock import BaseFileLock
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import PROBES, passes_of, probes_of
-from bcgan_tf.attacks.attack import Attack, AttackResult
+from bcgan_tf.attacks.attack import PER_EXAMPLE, Attack, AttackResult
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import logits_differ
 from bcgan_tf.errors import UserError
@@ -39,7 +39,6 @@ from bcgan_tf.files import (
 )
 
 _SETTINGS = "settings.json"
-_ARRAYS = ("clean_correct", "attacked", "success", "linf", "l2")
 
 # Passes that show how far the answers are known: the mean of a model that draws (True), or what
 # rounding makes of one that does not.
@@ -111,7 +110,7 @@ class EvaluationState:
             arrays = read_arrays(file)
             adversarials = images.copy()
             adversarials[arrays["changed"]] = arrays["adversarials"]
-            found = {key: arrays[key] for key in _ARRAYS}
+            found = {key: arrays[key] for key in PER_EXAMPLE}
             seconds = float(arrays["seconds"])
         except (DamagedFile, KeyError, IndexError, TypeError, ValueError):
             note(f"{file} is damaged; that part of the evaluation is done again")
@@ -136,7 +135,7 @@ class EvaluationState:
                 changed=changed,
                 adversarials=result.adversarials[changed],
                 seconds=np.float64(seconds),
-                **{key: getattr(result, key) for key in _ARRAYS},
+                **{key: getattr(result, key) for key in PER_EXAMPLE},
             )
 
     def _file(self, name: str) -> Path:

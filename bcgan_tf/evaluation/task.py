@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,16 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
 from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack
 from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.expectation import SAMPLES, differing_answers, expectation
+from bcgan_tf.attacks.in_box import InBox
 from bcgan_tf.attacks.logits import median_gap
-from bcgan_tf.attacks.preprocessing import may_hide_gradients, through_preprocessing
+from bcgan_tf.attacks.preprocessing import (
+    may_hide_gradients,
+    monotone_preprocessing,
+    through_preprocessing,
+)
 from bcgan_tf.attacks.search_network import search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
@@ -29,7 +35,16 @@ from bcgan_tf.settings.kinds import AttackEps, Batch, Norm, Precision, Repeats, 
 # Images on which a model's outputs are looked at before any attack.
 _PROBES = 64
 # What is known of the model, whatever the images.
-_OF_MODEL = ("calls", "attacked", "through_preprocessing", "predict", "_searches", "_graphs")
+_OF_MODEL = (
+    "calls",
+    "attacked",
+    "through_preprocessing",
+    "predict",
+    "_copies",
+    "_searches",
+    "_boxes",
+    "_graphs",
+)
 # Fewer images take less time than it takes to make and to time a copy of their model.
 _WORTH_A_COPY = 200
 
@@ -148,16 +163,34 @@ class EvaluationTask:
     @property
     def searched_in(self) -> str:
         """The precision that the suites search in: ``"float32"`` or ``"bfloat16"``."""
-        return "bfloat16" if "bfloat16" in self._searches else "float32"
+        return "bfloat16" if "bfloat16" in self._copies else "float32"
 
     @functools.cached_property
-    def _searches(self) -> dict[str, LogitsFn]:
-        """What attacks search with in place of the model, by precision."""
+    def _copies(self) -> dict[str, Any]:
+        """Copies of the model that attacks search with in its place, by precision."""
         few = self.precision == "auto" and self.n < _WORTH_A_COPY
         if self.precision == "float32" or self.calls > 1 or few:
             return {}
-        found = search_networks(self.model, self.images, self.precision)
-        return {dtype: self._wrapped(copy) for dtype, copy in found.items()}
+        return dict(search_networks(self.model, self.images, self.precision))
+
+    @functools.cached_property
+    def _searches(self) -> dict[str, LogitsFn]:
+        """The copies as attacks take them."""
+        return {dtype: self._wrapped(copy) for dtype, copy in self._copies.items()}
+
+    @functools.cached_property
+    def _boxes(self) -> dict[str | None, tuple[Callable[[tf.Tensor], Any], LogitsFn]]:
+        """The model, by None, and its copies in two: monotone preprocessing, and what is behind."""
+        if self.norm != "linf" or self.calls > 1:
+            return {}
+        found = {}
+        for precision, network in {None: self.model, **self._copies}.items():
+            parts = monotone_preprocessing(network)
+            if parts is not None:
+                before = functools.partial(parts[0], training=False)
+                inside = np.asarray(before(tf.constant(self.images[:1])))
+                found[precision] = before, guard_gradient(parts[1], inside, self.labels[:1])
+        return found
 
     @functools.cached_property
     def _graphs(self) -> dict[Hashable, PreparedAttack]:
@@ -213,16 +246,33 @@ class EvaluationTask:
         Args:
             attack: of any kind.
             searched_in: ``"float32"`` or ``"bfloat16"``, on a copy of the model where it has one;
-                None: on the model itself.
+                in bfloat16 what comes near is searched again in float32. None: on the model itself.
         """
-        search = self._searches.get(searched_in) if searched_in else None
+        searches = _ladder({None: self.attacked, **self._searches}, searched_in)
         family = attack.family()
         if family is None:
-            return attack.prepare(self.attacked, search=search)
-        shared = family, searched_in if search else None
+            return attack.prepare(self.attacked, searches=searches)
+        shared = family, searched_in if searches else None
         if shared not in self._graphs:
-            self._graphs[shared] = attack.prepare(self.attacked, search=search)
+            self._graphs[shared] = attack.prepare(self.attacked, searches=searches)
         return self._graphs[shared].of(attack)
+
+    @property
+    def has_box(self) -> bool:
+        """Whether the Linf ball becomes a box behind the model's preprocessing."""
+        return None in self._boxes
+
+    def prepared_in_box(
+        self, attack: BoundedAttack, searched_in: str | None = None
+    ) -> PreparedAttack:
+        """As :meth:`prepared`, in the box (:class:`bcgan_tf.attacks.in_box.InBox`).
+
+        Only where the task :attr:`has_box`.
+        """
+        boxes = self._boxes
+        behind = {precision: after for precision, (_, after) in boxes.items()}
+        searches = _ladder(behind, searched_in) or [behind[None]]
+        return InBox.of(attack, boxes[None][0]).prepare(self.attacked, searches=searches)
 
     def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
         """Attacks the images, or only those of ``mask``, bool ``[N]``."""
@@ -248,7 +298,8 @@ class EvaluationTask:
         if precision == self.precision:
             return self
         known = self._of_model()
-        known.pop("_searches", None)
+        for name in ("_copies", "_searches", "_boxes"):
+            known.pop(name, None)
         return self._with(**known, precision=precision)
 
     def with_model(self, model: Any) -> EvaluationTask:
@@ -284,6 +335,14 @@ class EvaluationTask:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         vars(other).update(fields | changes)
         return other
+
+
+def _ladder(networks: dict[str | None, LogitsFn], searched_in: str | None) -> list[LogitsFn]:
+    """Copies of the model to search with, the cheaper first; none for the model (None) itself."""
+    order = ("bfloat16", "float32")
+    names = order[order.index(searched_in) :] if searched_in else ()
+    found = [networks[name] for name in names if name in networks]
+    return [*found, networks[None]] if "float32" not in networks and found else found
 
 
 @checked

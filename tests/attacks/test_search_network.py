@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bcgan_tf.attacks import APGD, PGD, search_network
 from bcgan_tf.attacks.search_network import (
@@ -171,14 +172,30 @@ def test_the_model_decides_what_the_copy_proposes(linear):
     images, labels = np.full((3, 2, 2, 1), 0.6, np.float32), np.zeros(3, int)
     attack = PGD(0.2, steps=5, seed=0)
     assert attack(linear, images, labels).robust_accuracy == 0
-    astray = attack.prepare(linear, search=lambda x: -linear(x))(images, labels)
+    astray = attack.prepare(linear, searches=[lambda x: -linear(x)])(images, labels)
     assert astray.robust_accuracy == 1 and not astray.success.any()
     assert linear(astray.adversarials).numpy()[:, 0].min() > 0
     same = attack(linear, images, labels, precision="bfloat16")
     assert same.robust_accuracy == 0 and (linear(same.adversarials).numpy()[:, 0] < 0).all()
 
 
-def test_a_suite_searches_in_bfloat16_but_for_targeted_apgd(linear, monkeypatch, tmp_path):
+def test_what_a_copy_comes_near_to_is_searched_on_the_model(linear):
+    """A copy that calls a point wrong too early, by a tenth of the image's own scale or by more."""
+    images = np.array([0.55, 0.6, 0.7], np.float32)[:, None, None, None] * np.ones((1, 2, 2, 1))
+    images, labels = images.astype(np.float32), np.zeros(3, int)
+    # The margin is -2 s: -0.4, -0.8 and -1.6, which is the scale. Its sign is the model's from 0 on
+    # and the copy's from -0.1 on.
+    early = [lambda x: linear(x) - tf.constant([0.1, 0.0]), linear]
+    attack = PGD(0.25, steps=250, step_size=0.001, random_start=False)
+    alone = attack.prepare(linear, searches=early[:1])(images, labels)
+    assert not alone.success.any() and not alone.searched_again.any()
+    found = attack.prepare(linear, searches=early)(images, labels)
+    # 0.1 is more than a tenth of 0.4 and less than that of 1.6; of 0.8 just less.
+    assert found.success.tolist() == found.searched_again.tolist() == [False, False, True]
+    assert found.to_dict()["searched_again"] == 1
+
+
+def test_a_suite_searches_in_bfloat16_but_for_its_end(linear, monkeypatch, tmp_path):
     images = np.random.RandomState(2).uniform(size=(220, 2, 2, 1)).astype(np.float32)
     labels = linear(images).numpy().argmax(-1)
     searched: list[tuple[str, str]] = []
@@ -192,8 +209,10 @@ def test_a_suite_searches_in_bfloat16_but_for_targeted_apgd(linear, monkeypatch,
     task = EvaluationTask(linear, images, labels, eps=0.05, precision="bfloat16")
     found = run_suite(task, "standard", state=tmp_path / "state")
     assert dict(searched) == {
-        "APGD-CE": "bfloat16", "APGD-T": "float32", "FAB-T": "bfloat16", "Square": "bfloat16",
+        "APGD-CE": "bfloat16", "APGD-T": "bfloat16", "FAB-T": "bfloat16", "Square": "bfloat16",
+        "APGD-T in float32": "float32",
     }  # fmt: skip
+    assert found.results[-1].config["steps"] == 20
     assert found.precision == found.to_dict()["precision"] == "bfloat16"
     # 2 |s| is the distance between the logits; four pixels move it by at most 8 eps.
     logits = linear(images).numpy().astype(float)
