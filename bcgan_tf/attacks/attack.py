@@ -16,6 +16,7 @@ from bcgan_tf.attacks import answers, checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
+from bcgan_tf.attacks.passes import NONE, PassCounter, Passes
 from bcgan_tf.attacks.primitives import logit_units, margins
 from bcgan_tf.attacks.search_network import search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
@@ -48,6 +49,7 @@ class AttackResult:
         uses_gradients: whether the attack follows the model's gradients.
         searched_again: bool ``[N]``: a search in lower precision came near without breaking it, so
             that it was searched again in float32.
+        passes: through the networks that it searched with, of all examples together.
     """
 
     attack: str
@@ -60,6 +62,7 @@ class AttackResult:
     l2: np.ndarray
     uses_gradients: bool = True
     searched_again: np.ndarray = None  # pyright: ignore[reportAssignmentType]
+    passes: Passes = NONE
 
     def __post_init__(self) -> None:
         if self.searched_again is None:  # no example was
@@ -118,9 +121,25 @@ class AttackResult:
             "attacked": int(self.attacked.sum()),
             "successes": int(self.success.sum()),
             "searched_again": int(self.searched_again.sum()),
+            "passes": self.passes._asdict(),
             "linf": summary(self.linf),
             "l2": summary(self.l2),
         }
+
+
+def joined_results(parts: Sequence[AttackResult], order: Any = slice(None)) -> AttackResult:
+    """One attack's result on all examples, from its results on parts of them.
+
+    Args:
+        parts: at least one, all of the same attack.
+        order: of the examples, positions among those of all parts one after the other.
+    """
+    whole = {
+        name: np.concatenate([getattr(part, name) for part in parts])[order]
+        for name in ("adversarials", *PER_EXAMPLE)
+    }
+    passes = sum((part.passes for part in parts), NONE)
+    return dataclasses.replace(parts[0], **whole, passes=passes)
 
 
 def deciding_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +314,10 @@ class PreparedAttack:
         self.attack = attack
         self._model = logits_fn
         forward = checks.as_logits_fn(logits_fn)
-        self._searches = [checks.as_logits_fn(search) for search in searches] or [forward]
+        self._counter = PassCounter()
+        self._searches = [
+            self._counter.of(checks.as_logits_fn(search)) for search in searches or [logits_fn]
+        ]
         self._predict = Batched(forward, attack.batch_size)
         self._runs: dict[bytes, list[Batched]] = {}
 
@@ -397,6 +419,7 @@ class PreparedAttack:
             l2=l2,
             uses_gradients=attack.uses_gradients,
             searched_again=searched_again,
+            passes=self._counter.taken(),
         )
 
     def _of_classes(self, masked: np.ndarray) -> list[Batched]:

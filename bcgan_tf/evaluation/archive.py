@@ -10,13 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks.attack import PER_EXAMPLE, AttackResult, deciding_settings
+from bcgan_tf.attacks.attack import (
+    PER_EXAMPLE,
+    AttackResult,
+    deciding_settings,
+    joined_results,
+)
+from bcgan_tf.attacks.passes import Passes
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import differing
 from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
 
-_OF_ATTACK = ("attack", "config", "uses_gradients")
+_OF_ATTACK = ("attack", "config", "uses_gradients", "passes")
 _COMPARED = ("eps", "norm", "suite", "eot_samples", "precision", "total")
 _SETTINGS = (*_COMPARED, "identity")
 
@@ -94,6 +100,7 @@ def load(path: str | Path) -> Evaluation:
                 attack=attack["attack"],
                 config=attack["config"],
                 uses_gradients=attack["uses_gradients"],
+                passes=Passes(*attack.get("passes", ())),
                 adversarials=adversarials,
                 # Earlier versions searched nothing again.
                 **{
@@ -145,13 +152,7 @@ def merge(evaluations: Sequence[Evaluation]) -> Evaluation:
         return np.concatenate(list(parts))[order]
 
     results = tuple(
-        dataclasses.replace(
-            parts[0],
-            **{
-                name: joined([getattr(part, name) for part in parts])
-                for name in ("adversarials", *PER_EXAMPLE)
-            },
-        )
+        joined_results(parts, order)
         for parts in zip(*(evaluation.results for evaluation in evaluations), strict=True)
     )
     seconds = zip(*(evaluation.seconds for evaluation in evaluations), strict=False)

@@ -13,11 +13,11 @@ import numpy as np
 
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import (
-    PER_EXAMPLE,
     Attack,
     AttackResult,
     PreparedAttack,
     deciding_settings,
+    joined_results,
 )
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.expectation import SAMPLES
@@ -230,7 +230,7 @@ class _Run:
             self.standing += int((left & ~spared).sum())
         return dataclasses.replace(
             self.evaluation,
-            results=tuple(_joined(parts) for parts in results),
+            results=tuple(joined_results(parts) for parts in results),
             seconds=tuple(seconds),
         )
 
@@ -275,14 +275,6 @@ class _Run:
             progress(finished, len(self.images) * attacks, text)
 
         return report
-
-
-def _joined(parts: list[AttackResult]) -> AttackResult:
-    fields = ("adversarials", *PER_EXAMPLE)
-    return dataclasses.replace(
-        parts[0],
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields},
-    )
 
 
 def _check_request(

@@ -26,6 +26,7 @@ from bcgan_tf.attacks.answers import PROBES, passes_of, probes_of
 from bcgan_tf.attacks.attack import PER_EXAMPLE, Attack, AttackResult
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import logits_differ
+from bcgan_tf.attacks.passes import Passes
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import (
     DamagedFile,
@@ -112,6 +113,7 @@ class EvaluationState:
             adversarials[arrays["changed"]] = arrays["adversarials"]
             found = {key: arrays[key] for key in PER_EXAMPLE}
             seconds = float(arrays["seconds"])
+            passes = Passes(*map(int, arrays["passes"]))
         except (DamagedFile, KeyError, IndexError, TypeError, ValueError):
             note(f"{file} is damaged; that part of the evaluation is done again")
             return None
@@ -120,6 +122,7 @@ class EvaluationState:
             config=attack.config(),
             adversarials=adversarials,
             uses_gradients=attack.uses_gradients,
+            passes=passes,
             **found,
         ), seconds
 
@@ -135,6 +138,7 @@ class EvaluationState:
                 changed=changed,
                 adversarials=result.adversarials[changed],
                 seconds=np.float64(seconds),
+                passes=np.array(result.passes),
                 **{key: getattr(result, key) for key in PER_EXAMPLE},
             )
 
