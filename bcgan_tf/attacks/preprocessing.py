@@ -11,8 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks.apgd import APGD
+from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.constraint_relaxation import ConstraintRelaxation
 from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import LeadingStep, graph_of, leading_steps, parts_after
 
@@ -29,6 +31,23 @@ class AdaptiveAPGD(APGD):
     @property
     def name(self) -> str:
         return f"{super().name}+BPDA"
+
+
+class AdaptiveConstraintRelaxation(ConstraintRelaxation):
+    """Constraint relaxation under the name that it has in reports when it attacks so."""
+
+    lengths = ConstraintRelaxation.lengths
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}+BPDA"
+
+
+# The attacks of a suite that are run through the preprocessing too, and as what.
+ADAPTIVE: dict[type[Attack], type[Attack]] = {
+    APGD: AdaptiveAPGD,
+    ConstraintRelaxation: AdaptiveConstraintRelaxation,
+}
 
 
 def through_preprocessing(model: keras.Model) -> LogitsFn:

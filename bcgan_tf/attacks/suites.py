@@ -7,6 +7,7 @@ from typing import Any
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
+from bcgan_tf.attacks.constraint_relaxation import ConstraintRelaxation
 from bcgan_tf.attacks.fab import FAB
 from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
@@ -14,12 +15,25 @@ from bcgan_tf.attacks.square import Square
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.kinds import SUITES
 
+# Those that search in the precision of the task.
+SEARCHED = ("standard", "plus", "fast")
 _RESTARTS = 5
 _TARGETS = 9
 # Above so many classes untargeted FAB, each step of which takes a gradient for every class, is no
 # part of a suite: for 1,000 classes half a million gradients an image.
 _MANY_CLASSES = 100
 _SHORT_TARGETS, _SHORT_STEPS = 3, 20
+_FAST_QUERIES = 500
+
+
+class LastAPGD(APGD):
+    """Targeted APGD of 20 steps, in float32: the end of a suite that searched in bfloat16."""
+
+    lengths = APGD.lengths
+
+    @property
+    def name(self) -> str:
+        return f"{super().name} in float32"
 
 
 def suite(
@@ -30,6 +44,7 @@ def suite(
     num_classes: int,
     seed: int = 0,
     batch_size: int = 250,
+    precision: str = "float32",
 ) -> tuple[Attack, ...]:
     """The attacks of a suite.
 
@@ -38,6 +53,9 @@ def suite(
       queries. The field's yardstick; Linf and L2.
     - ``plus``: AutoAttack's larger one: five restarts of APGD on the cross entropy, of APGD on
       DLR and (up to 100 classes) of untargeted FAB, Square, and both targeted attacks.
+    - ``fast``: constraint relaxation towards three classes, targeted APGD with a fifth of the steps
+      towards the likeliest, and Square with 500 queries, which shows whether gradients mislead
+      (:func:`bcgan_tf.evaluation.runner.run_suite` then goes on with ``standard``).
     - ``short``: the two APGD attacks of ``standard`` with a fifth of the steps and towards three
       classes: 80 gradients an image, in place of 1,900 and 5,000 queries. A quick upper bound.
     - ``rand``: APGD on the cross entropy and on DLR, for models that draw random numbers: to be
@@ -52,6 +70,8 @@ def suite(
         num_classes: of the model; targets are at most ``num_classes - 1``.
         seed: of all draws.
         batch_size: most examples at once.
+        precision: that they search in. In ``"bfloat16"`` a short targeted APGD in float32
+            (:class:`LastAPGD`) ends ``standard``, ``plus`` and ``fast``.
 
     Raises:
         UserError: no such suite, or eps or norm out of range.
@@ -66,6 +86,9 @@ def suite(
     attacks = _BUILDERS[name](eps, targets, shared)
     if num_classes > _MANY_CLASSES:
         attacks = [one for one in attacks if not isinstance(one, FAB) or one.targeted]
+    if precision == "bfloat16" and name in SEARCHED:
+        targeted = next(one for one in attacks if isinstance(one, APGD) and one.targeted)
+        attacks.append(LastAPGD(**{**vars(targeted), "steps": _SHORT_STEPS}))
     return tuple(attacks)
 
 
@@ -89,6 +112,15 @@ def _plus(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     ]
 
 
+def _fast(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
+    likeliest: dict[str, Any] = {"loss": "dlr", "targeted": True, "target_classes": 1}
+    return [
+        ConstraintRelaxation(eps, targets=min(_SHORT_TARGETS, targets), **shared),
+        APGD(eps, steps=_SHORT_STEPS, **likeliest, **shared),
+        Square(eps, queries=_FAST_QUERIES, **shared),
+    ]
+
+
 def _short(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     targets = min(_SHORT_TARGETS, targets)
     return [
@@ -108,4 +140,4 @@ def _paper(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     return [FGSM(eps, **shared), PGD(eps, **shared), CarliniWagnerL2(**unbounded)]
 
 
-_BUILDERS = dict(zip(SUITES, (_standard, _plus, _short, _rand, _paper), strict=True))
+_BUILDERS = dict(zip(SUITES, (_standard, _plus, _fast, _short, _rand, _paper), strict=True))

@@ -14,7 +14,7 @@ from bcgan_tf.diagnosis import attack_checks, limit_checks
 from bcgan_tf.diagnosis.flags import Flag, above
 from bcgan_tf.diagnosis.shared_attacks import SharedAttacks
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.gradient_health import GradientHealth, gradient_health
+from bcgan_tf.evaluation.gradient_health import DEAD, GradientHealth, gradient_health
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.progress import Progress
@@ -178,7 +178,7 @@ def _only_large_logits(shared: SharedAttacks, health: GradientHealth) -> bool:
     """
     assert shared.evaluation is not None
     constant = np.bincount(shared.task.labels).max() / shared.task.n
-    alive = not health.missing and health.dead <= limit_checks.DEAD
+    alive = not health.missing and health.dead <= DEAD
     better = shared.evaluation.robust_accuracy > constant
     return alive and better and attack_checks.temperature(shared.task) > 1
 

@@ -12,10 +12,8 @@ from bcgan_tf.attacks.expectation import PASSES
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.diagnosis.flags import Flag, above, not_run, percent, points
 from bcgan_tf.diagnosis.shared_attacks import SharedAttacks
-from bcgan_tf.evaluation.gradient_health import GradientHealth
+from bcgan_tf.evaluation.gradient_health import DEAD, GradientHealth
 
-# Share of images without a usable gradient: a dead image now and then proves nothing.
-DEAD = 0.01
 _UNBOUNDED_IMAGES = 24
 _DRAWS = 1000
 # Model calls that the random draws may take.

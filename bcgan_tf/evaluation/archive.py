@@ -24,7 +24,7 @@ from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
 
 _OF_ATTACK = ("attack", "config", "uses_gradients", "passes")
 _COMPARED = ("eps", "norm", "suite", "eot_samples", "precision", "total")
-_SETTINGS = (*_COMPARED, "identity")
+_SETTINGS = (*_COMPARED, "identity", "fallback")
 
 
 def save(
@@ -90,8 +90,8 @@ def load(path: str | Path) -> Evaluation:
         raise UserError(f"{path} is missing; give the folder of an evaluation that has finished")
     try:
         arrays = read_arrays(path)
-        # Earlier versions searched in float32, and did not say so.
-        settings = {"precision": "float32", **json.loads(str(arrays["settings"]))}
+        # Earlier versions searched in float32, and did not say so; they had no suite fast.
+        settings = {"precision": "float32", "fallback": None, **json.loads(str(arrays["settings"]))}
         shape = arrays["adversarials"].shape[1:]
         adversarials = np.zeros((len(arrays["labels"]), *shape), np.float32)
         adversarials[arrays["broken_rows"]] = arrays["adversarials"]

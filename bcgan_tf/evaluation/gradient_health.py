@@ -19,6 +19,8 @@ from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import logits_differ
 from bcgan_tf.keras_graph import clone_with_dtype
 
+# Share of images without a usable gradient: a dead image now and then proves nothing.
+DEAD = 0.01
 _BATCH = 250
 # What a float64 copy of the model may differ from it, relative to the distances of its logits.
 _SAME_MODEL = 1e-2

@@ -34,8 +34,10 @@ class Evaluation:
         total: images of the whole set, of which this may be a shard.
         identity: of the model and of the whole data
             (:func:`bcgan_tf.evaluation.state.fingerprint`).
-        precision: ``"float32"`` or ``"bfloat16"``: that the attacks of the suite searched in, but
-            for targeted APGD, which is in float32. The model decided every success.
+        precision: ``"float32"`` or ``"bfloat16"``: that the attacks of the suite searched in. What
+            a search in bfloat16 came near to was searched again in float32, and a last attack is in
+            float32. The model decided every success.
+        fallback: why the suite ``"fast"`` went on with ``"standard"``; None where it did not.
         certified: bool ``[N]``, images that were not attacked because it is proved that nothing
             within ``eps`` changes their right answer; None where all were to be attacked.
     """
@@ -52,6 +54,7 @@ class Evaluation:
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     certified: np.ndarray | None = None
     precision: str = "float32"
+    fallback: str | None = None
 
     @property
     def n(self) -> int:
@@ -174,6 +177,7 @@ class Evaluation:
             "n": self.n,
             "samples": self.eot_samples,
             "precision": self.precision,
+            **({} if self.fallback is None else {"fallback": self.fallback}),
             "note": self.note,
             "clean_accuracy": self.clean_accuracy,
             "clean_interval95": list(self.interval95(self.clean_correct)),

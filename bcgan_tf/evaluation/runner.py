@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import (
     Attack,
     AttackResult,
@@ -21,10 +20,11 @@ from bcgan_tf.attacks.attack import (
 )
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.expectation import SAMPLES
-from bcgan_tf.attacks.preprocessing import AdaptiveAPGD
-from bcgan_tf.attacks.suites import suite
+from bcgan_tf.attacks.preprocessing import ADAPTIVE
+from bcgan_tf.attacks.suites import SEARCHED, LastAPGD, suite
 from bcgan_tf.certification.certified import proved
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.fallback import why_standard
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import EvaluationState, fingerprint, precision_of
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -33,9 +33,8 @@ from bcgan_tf.progress import Progress
 # Images that all attacks are finished on before the next ones are begun.
 _BATCH = 1000
 # Suites whose answer is to be believed, not to be compared with the paper's.
-_THOROUGH = ("standard", "plus", "short")
-# Those that search in the task's precision, and what part of targeted APGD's steps ends them.
-_SEARCHED, _LAST_PART = ("standard", "plus"), 5
+_THOROUGH = ("standard", "plus", "fast", "short")
+_FAST = "fast"
 
 
 def run_suite(
@@ -54,19 +53,25 @@ def run_suite(
 
     A model without a gradient, or with one that is NaN, is attacked all the same, with zeros in
     its place: the attacks that need no gradient then decide. Of a Keras model whose first layers
-    preprocess its pixels the suites ``"standard"``, ``"plus"`` and ``"short"`` look behind them.
-    Where these scale and cut off pixels, and nothing else, all attacks within an Linf ball are run
-    in the box that it becomes there (:class:`bcgan_tf.attacks.in_box.InBox`). Where they do other
-    things that are flat somewhere, such as rounding, or in L2, APGD is also run through them
-    (:mod:`bcgan_tf.attacks.preprocessing`), before the first attack without gradients.
+    preprocess its pixels the suites ``"standard"``, ``"plus"``, ``"fast"`` and ``"short"`` look
+    behind them. Where these scale and cut off pixels, and nothing else, all attacks within an Linf
+    ball are run in the box that it becomes there (:class:`bcgan_tf.attacks.in_box.InBox`). Where
+    they do other things that are flat somewhere, such as rounding, or in L2, attacks of few
+    gradients are also run through them (:mod:`bcgan_tf.attacks.preprocessing`), before the first
+    attack without gradients.
+
+    The suite ``"fast"`` does not attack what interval bounds prove (Linf). Where something says
+    that gradients mislead on the model (:func:`bcgan_tf.evaluation.fallback.why_standard`), it goes
+    on with ``"standard"`` in float32, on what is left; ``fallback`` of the result says why.
 
     Args:
         task: the model, the images and the threat model.
-        attacks: ``"standard"``, ``"plus"``, ``"short"``, ``"rand"`` or ``"paper"``, see
+        attacks: ``"standard"``, ``"plus"``, ``"fast"``, ``"short"``, ``"rand"`` or ``"paper"``, see
             :func:`bcgan_tf.attacks.suites.suite`; or at least one attack. Where the task has a
             radius, those that have one have that one, in its norm.
         shard: ``(i, n)``: every n-th image, from the i-th (1 ... n). The shards of an evaluation
-            merged (:func:`bcgan_tf.evaluation.archive.merge`) are the evaluation.
+            merged (:func:`bcgan_tf.evaluation.archive.merge`) are the evaluation. ``"fast"`` has
+            none: it decides by all images whether it goes on.
         skip_certified: attack only images of which :func:`bcgan_tf.certified` proves nothing at
             ``eps``: of the others no attack within it could break one, so that the accuracies are
             the same, sooner; an attack that goes further gets them all. Needs ``eps`` and Linf; a
@@ -79,12 +84,19 @@ def run_suite(
 
     Raises:
         UserError: no attack, or attacks of another radius or norm; a suite or ``skip_certified``
-            without a radius; no such shard; a state folder of another evaluation.
+            without a radius; no such shard, or one of ``"fast"``; a state folder of another
+            evaluation.
     """
     name = attacks if isinstance(attacks, str) else None
     _check_request(task, attacks, skip_certified)
+    if name == _FAST and shard[1] > 1:
+        raise UserError(
+            "the suite fast decides by all images whether standard must follow; attack all images "
+            "at once, or shards with standard"
+        )
+    skip_certified = skip_certified or (name == _FAST and task.norm == "linf")
     identity = fingerprint(task.model, task.images, task.labels)
-    task = _in_kept_precision(task, state) if name in _SEARCHED else task.in_precision("float32")
+    task = _in_kept_precision(task, state) if name in SEARCHED else task.in_precision("float32")
     searched_in = task.searched_in  # by all images, not by those of the shard
     part = task.take(_shard_rows(task.n, shard))
     if name == "rand" and task.eot_samples is None:
@@ -119,7 +131,13 @@ def run_suite(
         precision=searched_in,
     )
     with EvaluationState(Path(state) if state is not None else None, settings) as kept:
-        return _Run(prepared, part.images, empty, kept, progress).finish()
+        found = _Run(prepared, part.images, empty, kept, progress).finish()
+        reason = why_standard(part, found) if name == _FAST else None
+        if reason is None:
+            return found
+        further = _prepared(part.in_precision("float32"), "standard")
+        found = dataclasses.replace(found, fallback=reason)
+        return _Run(further, part.images, found, kept, progress).finish()
 
 
 def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[PreparedAttack]:
@@ -133,10 +151,8 @@ def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[Pre
         num_classes=task.num_classes,
         seed=task.seed,
         batch_size=task.batch_size,
+        precision=task.searched_in,
     )
-    if attacks in _SEARCHED and task.searched_in == "bfloat16":
-        targeted = next(one for one in chosen if isinstance(one, APGD) and one.targeted)
-        chosen += (LastAPGD(**{**vars(targeted), "steps": targeted.steps // _LAST_PART}),)
 
     def searched_in(attack: Attack) -> str:
         return "float32" if isinstance(attack, LastAPGD) else task.searched_in
@@ -151,21 +167,11 @@ def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[Pre
         blind = (i for i, attack in enumerate(chosen) if not attack.uses_gradients)
         place = next(blind, len(chosen))
         prepared[place:place] = [
-            AdaptiveAPGD(**vars(attack)).prepare(through)
+            adaptive(**vars(attack)).prepare(through)
             for attack in chosen
-            if type(attack) is APGD
+            if (adaptive := ADAPTIVE.get(type(attack)))
         ]
     return prepared
-
-
-class LastAPGD(APGD):
-    """Targeted APGD with a fifth of the steps, in float32: the end of a search in bfloat16."""
-
-    lengths = APGD.lengths
-
-    @property
-    def name(self) -> str:
-        return f"{super().name} in float32"
 
 
 def _in_kept_precision(task: EvaluationTask, state: str | Path | None) -> EvaluationTask:
@@ -189,8 +195,8 @@ class _Run:
     Attributes:
         attacks: in their order.
         images: float32 ``[N, ...]``.
-        evaluation: its labels and settings, still without results. Images that it knows to be
-            certified are not attacked.
+        evaluation: its labels and settings, and the results that these attacks follow, if any.
+            Images that it knows to be certified are not attacked.
         state: where each attack's result on each batch is kept.
         progress: told while an attack is at work.
         standing: images of the batches before that no attack broke.
@@ -212,16 +218,17 @@ class _Run:
         """Runs what is not finished, and joins all."""
         results: list[list[AttackResult]] = [[] for _ in self.attacks]
         seconds = [0.0] * len(self.attacks)
-        certified = self.evaluation.certified
+        certified, before = self.evaluation.certified, self.evaluation.results
+        standing = self.evaluation.worst_case if before else np.ones(len(self.images), bool)
         for number, start in enumerate(range(0, len(self.images), _BATCH)):
             rows = slice(start, start + _BATCH)
-            left = np.ones(len(self.images[rows]), bool)
+            left = standing[rows].copy()
             spared = np.zeros_like(left) if certified is None else certified[rows]
             self.standing += int(spared.sum())
             for position, attack in enumerate(self.attacks):
                 # What is proved within eps says nothing of an attack that goes further.
                 mask = left & ~spared if self._within(attack.attack) else left
-                result, took = self._piece((number, position), rows, mask)
+                result, took = self._piece(number, position, rows, mask)
                 results[position].append(result)
                 seconds[position] += took
                 if self.survivors_only:
@@ -230,8 +237,8 @@ class _Run:
             self.standing += int((left & ~spared).sum())
         return dataclasses.replace(
             self.evaluation,
-            results=tuple(joined_results(parts) for parts in results),
-            seconds=tuple(seconds),
+            results=(*before, *(joined_results(parts) for parts in results)),
+            seconds=(*self.evaluation.seconds, *seconds),
         )
 
     def _within(self, attack: Attack) -> bool:
@@ -241,10 +248,11 @@ class _Run:
         return linf and eps is not None and own is not None and own <= eps
 
     def _piece(
-        self, at: tuple[int, int], rows: slice, mask: np.ndarray
+        self, number: int, position: int, rows: slice, mask: np.ndarray
     ) -> tuple[AttackResult, float]:
         """One attack on one batch, and its seconds: done now, or kept from before."""
-        name, attack = f"{at[0]:04d}-{at[1]}", self.attacks[at[1]]
+        attack = self.attacks[position]
+        name = f"{number:04d}-{len(self.evaluation.results) + position}"
         finished = self.state.load(name, attack.attack, self.images[rows])
         if finished is not None:
             return finished
@@ -254,7 +262,7 @@ class _Run:
             self.evaluation.labels[rows],
             mask=mask,
             indices=self.evaluation.indices[rows],
-            progress=self._reporter(at[1], rows.start, mask),
+            progress=self._reporter(position, rows.start, mask),
         )
         seconds = time.monotonic() - started
         self.state.save(name, result, self.images[rows], seconds)

@@ -70,6 +70,8 @@ def setting(evaluation: Mapping[str, Any]) -> str:
         parts.append(f"mean of {evaluation['samples']} calls")
     if (evaluation.get("precision") or "float32") != "float32":
         parts.append(f"searched in {evaluation['precision']}")
+    if evaluation.get("fallback"):
+        parts.append(f"went on with standard, because {evaluation['fallback']}")
     return ", ".join(parts)
 
 

@@ -134,7 +134,7 @@ def attack_table(evaluation: Mapping[str, Any]) -> Table:
     """
     n, clean = evaluation.get("n"), evaluation.get("clean_accuracy")
     unattacked = accuracy(evaluation, "clean_")
-    rows = [TableRow.of("no attack", "", "", unattacked, unattacked, "")]
+    rows = [TableRow.of("no attack", "", "", unattacked, unattacked, "", "")]
     for attack in evaluation.get("attacks") or []:
         tried, broke = attack.get("attacked"), attack.get("broken")
         alone: Cell | str = "survivors only"
@@ -144,17 +144,32 @@ def attack_table(evaluation: Mapping[str, Any]) -> Table:
         rows.append(
             TableRow.of(
                 attack.get("attack", ""),
-                count(tried),
+                _tried(attack),
                 count(broke),
                 alone,
                 accuracy(attack, "left_", "left"),
+                _passes(attack),
                 "-" if seconds is None else f"{seconds:.1f} s",
             )
         )
     worst = accuracy(evaluation, "robust_")
-    rows.append(TableRow.of("worst case", "", "", "", worst, "", strong=True))
-    head = ("", "tried on", "broke", "accuracy under it alone", "accuracy left so far", "time")
-    return Table(head, tuple(rows))
+    rows.append(TableRow.of("worst case", "", "", "", worst, "", "", strong=True))
+    head = ("", "tried on", "broke", "accuracy under it alone", "accuracy left so far")
+    return Table((*head, "forward / backward passes an image", "time"), tuple(rows))
+
+
+def _tried(attack: Mapping[str, Any]) -> Cell:
+    """How many images, and how many of them twice."""
+    again = attack.get("searched_again")
+    return Cell(count(attack.get("attacked")), f"{count(again)} again in float32" if again else "")
+
+
+def _passes(attack: Mapping[str, Any]) -> str:
+    """What an attack spent on each image that it was tried on."""
+    passes, tried = attack.get("passes"), attack.get("attacked")
+    if not passes or not tried:
+        return "-"
+    return " / ".join(count(round(passes[kind] / tried)) for kind in ("forward", "backward"))
 
 
 def class_table(evaluation: Mapping[str, Any]) -> Table:

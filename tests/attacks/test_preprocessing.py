@@ -95,10 +95,10 @@ def test_a_branch_ends_the_preprocessing():
     np.testing.assert_array_equal(through_preprocessing(model)(tf.constant(IMAGES)), model(IMAGES))
 
 
-def _breakers(model: keras.Model) -> dict[str, int]:
+def _breakers(model: keras.Model, suite: str = "standard") -> dict[str, int]:
     """Images that each attack of the suite broke, of four that rounding alone protects."""
     images, labels = np.full((4, 8, 8, 1), 0.4, np.float32), np.zeros(4, np.int64)
-    found = run_suite(EvaluationTask(model, images, labels, eps=0.15))
+    found = run_suite(EvaluationTask(model, images, labels, eps=0.15), suite)
     return {result.attack: int(result.success.sum()) for result in found.results}
 
 
@@ -106,6 +106,13 @@ def test_the_standard_suite_looks_behind_preprocessing():
     found = _breakers(_linear_behind(Quantized()))
     assert list(found)[-1] == "Square"
     assert (found["APGD-CE"], found["APGD-CE+BPDA"]) == (0, 4)
+
+
+def test_so_does_the_fast_suite():
+    """A gradient that only the preprocessing hides is no reason for the whole of standard."""
+    found = _breakers(_linear_behind(Quantized()), "fast")
+    assert list(found) == ["CR", "APGD-T", "CR+BPDA", "APGD-T+BPDA", "Square"]
+    assert (found["CR"], found["CR+BPDA"]) == (0, 4)
 
 
 def test_an_affine_map_needs_no_second_look():

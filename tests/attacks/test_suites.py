@@ -31,6 +31,29 @@ def test_plus_has_five_restarts_and_the_targeted_attacks():
     assert [attacks[name]["restarts"] for name in ("APGD-CE", "APGD-DLR", "FAB")] == [5, 5, 5]
 
 
+def test_fast_is_constraint_relaxation_a_short_targeted_apgd_and_a_short_square():
+    attacks = _told("fast")
+    assert list(attacks) == ["CR", "APGD-T", "Square"]
+    relaxed, targeted, square = attacks.values()
+    assert (relaxed["targets"], relaxed["cycles"], relaxed["restarts"]) == (3, 5, 4)
+    assert (targeted["steps"], targeted["target_classes"]) == (20, 1)
+    assert square["queries"] == 500
+    assert suite("fast", 0.3, num_classes=2)[0].config()["targets"] == 1
+
+
+@pytest.mark.parametrize(("name", "targets"), [("standard", 9), ("plus", 9), ("fast", 1)])
+def test_a_search_in_bfloat16_ends_with_a_short_targeted_apgd(name, targets):
+    plain = suite(name, 0.3, num_classes=10)
+    *same, last = suite(name, 0.3, num_classes=10, precision="bfloat16")
+    assert tuple(same) == plain
+    config = last.config()
+    assert (last.name, config["steps"]) == ("APGD-T in float32", 20)
+    assert config["target_classes"] == targets
+    assert suite("short", 0.3, num_classes=10, precision="bfloat16") == suite(
+        "short", 0.3, num_classes=10
+    )
+
+
 def test_short_is_the_apgd_of_standard_with_fewer_steps_and_targets():
     attacks = _told("short")
     assert list(attacks) == ["APGD-CE", "APGD-T"]

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -52,6 +53,16 @@ def test_the_standard_suite_finds_what_a_linear_model_allows(evaluation):
     np.testing.assert_array_equal(evaluation.worst_case[sure], (distance > EPS)[sure])
     assert evaluation.suite == "standard" and evaluation.eot_samples == 1
     assert (evaluation.worst_case <= evaluation.clean_correct).all()
+
+
+def test_the_fast_suite_finds_what_a_linear_model_allows():
+    found = evaluate(linear, (IMAGES, LABELS), attacks="fast", eps=EPS)
+    distance = distances()
+    sure = np.abs(distance - EPS) > 1e-3
+    np.testing.assert_array_equal(found.worst_case[sure], (distance > EPS)[sure])
+    assert [result.attack for result in found.results] == ["CR", "APGD-T", "Square"]
+    assert found.suite == "fast" and found.fallback is None
+    assert "fallback" not in found.to_dict()
 
 
 def test_each_attack_of_a_suite_sees_what_those_before_left(evaluation):
@@ -254,6 +265,78 @@ def test_a_model_without_a_gradient_is_left_to_the_attacks_that_need_none():
     # Their random starts find something; steps along a gradient of zeros add nothing.
     assert by_name["APGD-CE"].success_rate < 0.3 and by_name["FAB-T"].success.sum() == 0
     assert by_name["Square"].success_rate > 0.5
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda images: tf.round(4.0 * linear(images)), "the model has no gradient"),
+        (
+            lambda images: tf.round(4.0 * linear(images)) + 0.0 * linear(images),
+            "no loss has a usable gradient for 100 % of the images",
+        ),
+        (
+            lambda images: linear(images) + tf.random.normal([1, 4], stddev=1e-3),
+            "the model draws random numbers",
+        ),
+    ],
+    ids=["rounded", "flat", "noisy"],
+)
+def test_the_fast_suite_goes_on_with_standard_where_gradients_mislead(model, reason, tmp_path):
+    some = (IMAGES[:8], LABELS[:8])
+    found = evaluate(model, some, attacks="fast", eps=2 * EPS, state=tmp_path / "state")
+    names = ["CR", "APGD-T", "Square", "APGD-CE", "APGD-T", "FAB-T", "Square"]
+    assert [result.attack for result in found.results] == names
+    assert found.suite == "fast" and reason in found.to_dict()["fallback"]
+    left = found.clean_correct
+    for result in found.results:
+        np.testing.assert_array_equal(result.attacked, left)
+        left = left & ~found.broken_by(result)
+    np.testing.assert_array_equal(found.worst_case, left)
+    again = evaluate(model, some, attacks="fast", eps=2 * EPS, state=tmp_path / "state")
+    assert again.seconds == found.seconds  # nothing was attacked again
+    loaded = archive.load(archive.save(found, tmp_path / "evaluation.npz"))
+    assert loaded.fallback == found.fallback
+    assert [one.passes for one in loaded.results] == [one.passes for one in found.results]
+
+
+def test_large_logits_are_no_reason():
+    """The cross entropy underflows; the margin, which constraint relaxation follows, does not."""
+    found = evaluate(lambda x: 1e6 * linear(x), (IMAGES, LABELS), attacks="fast", eps=EPS)
+    distance = distances()
+    sure = np.abs(distance - EPS) > 1e-3
+    np.testing.assert_array_equal(found.results[0].robust[sure], (distance > EPS)[sure])
+    assert found.fallback is None
+
+
+def test_what_only_a_random_search_finds_is_a_reason():
+    """Gradients of the wrong sign are healthy to look at, and lead away."""
+    wrong_way = tf.custom_gradient(lambda images: (tf.identity(images), lambda upstream: -upstream))
+    found = evaluate(lambda x: linear(wrong_way(x)), (IMAGES, LABELS), attacks="fast", eps=EPS)
+    relaxed, _, square, *further = found.results
+    broken = int(square.success.sum())
+    assert broken > 10 and relaxed.success.sum() < broken
+    assert found.fallback == f"Square broke {broken} that attacks along the gradient had left"
+    assert [result.attack for result in further] == ["APGD-CE", "APGD-T", "FAB-T", "Square"]
+
+
+def test_the_fast_suite_has_no_shards():
+    with pytest.raises(UserError, match="the suite fast decides by all images"):
+        evaluate(linear, (IMAGES, LABELS), attacks="fast", eps=EPS, shard=(1, 2))
+
+
+def test_the_fast_suite_does_not_attack_what_is_proved():
+    images = keras.Input(IMAGES.shape[1:])
+    dense = keras.layers.Dense(4)
+    model = keras.Model(images, dense(keras.layers.Flatten()(images)))
+    kernel = linear(np.eye(np.prod(IMAGES.shape[1:]), dtype="f4").reshape(-1, *IMAGES.shape[1:]))
+    origin = linear(np.zeros((1, *IMAGES.shape[1:]), "f4")).numpy()[0]
+    dense.set_weights([kernel.numpy() - origin, origin])
+    found = evaluate(model, (IMAGES, LABELS), attacks="fast", eps=EPS / 4)
+    assert found.certified is not None and found.certified.sum() > 10
+    assert not (found.results[0].attacked & found.certified).any()
+    assert found.worst_case[found.certified].all()
+    assert evaluate(model, (IMAGES, LABELS), attacks="fast", eps=EPS, norm="l2").certified is None
 
 
 def test_a_stochastic_model_is_averaged():

@@ -38,6 +38,8 @@ def evaluated(kind: str = "robust", robust: float = 0.88, **changes: Any) -> dic
             "left": 0.90,
             "left_interval95": [0.871, 0.923],
             "seconds": 12.34,
+            "searched_again": 7,
+            "passes": {"forward": 490 * 1101, "backward": 490 * 101},
         },
         {
             "attack": "Square",

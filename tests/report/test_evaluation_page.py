@@ -91,9 +91,10 @@ def test_without_a_diagnosis_nothing_is_vouched_for(tmp_path: Path, make: Simple
 def test_the_attacks_stand_in_the_table(tmp_path: Path, make: SimpleNamespace) -> None:
     page = report(tmp_path / "a", {"net": make.entry(make.evaluated())})
     assert page.row("APGD-CE") == [
-        "490", "40", "90.0 % (87.0 to 92.0)", "90.0 % (87.1 to 92.3)", "12.3 s",
+        "490 7 again in float32", "40", "90.0 % (87.0 to 92.0)", "90.0 % (87.1 to 92.3)",
+        "1,101 / 101", "12.3 s",
     ]  # fmt: skip
-    assert page.row("worst case") == ["", "", "", "88.0 % (84.9 to 90.6)", ""]
+    assert page.row("worst case") == ["", "", "", "88.0 % (84.9 to 90.6)", "", ""]
     assert "steps 100, seed 7, batch size 250" in page.text
 
 
