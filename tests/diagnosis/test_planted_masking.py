@@ -150,6 +150,21 @@ def test_planted_masking_is_flagged(digits, name):
         assert all(flag in found.text for flag in flags)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("logits rounded", "the model has no gradient"),
+        ("distilled at T = 100", None),  # its margin has one, which constraint relaxation follows
+        ("input of 16 levels", "the model has no gradient"),
+    ],
+)
+def test_the_fast_suite_goes_on_where_it_must(digits, name, reason):
+    model = PLANTED[name][0](digits)
+    found = evaluate(model, (digits.images(), digits.labels()), "fast", eps=digits.eps)
+    assert found.fallback == reason
+    assert name == "logits rounded" or found.robust_accuracy < 0.5
+
+
 def test_an_undefended_network_is_not_robust_and_not_masked(digits):
     diagnosis, found = _judge(
         digits.network, digits, control=digits.network, surrogate=digits.network

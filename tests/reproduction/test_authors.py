@@ -18,6 +18,8 @@ import pytest
 
 from bcgan_tf.attacks import CarliniWagnerL2
 from bcgan_tf.errors import UserError
+from bcgan_tf.evaluation.runner import run_suite
+from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.reproduction import authors as module
 from bcgan_tf.reproduction import tables
 from bcgan_tf.reproduction.authors import authors
@@ -237,6 +239,17 @@ def published(mnist, tmp_path, monkeypatch):
         command="bcgan-tf reproduce authors --weights FILE --seed 0",
     )
     return json.loads(page.with_suffix(".json").read_text()), page.read_text()
+
+
+@pytest.mark.real_data
+def test_the_fast_suite_breaks_the_published_network(mnist):
+    if not WEIGHTS:
+        pytest.skip("no published weights (set BCGAN_TF_PUBLISHED_WEIGHTS)")
+    some = mnist.test.take(60, seed=0)
+    task = EvaluationTask(published_network(Path(WEIGHTS)), some.scaled(), some.labels, eps=0.15)
+    found = run_suite(task, "fast")
+    assert found.clean_accuracy > 0.9 and found.robust_accuracy == 0
+    assert found.fallback is None and found.results[0].robust_accuracy == 0
 
 
 @pytest.mark.real_data
