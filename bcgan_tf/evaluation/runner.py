@@ -96,7 +96,7 @@ def run_suite(
         )
     skip_certified = skip_certified or (name == _FAST and task.norm == "linf")
     identity = fingerprint(task.model, task.images, task.labels)
-    task = _in_kept_precision(task, state) if name in SEARCHED else task.in_precision("float32")
+    task = _in_precision(task, name, state)
     searched_in = task.searched_in  # by all images, not by those of the shard
     part = task.take(_shard_rows(task.n, shard))
     if name == "rand" and task.eot_samples is None:
@@ -174,10 +174,17 @@ def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[Pre
     return prepared
 
 
-def _in_kept_precision(task: EvaluationTask, state: str | Path | None) -> EvaluationTask:
-    """The task as what is kept of it was begun: timing may choose otherwise today."""
-    kept = precision_of(Path(state)) if state is not None else None
-    return task if kept is None or task.precision != "auto" else task.in_precision(kept)
+def _in_precision(
+    task: EvaluationTask, name: str | None, state: str | Path | None
+) -> EvaluationTask:
+    """The task in the precision that a suite searches in."""
+    wanted = "float32"
+    if name in SEARCHED:
+        wanted = task.precision or ("auto" if name == _FAST else "float32")
+    if wanted == "auto" and state is not None:
+        # As what is kept of it was begun: timing may choose otherwise today.
+        wanted = precision_of(Path(state)) or wanted
+    return task.in_precision(wanted)
 
 
 def _proved(task: EvaluationTask) -> np.ndarray:

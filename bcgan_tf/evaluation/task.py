@@ -71,8 +71,9 @@ class EvaluationTask:
         eot_samples: calls of the model that are averaged (expectation over transformation); None:
             20 for a model that answers differently to the same images, else 1.
         precision: that the suites search in: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16
-            where it is faster here, for 200 images or more. The model itself, in its own precision,
-            decides every success.
+            where it is faster here, for 200 images or more; None: ``"auto"`` for the suite
+            ``"fast"``, else ``"float32"``. The model itself, in its own precision, decides every
+            success.
 
     Attributes:
         indices: int64 ``[N]``, positions of the images in the whole set; the attacks' draws follow
@@ -96,7 +97,7 @@ class EvaluationTask:
     seed: int = dataclasses.field(default=0, kw_only=True)
     batch_size: int = dataclasses.field(default=250, kw_only=True)
     eot_samples: int | None = dataclasses.field(default=None, kw_only=True)
-    precision: str = dataclasses.field(default="float32", kw_only=True)
+    precision: str | None = dataclasses.field(default=None, kw_only=True)
     indices: np.ndarray = dataclasses.field(init=False, repr=False)
 
     num_classes: int = dataclasses.field(init=False, repr=False)
@@ -169,8 +170,9 @@ class EvaluationTask:
     def _copies(self) -> dict[str, Any]:
         """Copies of the model that attacks search with in its place, by precision."""
         few = self.precision == "auto" and self.n < _WORTH_A_COPY
-        if self.precision == "float32" or self.calls > 1 or few:
+        if self.precision in (None, "float32") or self.calls > 1 or few:
             return {}
+        assert self.precision is not None
         return dict(search_networks(self.model, self.images, self.precision))
 
     @functools.cached_property
@@ -352,7 +354,7 @@ def _check_settings(
     seed: Seed,
     batch_size: Batch,
     eot_samples: Repeats | None,
-    precision: Precision,
+    precision: Precision | None,
 ) -> None:
     del seed, batch_size, eot_samples, precision
     if norm == "linf" and eps is not None and eps > 1:

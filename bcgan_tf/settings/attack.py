@@ -71,11 +71,11 @@ class EvaluationConfig(Checked):
     skip_certified: bool = setting(
         False, "Do not attack images that interval bounds prove (Linf): the same accuracy, sooner."
     )
-    precision: Precision = setting(
-        "float32",
+    precision: Precision | None = setting(
+        None,
         "That the attacks search in. auto: bfloat16 where it is faster here, for 200 images or "
-        "more; it may leave a few images more. The model itself decides every success, and APGD-T "
-        "is in float32.",
+        "more; it may leave a few images more. None: auto for the suite fast, else float32. The "
+        "model itself decides every success.",
     )
     seed: Seed = setting(0, "Of all draws.")
 

@@ -128,10 +128,10 @@ def evaluate(
         **settings: ``eps``, the radius in [0, 1] pixel units, which is needed; and where others
             than the defaults are wanted: ``norm`` (``"linf"`` or ``"l2"``), ``suite``
             (``"standard"``, ``"plus"``, ``"fast"``, ``"short"``, ``"rand"`` or ``"paper"``),
-            ``precision`` of the search (``"float32"``), ``n`` (images, drawn with seed 0; all),
-            ``samples`` (calls of the model that are averaged; 20 for one that draws random
-            numbers, else 1), ``diagnose`` (True), ``skip_certified`` (False), ``seed`` (0) and
-            ``batch_size`` (250, most images at once).
+            ``precision`` of the search (``"auto"`` for ``"fast"``, else ``"float32"``), ``n``
+            (images, drawn with seed 0; all), ``samples`` (calls of the model that are averaged; 20
+            for one that draws random numbers, else 1), ``diagnose`` (True), ``skip_certified``
+            (False), ``seed`` (0) and ``batch_size`` (250, most images at once).
 
     Returns:
         The evaluation: the accuracies, each attack's result, the rows of all images, the red flags

@@ -238,3 +238,14 @@ def test_few_images_and_attacks_one_by_one_are_searched_on_the_model(linear, mon
     assert own.searched_in == "float32" and task.searched_in == "bfloat16"
     few = EvaluationTask(linear, images[:199], labels[:199], eps=0.05, precision="auto")
     assert few.searched_in == "float32"
+
+
+def test_only_the_fast_suite_searches_in_bfloat16_unasked(linear, monkeypatch):
+    monkeypatch.setattr(search_network, "is_faster", lambda *_: True)
+    images = np.random.RandomState(2).uniform(size=(220, 2, 2, 1)).astype(np.float32)
+    labels = linear(images).numpy().argmax(-1)
+    task = EvaluationTask(linear, images, labels, eps=0.05)
+    assert run_suite(task, "fast").precision == "bfloat16"
+    assert run_suite(task, "standard").precision == "float32"
+    asked = EvaluationTask(linear, images, labels, eps=0.05, precision="float32")
+    assert run_suite(asked, "fast").precision == "float32"
