@@ -182,7 +182,8 @@ def certified(evaluation: Mapping[str, Any]) -> str:
     if not found:
         return ""
     skipped = evaluation.get("not_attacked")
-    rest = f" The {skipped:,} images that it holds for were not attacked." if skipped else ""
+    images = "image that it holds for was" if skipped == 1 else "images that it holds for were"
+    rest = f" The {skipped:,} {images} not attacked." if skipped else ""
     return f"Certified by {found['method']}: {accuracy(found)}. No attack can take that away.{rest}"
 
 
