@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Annotated, Any, ClassVar, Self
@@ -15,6 +16,7 @@ import tensorflow as tf
 from bcgan_tf.attacks import answers, checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.line_search import nearest_on_line
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.attacks.passes import NONE, PassCounter, Passes
 from bcgan_tf.attacks.primitives import logit_units, margins
@@ -184,6 +186,15 @@ class Attack(Checked, abc.ABC):
         return False
 
     @property
+    def minimizes(self) -> bool:
+        """Whether its results are to be as near to the images as can be.
+
+        Those of a search on a copy are then brought to the model's own boundary, on their lines to
+        the images (:func:`bcgan_tf.attacks.line_search.nearest_on_line`).
+        """
+        return False
+
+    @property
     def lengths(self) -> dict[str, float]:
         """The settings that the graph takes as inputs, so that one graph serves all their values.
 
@@ -319,6 +330,8 @@ class PreparedAttack:
             self._counter.of(checks.as_logits_fn(search)) for search in searches or [logits_fn]
         ]
         self._predict = Batched(forward, attack.batch_size)
+        nearest = functools.partial(nearest_on_line, forward)
+        self._nearest = Batched(nearest, attack.batch_size) if searches else None
         self._runs: dict[bytes, list[Batched]] = {}
 
     def of(self, attack: Attack) -> PreparedAttack:
@@ -379,6 +392,10 @@ class PreparedAttack:
                 raise UserError(
                     f"{attack.name}: the model's gradient is NaN or infinite, so this attack "
                     "cannot judge it; look for a division, log or sqrt of zero in the model"
+                )
+            if attack.minimizes and self._nearest is not None:
+                candidates = self._nearest(
+                    images[rows], labels[rows], candidates, total=len(images)
                 )
             adversarials[rows] = attack.project(images[rows], candidates)
             logits = self._predict(adversarials[rows], total=len(images))

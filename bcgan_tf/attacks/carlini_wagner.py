@@ -102,6 +102,10 @@ class CarliniWagnerL2(Attack):
     def name(self) -> str:
         return "CW-L2"
 
+    @property
+    def minimizes(self) -> bool:
+        return self.confidence == 0
+
     def run(
         self,
         logits_fn: LogitsFn,

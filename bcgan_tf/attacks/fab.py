@@ -14,6 +14,7 @@ from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.box_projection import box_projection
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.line_search import nearest_on_line
 from bcgan_tf.attacks.linearized_boundary import Hyperplanes, towards_nearest, towards_target
 from bcgan_tf.attacks.masked_loop import masked_while_loop
 from bcgan_tf.attacks.objectives import ranked_wrong_class
@@ -29,9 +30,6 @@ from bcgan_tf.settings.kinds import AttackEps, Repeats, Share, Steps
 
 # Radius of the random starts of an attack that has no eps of its own.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0}
-_FINAL_STEPS = 3
-# Overshoot of the final search beyond the expected boundary, as a share of the remaining way.
-_BEYOND = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +97,10 @@ class FAB(BoundedAttack):
         return f"FAB{'-T' if self.targeted else ''}{self.suffix()}"
 
     @property
+    def minimizes(self) -> bool:
+        return self.eps is None
+
+    @property
     def _searches(self) -> int:
         return self.restarts * (self.target_classes if self.targeted else 1)
 
@@ -136,7 +138,7 @@ class FAB(BoundedAttack):
                 lambda number, x_adv: (number + 1, search(number, x_adv)),
                 (tf.constant(0, tf.int64), images),
             )[1]
-        return _nearer(logits_fn, images, labels, x_adv)
+        return nearest_on_line(logits_fn, images, labels, x_adv)
 
     def _search(
         self,
@@ -282,26 +284,3 @@ def _without_unsound(state: _State, normals: tf.Tensor) -> _State:
         x_adv=tf.where(per_example(unjudged, normals), math.nan, state.x_adv),
         finished=state.finished | unsound,
     )
-
-
-def _nearer(
-    logits_fn: LogitsFn, images: tf.Tensor, labels: tf.Tensor, x_adv: tf.Tensor
-) -> tf.Tensor:
-    """Brings misclassified points nearer to the boundary, on their lines to the images.
-
-    Each step interpolates the margin between the nearest wrong and the farthest right point, and
-    goes a little beyond its zero, because points on the boundary are not misclassified.
-    """
-    right, wrong = tf.zeros_like(labels, tf.float32), tf.ones_like(labels, tf.float32)
-    below, above = (margins(logits_fn(points), labels) for points in (images, x_adv))
-    change, nearest = x_adv - images, x_adv
-    for _ in range(_FINAL_STEPS):
-        zero = right + (wrong - right) * tf.math.divide_no_nan(below, below - above)
-        share = zero + _BEYOND * (wrong - zero)
-        points = images + per_example(share, images) * change
-        logits = logits_fn(points)
-        margin, is_wrong = margins(logits, labels), misclassified(logits, labels)
-        right, below = (tf.where(is_wrong, *pair) for pair in ((right, share), (below, margin)))
-        wrong, above = (tf.where(is_wrong, *pair) for pair in ((share, wrong), (margin, above)))
-        nearest = tf.where(per_example(is_wrong, images), points, nearest)
-    return nearest

@@ -83,7 +83,7 @@ def test_it_does_not_stop_on_the_boundary_itself(monkeypatch):
     images, labels = np.float32([[0.2]]), np.array([0])
     final = FAB(None, steps=20)(kinked, images, labels)
     np.testing.assert_allclose(final.linf, 0.09453, rtol=2e-3)
-    monkeypatch.setattr("bcgan_tf.attacks.fab._FINAL_STEPS", 0)
+    monkeypatch.setattr("bcgan_tf.attacks.line_search._STEPS", 0)
     found = [FAB(None, steps=steps)(kinked, images, labels).linf[0] for steps in (1, 20)]
     assert found[0] == pytest.approx(0.105, rel=1e-4)
     assert final.linf[0] < found[1] == pytest.approx(0.09453, rel=0.01)

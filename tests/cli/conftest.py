@@ -155,7 +155,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Two short attacks in place of a suite; gives what each diagnosis, not done, was told."""
     told: list[dict[str, Any]] = []
 
-    def attacks(name: str, eps: float, *, norm: str, num_classes: int, **shared: Any):
+    def attacks(
+        name: str, eps: float, *, norm: str, num_classes: int, precision: str, **shared: Any
+    ):
         return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=2, **shared)
 
     def diagnose(*_args: Any, **options: Any) -> Diagnosis:

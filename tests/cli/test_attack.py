@@ -157,8 +157,8 @@ def test_the_table_and_the_json(cli, pipeline_calls: Calls, model_file: Path) ->
     lines = cli(*BASE, "--run-dir", "a").stdout.splitlines()
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
     left = "50.0 % (45.0 to 55.0)"
-    assert ["APGD-CE", "324", "144", "50.0 %", left, "12.3 s"] in cells
-    assert ["worst case", "", "", "", left, ""] in cells
+    assert ["APGD-CE", "324", "144", "50.0 %", left, "-", "12.3 s"] in cells
+    assert ["worst case", "", "", "", left, "", ""] in cells
     assert lines[-2:] == ["No verdict: not diagnosed.", "report  a/report.html"]
     found = json.loads(cli(*BASE, "--run-dir", "b", "--json").stdout)
     assert found["run"] == "b"

@@ -33,7 +33,7 @@ EPS = 0.05
 def short_attack() -> Iterator[None]:
     """One short attack in place of the suite."""
 
-    def attacks(name: str, eps: float, *, num_classes: int, **shared: Any) -> tuple[Any, ...]:
+    def attacks(name: str, eps: float, *, num_classes: int, precision: str, **shared: Any):
         return (PGD(eps, steps=3, **shared),)
 
     with mock.patch.object(runner, "suite", attacks):

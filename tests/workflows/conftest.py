@@ -25,7 +25,9 @@ from helpers.suites import plan_diagnosis, planned_diagnosis
 
 
 def _shorten(monkeypatch: pytest.MonkeyPatch, classes: int = 4) -> None:
-    def attacks(name: str, eps: float, *, norm: str, num_classes: int, **shared: Any):
+    def attacks(
+        name: str, eps: float, *, norm: str, num_classes: int, precision: str, **shared: Any
+    ):
         assert num_classes == classes
         return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=4, **shared)
 

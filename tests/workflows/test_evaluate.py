@@ -35,7 +35,7 @@ FORMS = {
 def short(monkeypatch):
     """Two short attacks in place of every suite."""
 
-    def suite(name, eps, *, norm, num_classes, **shared):
+    def suite(name, eps, *, norm, num_classes, precision, **shared):
         return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=4, **shared)
 
     monkeypatch.setattr(runner, "suite", suite)
