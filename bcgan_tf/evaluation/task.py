@@ -170,10 +170,9 @@ class EvaluationTask:
     def _copies(self) -> dict[str, Any]:
         """Copies of the model that attacks search with in its place, by precision."""
         few = self.precision == "auto" and self.n < _WORTH_A_COPY
-        if self.precision in (None, "float32") or self.calls > 1 or few:
+        if self.calls > 1 or few:
             return {}
-        assert self.precision is not None
-        return dict(search_networks(self.model, self.images, self.precision))
+        return search_networks(self.model, self.images, self.precision or "float32")
 
     @functools.cached_property
     def _searches(self) -> dict[str, LogitsFn]:
