@@ -23,7 +23,7 @@ _UNREAD = {
     **dict.fromkeys(("figure4", AUDIT, ABLATION), ("protocol", "weights")),
     **dict.fromkeys(TABLES, ("weights",)),
     AUTHORS: ("dataset", "preset", "rows", "devices", "protocol"),
-    REFINEMENT: ("preset", "rows", "protocol", "weights"),
+    REFINEMENT: ("preset", "protocol", "weights"),
 }
 # The settings of the protocol that the audit goes by; its numbers of images are its own.
 AUDIT_SETTINGS = ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate")
@@ -91,7 +91,8 @@ def command(
     authors evaluates the network that was published with the code of the paper's figures, and
     refinement measures one that is refined as there, step by step.
     audit tries which way of evaluating gives the paper's figures; ablation whether boundary samples
-    help robust training, and its --rows are bcgan-at, bcgan-trades and bcgan-ibp.
+    help robust training, and its --rows are bcgan-at, bcgan-trades and bcgan-ibp; those of
+    refinement are generated and real, its two curves.
     """
     changes = options.named_values(protocol_options)
     if changes and target in FIGURES:
@@ -136,7 +137,8 @@ def command(
     if target == REFINEMENT:
         from bcgan_tf.reproduction.refinement import refinement
 
-        _print_page(target, refinement(workspace, sizes, results=results, command=line), as_json)
+        page = refinement(workspace, sizes, named, results=results, command=line)
+        _print_page(target, page, as_json)
         return
     if target == AUDIT:
         from bcgan_tf.reproduction.audit import audit
@@ -177,10 +179,11 @@ def _checked_sizes(
 
         check_defenses(named)
         return ablation_settings(changes)
-    from bcgan_tf.reproduction.protocol import RefinementSettings, check_rows, protocol
+    from bcgan_tf.reproduction.protocol import WAYS, RefinementSettings, check_rows, protocol
     from bcgan_tf.settings.fields import parsed, settings_of
 
     if target == REFINEMENT:
+        check_rows(named, tuple(WAYS))
         known = settings_of(RefinementSettings)
         return RefinementSettings(**parsed("the refinement", known, changes))
     if target == AUDIT:

@@ -101,14 +101,17 @@ class BCGANTraining(BCGANSettings, Defense):
     def refine(
         self,
         classifier: keras.Model,
-        gan: BCGAN,
+        gan: BCGAN | None,
         data: Dataset,
         *,
         directory: Path | None = None,
         resume: bool = False,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> keras.Model:
-        """Stage 2: a copy of ``classifier``, trained on clean and on boundary samples."""
+        """Stage 2: a copy of ``classifier``, trained on clean and on boundary samples.
+
+        ``gan`` may be None where no samples are asked for.
+        """
         chosen = strategy(self.devices)
         steps = steps_per_epoch(data.train, self.batch_size)
         with scope(chosen):

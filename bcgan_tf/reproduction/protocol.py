@@ -28,6 +28,8 @@ ROWS = (*paper.ROWS, "trades")
 # Adversarial training as the authors' code does it, and the row that it is a variant of: nothing
 # clears the weights' gradients between the attack and the update, so that they add up.
 ACCUMULATED = {f"{row}-accumulated": row for row in ("fgsm-at-1", "fgsm-at-2", "pgd-at")}
+# The curves of a refinement: on the samples, and the control on as many steps without them.
+WAYS = {"generated": "generated and real images", "real": "real images alone"}
 PRESETS = ("quick", "paper")
 DATASETS = (*paper.FGSM_EPS, "digits")
 # The paper has no digits: eps that leave a trained network something to lose.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +23,36 @@ from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.reproduction.measures import stage
-from bcgan_tf.reproduction.protocol import RefinementSettings, protocol
+from bcgan_tf.reproduction.protocol import WAYS, RefinementSettings, check_rows, protocol
 from bcgan_tf.reproduction.refinement_page import draw_refinement, refinement_page
 from bcgan_tf.reproduction.rows import lasting_settings, original_of
 from bcgan_tf.reproduction.workspace import Workspace
 from bcgan_tf.runs.directory import RunDirectory
 from bcgan_tf.settings.presets import AUTHORS, recipe
 
-# A training on the samples, and its control on as many steps without them.
-GENERATED, REAL = "generated and real images", "real images alone"
-_IDENTITY = ("dataset", "seed", "settings", "original_sha256")
+_IDENTITY = ("dataset", "seed", "settings", "steps")
 _BATCH = 250
 
 
 def refinement(
-    workspace: Workspace, settings: RefinementSettings, *, results: Path, command: str
+    workspace: Workspace,
+    settings: RefinementSettings,
+    rows: Sequence[str] = (),
+    *,
+    results: Path,
+    command: str,
 ) -> Path:
     """Refines the classifier of the preset ``authors`` for long, and measures it on the way.
 
-    Classifier and GAN are trained first, where the cache lacks them. Both refinements are measured
+    Classifier and GAN are trained first, where the cache lacks them. Each refinement is measured
     before the first step and after 1, 2, 5, 10, 20, 50 ... epochs, the control after as many steps;
-    the page is written after each. A kill costs an epoch at most.
+    the page is written after each. A kill costs an epoch at most. The other curve stays on the page
+    where an earlier call published it.
 
     Args:
         workspace: the data, the seed and the cache; the preset is ``authors``.
         settings: lengths and numbers of images.
+        rows: names of :data:`bcgan_tf.reproduction.protocol.WAYS`; none: both.
         results: where ``refinement-<dataset>.json``, ``.md`` and ``.png`` are written.
         command: a command line that repeats it, for the page.
 
@@ -55,8 +60,9 @@ def refinement(
         The page.
 
     Raises:
-        UserError: the data set has no such preset, or a training failed.
+        UserError: no such row, the data set has no such preset, or a training failed.
     """
+    rows = check_rows(rows, tuple(WAYS))
     workspace = dataclasses.replace(workspace, preset=AUTHORS)
     name, seed = workspace.data.name, workspace.seed
     original = original_of(workspace, recipe(name, AUTHORS))
@@ -73,40 +79,51 @@ def refinement(
         "seed": seed,
         "command": command,
         "settings": settings.to_dict(),
-        "original_sha256": file_digest(original),
         "steps": {"generated": mixed.generated_batches, "real": real},
-        "ways": {GENERATED: [], REAL: []},
-        "environments": [],
+        "ways": {},
     }
     page = results / f"refinement-{name}.md"
 
     def publish() -> None:
+        def joined(before: dict[str, Any]) -> dict[str, Any]:
+            ways = {**before.get("ways", {}), **document["ways"]}
+            return {**document, "ways": {way: ways[way] for way in WAYS if way in ways}}
+
         def text(whole: dict[str, Any]) -> str:
             picture = page.with_suffix(".png")
             draw_refinement(whole, picture)
             return refinement_page(whole, picture.name)
 
-        workspace.publish(page, as_json(document), _IDENTITY, lambda before: document, text)
+        workspace.publish(page, as_json(document), _IDENTITY, joined, text)
 
-    gan_run = {**lasting_settings(mixed), "original": file_digest(original), "epochs": 0}
-    with workspace.open_run("train", "gan", gan_run) as run:
-        gan = mixed.train_gan(classifier, workspace.data, directory=run.path / "gan", resume=True)
     marks = marks_of(settings.epochs)
     alone = dataclasses.replace(
         mixed, generated_batches=0, epochs=-(-settings.epochs * each // real)
     )
     plan: dict[str, tuple[BCGANTraining, dict[int, int]]] = {
-        GENERATED: (mixed, {mark: mark * each for mark in marks}),
-        REAL: (
+        "generated": (mixed, {mark: mark * each for mark in marks}),
+        "real": (
             alone,
             {epoch: epoch * real for epoch in (round(mark * each / real) for mark in marks)},
         ),
     }
-    for way, (training, steps_at) in plan.items():
-        refined = {**lasting_settings(training), "original": file_digest(original)}
+    digest = file_digest(original)
+    for way in rows:
+        training, steps_at = plan[way]
+        gan = None
+        if training.generated_batches:
+            gan_run = {**lasting_settings(training), "original": digest, "epochs": 0}
+            with workspace.open_run("train", "gan", gan_run) as run:
+                gan = training.train_gan(
+                    classifier, workspace.data, directory=run.path / "gan", resume=True
+                )
+        refined = {**lasting_settings(training), "original": digest}
         with workspace.open_run("harden", "refinement", refined) as run:
-            document["environments"].append(run.env())
-            noted = _Noted(run, workspace, settings, steps_at, document["ways"][way], publish)
+            points: list[dict[str, Any]] = []
+            document["ways"][way] = {
+                "points": points, "original_sha256": digest, "environment": run.env()
+            }  # fmt: skip
+            noted = _Noted(run, workspace, settings, steps_at, points, publish)
             noted.note(0, classifier)
             training.refine(
                 classifier,

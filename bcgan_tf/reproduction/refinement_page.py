@@ -11,6 +11,7 @@ import numpy as np
 
 from bcgan_tf.report.style import MARKERS, SERIES, legend, new_figure, save, style_axes
 from bcgan_tf.reproduction.markdown import DATASETS, machine, share, table
+from bcgan_tf.reproduction.protocol import WAYS
 
 Document = Mapping[str, Any]
 
@@ -44,7 +45,8 @@ def refinement_page(document: Document, picture: str) -> str:
         f"cross entropy, exactly 0. Seed {document['seed']}.",
     ]
     for way, found in document["ways"].items():
-        lines += ["", f"## {way[0].upper()}{way[1:]}", ""]
+        points = found["points"]
+        lines += ["", f"## {WAYS[way][0].upper()}{WAYS[way][1:]}", ""]
         lines += table(
             ["steps", *_SHOWN.values(), "median gap of logits", "largest logit"],
             [
@@ -54,17 +56,17 @@ def refinement_page(document: Document, picture: str) -> str:
                     f"{one['median_gap']:.1f}",
                     f"{one['largest_logit']:,.0f}",
                 ]
-                for one in found
+                for one in points
             ],
         )
-        if (expected := extrapolated(found)) is not None:
+        if (expected := extrapolated(points)) is not None:
             lines += [
                 "",
                 f"*Extrapolated, not measured*: the gap grew as the power {expected[0]:.2f} of the "
                 f"steps over the last tenfold; so it would pass {ZERO_AT:g}, where half of the "
                 f"gradients are exactly 0, after {expected[1]:.1e} steps.",
             ]
-    machines = dict.fromkeys(machine(one) for one in document["environments"])
+    machines = dict.fromkeys(machine(one["environment"]) for one in document["ways"].values())
     return "\n".join([*lines, "", f"Machines: {'; '.join(machines)}."]) + "\n"
 
 
@@ -92,13 +94,14 @@ def draw_refinement(document: Document, path: Path) -> Path:
     figure = new_figure(9.2, 3.2)
     for position, (way, found) in enumerate(document["ways"].items(), start=1):
         axes = figure.add_subplot(1, 2, position)
-        steps = [max(one["steps"], 1) for one in found]
+        points = found["points"]
+        steps = [max(one["steps"], 1) for one in points]
         for number, (key, label) in enumerate(_SHOWN.items()):
             axes.plot(
-                steps, [100 * one[key] for one in found], f"-{MARKERS[number]}", markersize=4,
+                steps, [100 * one[key] for one in points], f"-{MARKERS[number]}", markersize=4,
                 color=SERIES[number], label=label, linewidth=1.6,
             )  # fmt: skip
-        style_axes(axes, title=way, x="steps of refinement (1: none)", y="percent")
+        style_axes(axes, title=WAYS[way], x="steps of refinement (1: none)", y="percent")
         axes.set_xscale("log")
         axes.set_ylim(-3, 103)
         if position == 1:

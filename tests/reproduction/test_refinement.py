@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from bcgan_tf.data import Dataset
+from bcgan_tf.defenses import BCGANTraining
 from bcgan_tf.reproduction import refinement as module
 from bcgan_tf.reproduction.protocol import RefinementSettings
-from bcgan_tf.reproduction.refinement import GENERATED, REAL, marks_of, refinement
+from bcgan_tf.reproduction.refinement import marks_of, refinement
 from bcgan_tf.reproduction.refinement_page import ZERO_AT, extrapolated
 from bcgan_tf.reproduction.workspace import Workspace
 
@@ -58,7 +60,7 @@ def test_both_ways_are_measured_after_as_many_steps(workspace, tmp_path, counted
     published = refinement(workspace, TINY, results=tmp_path, command="again")
     document = json.loads(published.with_suffix(".json").read_text())
     assert document["steps"] == {"generated": 4, "real": 6}
-    with_fakes, control = document["ways"][GENERATED], document["ways"][REAL]
+    with_fakes, control = (document["ways"][way]["points"] for way in ("generated", "real"))
     assert [one["steps"] for one in with_fakes] == [0, 10]
     assert [one["steps"] for one in control] == [0, 12]  # whole epochs
     assert with_fakes[0] == control[0] != with_fakes[-1]
@@ -73,3 +75,17 @@ def test_both_ways_are_measured_after_as_many_steps(workspace, tmp_path, counted
     assert refinement(workspace, TINY, results=tmp_path, command="again") == published
     assert json.loads(published.with_suffix(".json").read_text())["ways"] == document["ways"]
     assert measured == []
+
+
+def test_a_curve_stays_where_the_other_is_measured_on_another_machine(workspace, tmp_path, counted):
+    """Without the cache of the first: the control needs no GAN, and joins its page."""
+    refinement(workspace, TINY, ["generated"], results=tmp_path, command="again")
+    first = json.loads((tmp_path / "refinement-mnist.json").read_text())["ways"]
+    assert list(first) == ["generated"]
+    trained = counted(BCGANTraining, "train_gan")
+    elsewhere = dataclasses.replace(workspace, cache=tmp_path / "elsewhere")
+    page = refinement(elsewhere, TINY, ["real"], results=tmp_path, command="again").read_text()
+    both = json.loads((tmp_path / "refinement-mnist.json").read_text())["ways"]
+    assert list(both) == ["generated", "real"] and both["generated"] == first["generated"]
+    assert trained == []
+    assert "## Generated and real images" in page and "## Real images alone" in page
