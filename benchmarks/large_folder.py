@@ -108,7 +108,7 @@ def main() -> None:
                 "--no-attack", "--run-dir", str(root / "hard"),
             ],
             "attack, suite short": [
-                "attack", *data, str(hardened), "--eps", "8/255", "--suite", "short",
+                "attack", *data, str(hardened), "--eps", "8/255", "--suite", "fast",
                 "--n", str(chosen.n), "--batch-size", "50", "--no-diagnose",
                 "--run-dir", str(root / "attacked"),
             ],

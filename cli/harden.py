@@ -20,7 +20,7 @@ from .attack import command as attack_command
 from .command import Command, FilePath
 from .run import SEARCHING
 
-_SUITE = "short"
+_SUITE = "fast"
 # Options of `attack` that its own command line sets, or that do not change what it measures.
 _NOT_PASSED_ON = {
     *("models", "dataset", "eps", "n", "suite", "run_dir", "resume", "deterministic", "as_json"),
@@ -45,7 +45,7 @@ _NOT_PASSED_ON = {
         "attack",
         bool,
         True,
-        "Measure the robust accuracy before and after, from above, by a short suite of attacks.",
+        "Measure the robust accuracy before and after, from above, by the suite fast.",
     )
 )
 @options.setting_option(
@@ -76,7 +76,7 @@ def command(
 
     A setting of the defense is given as --option NAME=VALUE; `bcgan-tf settings` lists them.
 
-    Ends by measuring the accuracy before and after: of all test images, and under the suite short
+    Ends by measuring the accuracy before and after: of all test images, and under the suite fast
     of --n of them, an upper bound. `attack` gives a verdict.
     """
     options.check_belongs(defense)

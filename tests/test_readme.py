@@ -15,14 +15,14 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_script_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    """With the shortest suite in place of the usual one, and a planned diagnosis."""
+    """With few gradients in place of the usual suite's, and a planned diagnosis."""
 
-    def short(_: str, *arguments: Any, **options: Any) -> Any:
-        return suites.suite("short", *arguments, **options)
+    def fast(_: str, *arguments: Any, **options: Any) -> Any:
+        return suites.suite("fast", *arguments, **options)
 
     (script,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
     assert len(script.splitlines()) <= 25
-    monkeypatch.setattr(runner, "suite", short)
+    monkeypatch.setattr(runner, "suite", fast)
     monkeypatch.setattr(evaluate, "diagnose", planned_diagnosis)
     monkeypatch.chdir(tmp_path)
     exec(script, {})

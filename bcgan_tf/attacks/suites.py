@@ -22,7 +22,7 @@ _TARGETS = 9
 # Above so many classes untargeted FAB, each step of which takes a gradient for every class, is no
 # part of a suite: for 1,000 classes half a million gradients an image.
 _MANY_CLASSES = 100
-_SHORT_TARGETS, _SHORT_STEPS = 3, 20
+_FAST_TARGETS, _SHORT_STEPS = 3, 20
 _FAST_QUERIES = 500
 
 
@@ -56,8 +56,6 @@ def suite(
     - ``fast``: constraint relaxation towards three classes, targeted APGD with a fifth of the steps
       towards the likeliest, and Square with 500 queries, which shows whether gradients mislead
       (:func:`bcgan_tf.evaluation.runner.run_suite` then goes on with ``standard``).
-    - ``short``: the two APGD attacks of ``standard`` with a fifth of the steps and towards three
-      classes: 80 gradients an image, in place of 1,900 and 5,000 queries. A quick upper bound.
     - ``rand``: APGD on the cross entropy and on DLR, for models that draw random numbers: to be
       run through :func:`bcgan_tf.attacks.expectation.expectation`.
     - ``paper``: FGSM, PGD-40 and Carlini-Wagner L2, which are all that the paper reports. They
@@ -115,17 +113,9 @@ def _plus(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
 def _fast(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     likeliest: dict[str, Any] = {"loss": "dlr", "targeted": True, "target_classes": 1}
     return [
-        ConstraintRelaxation(eps, targets=min(_SHORT_TARGETS, targets), **shared),
+        ConstraintRelaxation(eps, targets=min(_FAST_TARGETS, targets), **shared),
         APGD(eps, steps=_SHORT_STEPS, **likeliest, **shared),
         Square(eps, queries=_FAST_QUERIES, **shared),
-    ]
-
-
-def _short(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
-    targets = min(_SHORT_TARGETS, targets)
-    return [
-        APGD(eps, steps=_SHORT_STEPS, **shared),
-        APGD(eps, loss="dlr", targeted=True, target_classes=targets, steps=_SHORT_STEPS, **shared),
     ]
 
 
@@ -140,4 +130,4 @@ def _paper(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     return [FGSM(eps, **shared), PGD(eps, **shared), CarliniWagnerL2(**unbounded)]
 
 
-_BUILDERS = dict(zip(SUITES, (_standard, _plus, _fast, _short, _rand, _paper), strict=True))
+_BUILDERS = dict(zip(SUITES, (_standard, _plus, _fast, _rand, _paper), strict=True))

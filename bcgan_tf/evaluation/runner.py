@@ -33,7 +33,7 @@ from bcgan_tf.progress import Progress
 # Images that all attacks are finished on before the next ones are begun.
 _BATCH = 1000
 # Suites whose answer is to be believed, not to be compared with the paper's.
-_THOROUGH = ("standard", "plus", "fast", "short")
+_THOROUGH = ("standard", "plus", "fast")
 _FAST = "fast"
 
 
@@ -53,12 +53,12 @@ def run_suite(
 
     A model without a gradient, or with one that is NaN, is attacked all the same, with zeros in
     its place: the attacks that need no gradient then decide. Of a Keras model whose first layers
-    preprocess its pixels the suites ``"standard"``, ``"plus"``, ``"fast"`` and ``"short"`` look
-    behind them. Where these scale and cut off pixels, and nothing else, all attacks within an Linf
-    ball are run in the box that it becomes there (:class:`bcgan_tf.attacks.in_box.InBox`). Where
-    they do other things that are flat somewhere, such as rounding, or in L2, attacks of few
-    gradients are also run through them (:mod:`bcgan_tf.attacks.preprocessing`), before the first
-    attack without gradients.
+    preprocess its pixels the suites ``"standard"``, ``"plus"`` and ``"fast"`` look behind them.
+    Where these scale and cut off pixels, and nothing else, all attacks within an Linf ball are run
+    in the box that it becomes there (:class:`bcgan_tf.attacks.in_box.InBox`). Where they do other
+    things that are flat somewhere, such as rounding, or in L2, attacks of few gradients are also
+    run through them (:mod:`bcgan_tf.attacks.preprocessing`), before the first attack without
+    gradients.
 
     The suite ``"fast"`` does not attack what interval bounds prove (Linf). Where something says
     that gradients mislead on the model (:func:`bcgan_tf.evaluation.fallback.why_standard`), it goes
@@ -66,7 +66,7 @@ def run_suite(
 
     Args:
         task: the model, the images and the threat model.
-        attacks: ``"standard"``, ``"plus"``, ``"fast"``, ``"short"``, ``"rand"`` or ``"paper"``, see
+        attacks: ``"standard"``, ``"plus"``, ``"fast"``, ``"rand"`` or ``"paper"``, see
             :func:`bcgan_tf.attacks.suites.suite`; or at least one attack. Where the task has a
             radius, those that have one have that one, in its norm.
         shard: ``(i, n)``: every n-th image, from the i-th (1 ... n). The shards of an evaluation

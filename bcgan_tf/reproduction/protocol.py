@@ -172,7 +172,7 @@ class RefinementSettings(Checked):
     )
     generated_batches: Steps = setting(1000, "Of each epoch.")
     pgd_n: SomeImages = setting(1000, "Test images for PGD, gradients and logits.")
-    suite_n: SomeImages = setting(200, "Test images for the suite short.")
+    suite_n: SomeImages = setting(200, "Test images for the suite fast.")
 
 
 PROTOCOLS = {kind.name: kind for kind in (Protocol, AuthorsProtocol)}

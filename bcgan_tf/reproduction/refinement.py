@@ -211,5 +211,5 @@ def _measured(
         "median_gap": float(np.median((first - second)[right])),
         "largest_logit": float(np.abs(logits).max()),
         "pgd": pgd(model, images, labels).robust_accuracy,
-        "short": run_suite(task, "short").robust_accuracy,
+        "fast": run_suite(task, "fast").robust_accuracy,
     }

@@ -20,7 +20,7 @@ ZERO_AT = 103.3
 _SHOWN = {
     "clean": "clean",
     "pgd": "PGD, the authors' way",
-    "short": "suite short",
+    "fast": "suite fast",
     "zero_gradient": "zero gradients",
 }
 
@@ -41,7 +41,7 @@ def refinement_page(document: Document, picture: str) -> str:
         f"batches); the GAN was trained for {settings['gan_epochs']} epochs (200 there). The "
         "control takes as many steps on real images alone. Shares in percent; PGD at eps 0.3 of "
         f"[-1, 1] pixels, 40 steps of 0.01 from the image ({settings['pgd_n']:,} test images); the "
-        f"suite `short` at the same eps ({settings['suite_n']:,}); zero gradients: of the float32 "
+        f"suite `fast` at the same eps ({settings['suite_n']:,}); zero gradients: of the float32 "
         f"cross entropy, exactly 0. Seed {document['seed']}.",
     ]
     for way, found in document["ways"].items():

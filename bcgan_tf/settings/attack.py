@@ -49,9 +49,8 @@ class EvaluationConfig(Checked):
     suite: Suite = setting(
         "standard",
         "standard: AutoAttack's; plus: its larger one; fast: few gradients, and standard where "
-        "they mislead; short: a quick upper bound; rand: for models that draw random numbers; "
-        "paper: FGSM, PGD and CW as in the paper, with eps in both pixel units, because the paper "
-        "does not say which it means.",
+        "they mislead; rand: for models that draw random numbers; paper: FGSM, PGD and CW as in "
+        "the paper, with eps in both pixel units, because the paper does not say which it means.",
     )
     eps_unit: Annotated[str, OneOf("01", "11")] = setting(
         "01", "Of eps: pixels in [0, 1], or in [-1, 1] as in the paper."

@@ -51,7 +51,7 @@ Dtype = Annotated[str, OneOf("float32", "mixed_bfloat16")]
 Norm = Annotated[str, OneOf("linf", "l2")]
 Precision = Annotated[str, OneOf("auto", "float32", "bfloat16")]
 # Those that bcgan_tf.attacks.suites builds.
-SUITES = ("standard", "plus", "fast", "short", "rand", "paper")
+SUITES = ("standard", "plus", "fast", "rand", "paper")
 Suite = Annotated[str, OneOf(*SUITES)]
 BoundaryLoss = Annotated[str, OneOf("uniform", "top2")]
 # Those that bcgan_tf.training.augmentation knows.

@@ -64,7 +64,7 @@ class SampleSettings(Checked):
 class AttackSettings(Checked):
     """How both classifiers are attacked in a run."""
 
-    suite: Suite = setting("standard", "Attacks on both models; see `attack`.")
+    suite: Suite = setting("fast", "Attacks on both models; see `attack`.")
     n: Images = setting(200, "Test images that are attacked; 0: all.")
 
 

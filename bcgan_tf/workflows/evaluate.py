@@ -127,7 +127,7 @@ def evaluate(
         progress: called with (work done, work to do, what is at work).
         **settings: ``eps``, the radius in [0, 1] pixel units, which is needed; and where others
             than the defaults are wanted: ``norm`` (``"linf"`` or ``"l2"``), ``suite``
-            (``"standard"``, ``"plus"``, ``"fast"``, ``"short"``, ``"rand"`` or ``"paper"``),
+            (``"standard"``, ``"plus"``, ``"fast"``, ``"rand"`` or ``"paper"``),
             ``precision`` of the search (``"auto"`` for ``"fast"``, else ``"float32"``), ``n``
             (images, drawn with seed 0; all), ``samples`` (calls of the model that are averaged; 20
             for one that draws random numbers, else 1), ``diagnose`` (True), ``skip_certified``

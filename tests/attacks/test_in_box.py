@@ -91,8 +91,9 @@ def test_the_batch_changes_nothing(task):
 
 
 def test_a_suite_attacks_in_the_box(task):
-    found = run_suite(task, "short")
-    assert [result.attack for result in found.results] == ["APGD-CE+box", "APGD-T+box"]
+    found = run_suite(task, "fast")
+    attacks = ["CR+box", "APGD-T+box", "Square+box"]
+    assert [result.attack for result in found.results] == attacks and found.fallback is None
     worst = _worst(task.model, task.images, task.labels)
     assert found.robust_accuracy == pytest.approx((worst <= 0).mean(), abs=0.006)
 
@@ -100,7 +101,7 @@ def test_a_suite_attacks_in_the_box(task):
 def test_in_l2_there_is_no_box(task):
     other = EvaluationTask(task.model, task.images[:10], task.labels[:10], eps=1.0, norm="l2")
     assert not other.has_box
-    assert "APGD-CE-L2+BPDA" in [result.attack for result in run_suite(other, "short").results]
+    assert "CR-L2+BPDA" in [result.attack for result in run_suite(other, "fast").results]
 
 
 def test_a_copy_in_lower_precision_has_its_box():

@@ -172,7 +172,7 @@ def test_harden_measures_robust_accuracy_at_the_defences_radius(
     call = pipeline_calls[-1]
     assert call.name == "evaluate" and call.models == ["original", "hardened"]
     asked = call.settings
-    assert (asked.eps, asked.suite, asked.n, asked.diagnose) == (8 / 255, "short", 50, False)
+    assert (asked.eps, asked.suite, asked.n, asked.diagnose) == (8 / 255, "fast", 50, False)
     assert asked.seed == 3 and call.batch_size == 40
     command = (
         f"bcgan-tf attack original={model_file} hardened={call.run}/hardened.keras "

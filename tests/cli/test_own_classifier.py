@@ -205,13 +205,13 @@ def test_robust_accuracy_before_and_after_stands_in_the_run(case: Case) -> None:
     for name, model in metrics["models"].items():
         (found,) = model["evaluations"]
         assert model["n"] == found["n"] == 3 * TEST  # fewer than the 200 that are asked for
-        assert (found["eps"], found["suite"]) == (EPS, "short") and "verdict" not in found
+        assert (found["eps"], found["suite"]) == (EPS, "fast") and "verdict" not in found
         robust[name] = found["robust_accuracy"]
         file = case.file if name == "original" else run / "hardened.keras"
         assert found["robust_accuracy"] <= case.robust(file) + 0.05  # no weaker than PGD
     assert robust["hardened"] > robust["original"] + 0.3
     command = metrics["verdict_command"].split()
-    case.run(*command[1:], "--suite", "short", "--no-diagnose", "--run-dir", str(run / "again"))
+    case.run(*command[1:], "--suite", "fast", "--no-diagnose", "--run-dir", str(run / "again"))
     again = json.loads((run / "again" / "metrics.json").read_text())["models"]
     assert {n: m["evaluations"][0]["robust_accuracy"] for n, m in again.items()} == robust
     written = (run / "report.html").read_text()

@@ -43,7 +43,6 @@ option = [
 generated-samples = 50
 eps = 0.1
 n = 20
-suite = "short"
 """
 FIRST = ["--config", "settings.toml", "--run-dir", "r"]
 AGAIN = ["--run-dir", "r", "--resume"]
@@ -102,7 +101,7 @@ def test_a_run_leaves_what_it_promises(unbroken: tuple[Path, str]) -> None:
     run = folder / "r"
     for name in ("config.json", "env.json", "history.csv", "metrics.json", "report.html"):
         assert (run / name).stat().st_size > 0, name
-    for name in ("boundary_samples", "examples-original-short-linf-0.1"):
+    for name in ("boundary_samples", "examples-original-fast-linf-0.1"):
         assert (run / "figures" / f"{name}.png").is_file(), name
     metrics = json.loads((run / "metrics.json").read_text())
     assert list(metrics["models"]) == ["original", "hardened"]

@@ -65,7 +65,7 @@ def test_both_ways_are_measured_after_as_many_steps(workspace, tmp_path, counted
     assert [one["steps"] for one in control] == [0, 12]  # whole epochs
     assert with_fakes[0] == control[0] != with_fakes[-1]
     for one in (*with_fakes, *control):
-        assert one["short"] <= one["clean"] and 0 <= one["zero_gradient"] <= 1
+        assert one["fast"] <= one["clean"] and 0 <= one["zero_gradient"] <= 1
         assert one["median_gap"] > 0 and one["largest_logit"] > 0
     page = published.read_text()
     assert "4 batches of 50 generated images" in page and "(6 batches)" in page
