@@ -66,7 +66,7 @@ def main() -> None:
                 f"{spent} passes an image"
             )
         if found.fallback:
-            print(f"    went on with standard, because {found.fallback}")
+            print(f"    {found.fallback}")
     fast, standard = (survived[suite] for suite in SUITES)
     print(
         f"robust for fast alone {int((fast & ~standard).sum())}, for standard alone "

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import answers, checks
 from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.attacks.boundary_walk import nearest_along_boundary
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.line_search import nearest_on_line
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.attacks.passes import NONE, PassCounter, Passes
 from bcgan_tf.attacks.primitives import logit_units, margins
@@ -186,13 +186,13 @@ class Attack(Checked, abc.ABC):
         return False
 
     @property
-    def minimizes(self) -> bool:
-        """Whether its results are to be as near to the images as can be.
+    def minimizes(self) -> str | None:
+        """The norm in which its results are to be as near to the images as can be, if any.
 
-        Those of a search on a copy are then brought to the model's own boundary, on their lines to
-        the images (:func:`bcgan_tf.attacks.line_search.nearest_on_line`).
+        Those of a search on a copy then end where the model's own boundary is nearest
+        (:func:`bcgan_tf.attacks.boundary_walk.nearest_along_boundary`).
         """
-        return False
+        return None
 
     @property
     def lengths(self) -> dict[str, float]:
@@ -330,8 +330,10 @@ class PreparedAttack:
             self._counter.of(checks.as_logits_fn(search)) for search in searches or [logits_fn]
         ]
         self._predict = Batched(forward, attack.batch_size)
-        nearest = functools.partial(nearest_on_line, forward)
-        self._nearest = Batched(nearest, attack.batch_size) if searches else None
+        self._nearest: Batched | None = None
+        if searches and attack.minimizes:
+            walk = functools.partial(nearest_along_boundary, forward, norm=attack.minimizes)
+            self._nearest = Batched(walk, attack.batch_size)
         self._runs: dict[bytes, list[Batched]] = {}
 
     def of(self, attack: Attack) -> PreparedAttack:
@@ -393,7 +395,7 @@ class PreparedAttack:
                     f"{attack.name}: the model's gradient is NaN or infinite, so this attack "
                     "cannot judge it; look for a division, log or sqrt of zero in the model"
                 )
-            if attack.minimizes and self._nearest is not None:
+            if self._nearest is not None:
                 candidates = self._nearest(
                     images[rows], labels[rows], candidates, total=len(images)
                 )

@@ -103,8 +103,8 @@ class CarliniWagnerL2(Attack):
         return "CW-L2"
 
     @property
-    def minimizes(self) -> bool:
-        return self.confidence == 0
+    def minimizes(self) -> str | None:
+        return "l2" if self.confidence == 0 else None
 
     def run(
         self,

@@ -97,8 +97,8 @@ class FAB(BoundedAttack):
         return f"FAB{'-T' if self.targeted else ''}{self.suffix()}"
 
     @property
-    def minimizes(self) -> bool:
-        return self.eps is None
+    def minimizes(self) -> str | None:
+        return self.norm if self.eps is None else None
 
     @property
     def _searches(self) -> int:

@@ -15,6 +15,8 @@ from bcgan_tf.attacks.square import Square
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.kinds import SUITES
 
+# What the name of an attack has that searches in float32 after others in bfloat16.
+IN_FLOAT32 = " in float32"
 # Those that search in the precision of the task.
 SEARCHED = ("standard", "plus", "fast")
 _RESTARTS = 5
@@ -33,7 +35,7 @@ class LastAPGD(APGD):
 
     @property
     def name(self) -> str:
-        return f"{super().name} in float32"
+        return super().name + IN_FLOAT32
 
 
 def suite(

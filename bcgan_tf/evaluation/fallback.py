@@ -1,31 +1,56 @@
-"""When the suite ``fast`` is not to be believed: reasons to go on with ``standard``."""
+"""When a cheap search is not to be believed: reasons to go on with a whole suite in float32."""
 
 from __future__ import annotations
 
+from bcgan_tf.attacks.suites import IN_FLOAT32
 from bcgan_tf.evaluation.gradient_health import DEAD, gradient_health
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
 
-# The share of the images that a random search may break after attacks that follow gradients.
+# The share of the images that an attack may break after attacks that should have found all.
 BLIND = 0.002
 # Images whose gradients are looked at.
 _LOOKED_AT = 200
 
 
-def why_standard(task: EvaluationTask, found: Evaluation) -> str | None:
-    """What says that gradients mislead on a model, as a clause; None where nothing does.
+def why_go_on(task: EvaluationTask, found: Evaluation) -> str | None:
+    """What says that a cheap search misled on a model, as a clause; None where nothing does.
+
+    Of the suite ``fast``:
 
     - The model draws random numbers.
     - The gradient is missing, or for more than 1 % of the first 200 images zero or not finite, of
       the margin too, which the attacks of ``fast`` follow. Behind flat preprocessing it is that of
       the stand-in.
+
+    Of ``fast``, and of any suite that searched in bfloat16:
+
     - An attack without gradients broke more than 0.2 % of the images, which attacks that follow
       them had left.
+    - The last attack, in float32, broke so many that the search in bfloat16 had left.
 
     Args:
         task: the model and the images.
-        found: what the suite ``fast`` found on them.
+        found: what the suite found on them.
     """
+    fast = found.suite == "fast"
+    if not fast and found.precision == "float32":
+        return None
+    if fast and (reason := _why_not_gradients(task)):
+        return reason
+    late = {
+        "attacks along the gradient": [one for one in found.results if not one.uses_gradients],
+        "the search in bfloat16": [one for one in found.results if IN_FLOAT32 in one.attack],
+    }
+    for before, results in late.items():
+        broken = sum(int(found.broken_by(result).sum()) for result in results)
+        if broken > BLIND * found.n:
+            names = ", ".join(result.attack for result in results)
+            return f"{names} broke {broken} that {before} had left"
+    return None
+
+
+def _why_not_gradients(task: EvaluationTask) -> str | None:
     if task.calls > 1:
         return "the model draws random numbers"
     model = task.model if task.through_preprocessing is None else task.through_preprocessing
@@ -34,9 +59,4 @@ def why_standard(task: EvaluationTask, found: Evaluation) -> str | None:
         return "the model has no gradient"
     if health.dead > DEAD:
         return f"no loss has a usable gradient for {100 * health.dead:.0f} % of the images"
-    blind = [result for result in found.results if not result.uses_gradients]
-    broken = sum(int(found.broken_by(result).sum()) for result in blind)
-    if broken > BLIND * found.n:
-        names = ", ".join(result.attack for result in blind)
-        return f"{names} broke {broken} that attacks along the gradient had left"
     return None

@@ -37,7 +37,7 @@ class Evaluation:
         precision: ``"float32"`` or ``"bfloat16"``: that the attacks of the suite searched in. What
             a search in bfloat16 came near to was searched again in float32, and a last attack is in
             float32. The model decided every success.
-        fallback: why the suite ``"fast"`` went on with ``"standard"``; None where it did not.
+        fallback: with what a cheap search was followed, and why; None where it was not.
         certified: bool ``[N]``, images that were not attacked because it is proved that nothing
             within ``eps`` changes their right answer; None where all were to be attacked.
     """

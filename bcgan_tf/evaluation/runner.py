@@ -24,7 +24,7 @@ from bcgan_tf.attacks.preprocessing import ADAPTIVE
 from bcgan_tf.attacks.suites import SEARCHED, LastAPGD, suite
 from bcgan_tf.certification.certified import proved
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation.fallback import why_standard
+from bcgan_tf.evaluation.fallback import why_go_on
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import EvaluationState, fingerprint, precision_of
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -61,8 +61,9 @@ def run_suite(
     gradients.
 
     The suite ``"fast"`` does not attack what interval bounds prove (Linf). Where something says
-    that gradients mislead on the model (:func:`bcgan_tf.evaluation.fallback.why_standard`), it goes
-    on with ``"standard"`` in float32, on what is left; ``fallback`` of the result says why.
+    that its search misled, or that of another suite in bfloat16
+    (:func:`bcgan_tf.evaluation.fallback.why_go_on`), ``"standard"`` (or ``"plus"``) in float32
+    follows, on what is left; ``fallback`` of the result says why.
 
     Args:
         task: the model, the images and the threat model.
@@ -70,8 +71,9 @@ def run_suite(
             :func:`bcgan_tf.attacks.suites.suite`; or at least one attack. Where the task has a
             radius, those that have one have that one, in its norm.
         shard: ``(i, n)``: every n-th image, from the i-th (1 ... n). The shards of an evaluation
-            merged (:func:`bcgan_tf.evaluation.archive.merge`) are the evaluation. ``"fast"`` has
-            none: it decides by all images whether it goes on.
+            merged (:func:`bcgan_tf.evaluation.archive.merge`) are the evaluation. A shard does not
+            go on in float32, which is decided by all images: so ``"fast"`` has none, and the others
+            search in float32 there, unless the task says otherwise.
         skip_certified: attack only images of which :func:`bcgan_tf.certified` proves nothing at
             ``eps``: of the others no attack within it could break one, so that the accuracies are
             the same, sooner; an attack that goes further gets them all. Needs ``eps`` and Linf; a
@@ -96,7 +98,7 @@ def run_suite(
         )
     skip_certified = skip_certified or (name == _FAST and task.norm == "linf")
     identity = fingerprint(task.model, task.images, task.labels)
-    task = _in_precision(task, name, state)
+    task = _in_precision(task, name, state, whole=shard[1] == 1)
     searched_in = task.searched_in  # by all images, not by those of the shard
     part = task.take(_shard_rows(task.n, shard))
     if name == "rand" and task.eot_samples is None:
@@ -132,11 +134,13 @@ def run_suite(
     )
     with EvaluationState(Path(state) if state is not None else None, settings) as kept:
         found = _Run(prepared, part.images, empty, kept, progress).finish()
-        reason = why_standard(part, found) if name == _FAST else None
+        reason = why_go_on(part, found) if shard[1] == 1 else None
         if reason is None:
             return found
-        further = _prepared(part.in_precision("float32"), "standard")
-        found = dataclasses.replace(found, fallback=reason)
+        following = "standard" if name == _FAST else str(name)
+        further = _prepared(part.in_precision("float32"), following)
+        told = f"went on with {following} in float32, because {reason}"
+        found = dataclasses.replace(found, fallback=told)
         return _Run(further, part.images, found, kept, progress).finish()
 
 
@@ -175,12 +179,12 @@ def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[Pre
 
 
 def _in_precision(
-    task: EvaluationTask, name: str | None, state: str | Path | None
+    task: EvaluationTask, name: str | None, state: str | Path | None, *, whole: bool
 ) -> EvaluationTask:
-    """The task in the precision that a suite searches in."""
+    """The task in the precision that a suite searches in, of all images or a shard of them."""
     wanted = "float32"
     if name in SEARCHED:
-        wanted = task.precision or ("auto" if name == _FAST else "float32")
+        wanted = task.precision or ("auto" if whole else "float32")
     if wanted == "auto" and state is not None:
         # As what is kept of it was begun: timing may choose otherwise today.
         wanted = precision_of(Path(state)) or wanted

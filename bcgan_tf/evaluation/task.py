@@ -71,9 +71,8 @@ class EvaluationTask:
         eot_samples: calls of the model that are averaged (expectation over transformation); None:
             20 for a model that answers differently to the same images, else 1.
         precision: that the suites search in: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16
-            where it is faster here, for 200 images or more; None: ``"auto"`` for the suite
-            ``"fast"``, else ``"float32"``. The model itself, in its own precision, decides every
-            success.
+            where it is faster here, for 200 images or more; None: ``"auto"``, for a shard
+            ``"float32"``. The model itself, in its own precision, decides every success.
 
     Attributes:
         indices: int64 ``[N]``, positions of the images in the whole set; the attacks' draws follow

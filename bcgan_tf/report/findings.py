@@ -71,7 +71,7 @@ def setting(evaluation: Mapping[str, Any]) -> str:
     if (evaluation.get("precision") or "float32") != "float32":
         parts.append(f"searched in {evaluation['precision']}")
     if evaluation.get("fallback"):
-        parts.append(f"went on with standard, because {evaluation['fallback']}")
+        parts.append(evaluation["fallback"])
     return ", ".join(parts)
 
 

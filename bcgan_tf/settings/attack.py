@@ -73,8 +73,8 @@ class EvaluationConfig(Checked):
     precision: Precision | None = setting(
         None,
         "That the attacks search in. auto: bfloat16 where it is faster here, for 200 images or "
-        "more; it may leave a few images more. None: auto for the suite fast, else float32. The "
-        "model itself decides every success.",
+        "more, and float32 after it where it misled. None: auto, for a shard float32. The model "
+        "itself decides every success.",
     )
     seed: Seed = setting(0, "Of all draws.")
 

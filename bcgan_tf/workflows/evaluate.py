@@ -59,7 +59,7 @@ class JudgedEvaluation(Evaluation):
             f"robust accuracy  {self._share(self.worst_case)}",
             f"suite {self.suite}, {'Linf' if self.norm == 'linf' else 'L2'} eps {self.eps:.4g}, "
             f"n = {self.n:,}, {sum(self.seconds):.0f} s",
-            *([f"went on with standard, because {self.fallback}"] if self.fallback else ()),
+            *([self.fallback] if self.fallback else ()),
         ]
         return "\n".join(lines)
 
@@ -128,7 +128,7 @@ def evaluate(
         **settings: ``eps``, the radius in [0, 1] pixel units, which is needed; and where others
             than the defaults are wanted: ``norm`` (``"linf"`` or ``"l2"``), ``suite``
             (``"standard"``, ``"plus"``, ``"fast"``, ``"rand"`` or ``"paper"``),
-            ``precision`` of the search (``"auto"`` for ``"fast"``, else ``"float32"``), ``n``
+            ``precision`` of the search (``"auto"``, of shards ``"float32"``), ``n``
             (images, drawn with seed 0; all), ``samples`` (calls of the model that are averaged; 20
             for one that draws random numbers, else 1), ``diagnose`` (True), ``skip_certified``
             (False), ``seed`` (0) and ``batch_size`` (250, most images at once).

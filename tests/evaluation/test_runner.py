@@ -316,7 +316,8 @@ def test_what_only_a_random_search_finds_is_a_reason():
     relaxed, _, square, *further = found.results
     broken = int(square.success.sum())
     assert broken > 10 and relaxed.success.sum() < broken
-    assert found.fallback == f"Square broke {broken} that attacks along the gradient had left"
+    because = f"Square broke {broken} that attacks along the gradient had left"
+    assert found.fallback == f"went on with standard in float32, because {because}"
     assert [result.attack for result in further] == ["APGD-CE", "APGD-T", "FAB-T", "Square"]
 
 

@@ -20,7 +20,7 @@ def test_a_recipe_names_a_network_that_is_there(dataset, preset):
     recipe = presets.recipe(dataset, preset)
     assert (recipe.dataset, recipe.preset) == (dataset, preset)
     assert recipe.architecture in CLASSIFIERS
-    assert recipe.suite == "standard"
+    assert recipe.suite == "fast"
 
 
 def test_every_preset_is_one_of_the_command_lines():
@@ -34,7 +34,7 @@ def test_a_recipe_is_json():
     import json
 
     content = presets.recipe("mnist").to_dict()
-    assert json.loads(json.dumps(content)) == content and content["suite"] == "standard"
+    assert json.loads(json.dumps(content)) == content and content["suite"] == "fast"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""What of a search in bfloat16 says that one in float32 must follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bcgan_tf.attacks.attack import AttackResult
+from bcgan_tf.attacks.suites import suite
+from bcgan_tf.evaluation.fallback import why_go_on
+from bcgan_tf.evaluation.robust_accuracy import Evaluation
+from bcgan_tf.evaluation.task import EvaluationTask
+from helpers.evaluations import EPS, LABELS, PIXELS, linear
+
+N = 1000
+
+
+def _evaluation(broken: dict[str, int], precision: str = "bfloat16") -> Evaluation:
+    """The suite standard, where some of its attacks broke so many images."""
+    results, start = [], 0
+    for attack in suite("standard", EPS, num_classes=4, precision=precision):
+        success = np.zeros(N, bool)
+        success[start : start + broken.get(attack.name, 0)] = True
+        start += success.sum()
+        results.append(
+            AttackResult(
+                attack=attack.name, config={}, adversarials=np.zeros((N, 1), np.float32),
+                clean_correct=np.ones(N, bool), attacked=np.ones(N, bool), success=success,
+                linf=np.zeros(N), l2=np.zeros(N), uses_gradients=attack.uses_gradients,
+            )
+        )  # fmt: skip
+    labels = np.zeros(N, np.int64)
+    return Evaluation(
+        tuple(results), labels, np.arange(N), EPS, "linf", "standard", precision=precision
+    )
+
+
+@pytest.mark.parametrize(
+    ("broken", "precision", "reason"),
+    [
+        ({"APGD-CE": 500, "FAB-T": 20, "Square": 2, "APGD-T in float32": 2}, "bfloat16", None),
+        (
+            {"APGD-T": 300, "APGD-T in float32": 3},
+            "bfloat16",
+            "APGD-T in float32 broke 3 that the search in bfloat16 had left",
+        ),
+        ({"Square": 3}, "bfloat16", "Square broke 3 that attacks along the gradient had left"),
+        ({"Square": 3}, "float32", None),
+    ],
+)
+def test_what_came_late_is_counted(broken, precision, reason):
+    task = EvaluationTask(linear, PIXELS, LABELS, eps=EPS)
+    assert why_go_on(task, _evaluation(broken, precision)) == reason
