@@ -20,7 +20,7 @@ from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import check_digits, masked_classes, without_classes
 from bcgan_tf.attacks.passes import NONE, PassCounter, Passes
 from bcgan_tf.attacks.primitives import logit_units, margins
-from bcgan_tf.attacks.search_network import search_networks
+from bcgan_tf.attacks.search_network import in_order, search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.progress import Progress
@@ -275,7 +275,7 @@ class Attack(Checked, abc.ABC):
         if precision != "float32":
             images = as_images(images)
             networks = search_networks(logits_fn, images, precision)
-            searches = [networks[dtype] for dtype in ("bfloat16", "float32") if dtype in networks]
+            searches = in_order({None: logits_fn, **networks}, "bfloat16")
         prepared = self.prepare(logits_fn, searches=searches)
         prepared.check_answers(as_images(images))
         return prepared(images, labels, mask=mask, indices=indices, progress=progress)

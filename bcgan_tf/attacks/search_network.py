@@ -6,7 +6,7 @@ The copy only proposes changes of images. Whether one breaks the model is decide
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -109,6 +109,25 @@ def search_networks(model: Any, images: np.ndarray, precision: str) -> dict[str,
     if precision == "auto" and lower is not None and not is_faster(lower, other, probes):
         del found["bfloat16"]
     return found
+
+
+def in_order(networks: Mapping[str | None, Any], searched_in: str | None) -> list[Any]:
+    """What an attack searches with in place of a model, the cheaper first.
+
+    What a search in bfloat16 comes near to is left to the last, the copy in float32 or else the
+    model itself.
+
+    Args:
+        networks: the model, by None, and its copies by their dtype.
+        searched_in: the first; ``"float32"`` leaves out a copy in bfloat16; None: no copy.
+
+    Returns:
+        None of them: the model itself is searched.
+    """
+    order = tuple(_BOUNDS)[::-1]
+    names = order[order.index(searched_in) :] if searched_in else ()
+    found = [networks[name] for name in names if name in networks]
+    return [*found, networks[None]] if "float32" not in networks and found else found
 
 
 def agrees(model_logits: np.ndarray, copy_logits: np.ndarray, dtype: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +19,9 @@ from bcgan_tf.settings.defenses import BCGANSettings
 from bcgan_tf.training.alternating_trainer import AlternatingTrainer
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.training.fit import fit
+
+# Steps of a small network that are one graph: one by one they take a fifth longer.
+_STEPS_AT_ONCE = 100
 
 
 class BCGANTraining(BCGANSettings, Defense):
@@ -125,7 +129,10 @@ class BCGANTraining(BCGANSettings, Defense):
                     batch_size=self.batch_size,
                     seed=self.seed,
                 )
-                trainer.compile(keras.optimizers.Adam(self.learning_rate, beta_1=0.5, beta_2=0.9))
+                trainer.compile(
+                    keras.optimizers.Adam(self.learning_rate, beta_1=0.5, beta_2=0.9),
+                    steps_per_execution=math.gcd(steps, _STEPS_AT_ONCE),
+                )
                 callbacks = [*callbacks, trainer.callback()]
             else:
                 trainer = ClassifierTrainer(

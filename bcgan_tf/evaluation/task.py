@@ -25,7 +25,7 @@ from bcgan_tf.attacks.preprocessing import (
     monotone_preprocessing,
     through_preprocessing,
 )
-from bcgan_tf.attacks.search_network import search_networks
+from bcgan_tf.attacks.search_network import in_order, search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import guard_gradient
@@ -248,7 +248,7 @@ class EvaluationTask:
             searched_in: ``"float32"`` or ``"bfloat16"``, on a copy of the model where it has one;
                 in bfloat16 what comes near is searched again in float32. None: on the model itself.
         """
-        searches = _ladder({None: self.attacked, **self._searches}, searched_in)
+        searches = self.searches(searched_in)
         family = attack.family()
         if family is None:
             return attack.prepare(self.attacked, searches=searches)
@@ -256,6 +256,10 @@ class EvaluationTask:
         if shared not in self._graphs:
             self._graphs[shared] = attack.prepare(self.attacked, searches=searches)
         return self._graphs[shared].of(attack)
+
+    def searches(self, searched_in: str | None) -> list[LogitsFn]:
+        """Copies of the model to search with, the cheaper first; none: with the model itself."""
+        return in_order({None: self.attacked, **self._searches}, searched_in)
 
     @property
     def has_box(self) -> bool:
@@ -271,7 +275,7 @@ class EvaluationTask:
         """
         boxes = self._boxes
         behind = {precision: after for precision, (_, after) in boxes.items()}
-        searches = _ladder(behind, searched_in) or [behind[None]]
+        searches = in_order(behind, searched_in) or [behind[None]]
         return InBox.of(attack, boxes[None][0]).prepare(self.attacked, searches=searches)
 
     def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
@@ -335,14 +339,6 @@ class EvaluationTask:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         vars(other).update(fields | changes)
         return other
-
-
-def _ladder(networks: dict[str | None, LogitsFn], searched_in: str | None) -> list[LogitsFn]:
-    """Copies of the model to search with, the cheaper first; none for the model (None) itself."""
-    order = ("bfloat16", "float32")
-    names = order[order.index(searched_in) :] if searched_in else ()
-    found = [networks[name] for name in names if name in networks]
-    return [*found, networks[None]] if "float32" not in networks and found else found
 
 
 @checked

@@ -166,6 +166,8 @@ def minimum_perturbation(
       (:func:`~bcgan_tf.perturbation.radius_search.search_radius`), and ``known``; each point
       found is brought nearer on its line to the image.
 
+    The attacks search in the task's precision, None being ``"auto"``; the model decides what counts.
+
     All figures bound the true smallest perturbation from above. Gradients that are missing or not
     finite count as zero here.
 
@@ -196,8 +198,13 @@ def minimum_perturbation(
 
     if (rows := np.flatnonzero(correct)).size:
         logits_fn = without_classes(task.attacked, masked_classes(task.logits))
+        attacked = task.in_precision(task.precision or "auto")
         search = PerturbationSearch(
-            task.take(rows).with_logits(logits_fn), limit, attacks=attacks, progress=progress
+            task.take(rows).with_logits(logits_fn),
+            limit,
+            attacked=attacked.take(rows),
+            attacks=attacks,
+            progress=progress,
         )
         searched = [search.along_gradient(step), search.along_lines(step)]
         searched.append(search.with_attacks([array[rows] for array in others]))

@@ -42,6 +42,7 @@ class PerturbationSearch:
     Args:
         task: the model and the images, whose clean ones are all classified right.
         limit: farther points do not count.
+        attacked: the same images, for the attacks, which search in its precision; None: ``task``.
         attacks: whether :meth:`with_attacks` runs any.
         progress: called with (searches done, searches, text).
     """
@@ -51,10 +52,12 @@ class PerturbationSearch:
         task: EvaluationTask,
         limit: float,
         *,
+        attacked: EvaluationTask | None = None,
         attacks: bool = True,
         progress: Progress | None = None,
     ) -> None:
-        self.task, self.attacks, self.progress, self.done = task, attacks, progress, 0
+        self.task, self.attacked, self.attacks = task, attacked or task, attacks
+        self.progress, self.done = progress, 0
         self.nearest = NearestPoint(task, limit)
         self.gradients = cross_entropy_gradients(task)
         self.zero_gradient = ~self.gradients.reshape(task.n, -1).any(axis=1)
@@ -131,11 +134,13 @@ class PerturbationSearch:
             _carlini_wagner(task.norm, shared),
         )
         for attack in attacks:
-            result = task.attack(attack)
+            prepared = self.attacked.prepared(attack, self.attacked.searched_in)
+            result = prepared(task.images, task.labels, indices=task.indices)
             rows = np.flatnonzero(result.success)
             nearest.offer_lines(attack.name, rows, result.adversarials[rows])
             self._report()
-        search_radius(nearest, steps=_APGD_STEPS, levels=_LEVELS, report=self._report)
+        searches = self.attacked.searches(self.attacked.searched_in)
+        search_radius(nearest, searches, steps=_APGD_STEPS, levels=_LEVELS, report=self._report)
         return self.nearest.known
 
     def _report(self) -> None:

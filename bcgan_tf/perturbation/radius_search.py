@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow as tf
 from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bounded import BoundedAttack
+from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.primitives import per_example
 from bcgan_tf.perturbation.nearest_point import NearestPoint
 
@@ -25,7 +26,12 @@ _CLOSE = 0.0125
 
 
 def search_radius(
-    nearest: NearestPoint, *, steps: int, levels: int, report: Callable[[], None]
+    nearest: NearestPoint,
+    searches: Sequence[LogitsFn] = (),
+    *,
+    steps: int,
+    levels: int,
+    report: Callable[[], None],
 ) -> None:
     """Bisects each example's radius by whether APGD succeeds, and improves ``nearest`` in place.
 
@@ -40,11 +46,13 @@ def search_radius(
 
     Args:
         nearest: of ``N`` images; its bracket starts there, or at the limit where nothing is known.
+        searches: what APGD searches with in place of the model, as of
+            :meth:`bcgan_tf.attacks.attack.Attack.prepare`.
         steps: of each APGD.
         levels: radii per example, at most.
         report: called after every level.
     """
-    task, indices, logits_fn = nearest.task, nearest.task.indices, nearest.task.attacked
+    task, indices = nearest.task, nearest.task.indices
     shape = task.images.shape[1:]
     size = math.prod(shape)
     largest = task.whole
@@ -56,10 +64,14 @@ def search_radius(
         "largest": largest,
     }
 
-    def of_rows(rows: tf.Tensor) -> tf.Tensor:
-        return logits_fn(tf.reshape(rows[:, :size], [tf.shape(rows)[0], *shape]))
+    def of_rows(logits_fn: LogitsFn) -> LogitsFn:
+        return lambda rows: logits_fn(tf.reshape(rows[:, :size], [tf.shape(rows)[0], *shape]))
 
-    attacks = [_OwnRadius(1.0, loss=loss, **options).prepare(of_rows) for loss in ("ce", "dlr")]
+    model, *copies = map(of_rows, (task.attacked, *searches))
+    attacks = [
+        _OwnRadius(1.0, loss=loss, **options).prepare(model, searches=copies)
+        for loss in ("ce", "dlr")
+    ]
 
     lower, gap = np.zeros(len(indices)), np.full(len(indices), 1 - _FIRST)
     for _ in range(levels):

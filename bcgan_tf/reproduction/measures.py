@@ -105,7 +105,12 @@ class TableRow(Generic[_Protocol]):
         """The classifier and these images, without a radius; one call of it is one answer."""
         part = self.images(n)
         return EvaluationTask(
-            self.model, part.scaled(), part.labels, seed=self.workspace.seed, eot_samples=1
+            self.model,
+            part.scaled(),
+            part.labels,
+            seed=self.workspace.seed,
+            eot_samples=1,
+            precision="float32",  # what is published is the same on every machine
         )
 
 
@@ -218,7 +223,7 @@ def standard(subject: TableRow[Protocol], *, skip_certified: bool = False) -> di
         n=protocol.standard_n,
         seed=workspace.seed,
         skip_certified=skip_certified,
-        precision="float32",  # what is published is the same on every machine
+        precision="float32",
     )
     others = {"original": file_digest(subject.original_file) if subject.original_file else None}
     with subject.open("standard", {**settings.to_dict(), **others}) as run:
