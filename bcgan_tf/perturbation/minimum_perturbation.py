@@ -166,7 +166,8 @@ def minimum_perturbation(
       (:func:`~bcgan_tf.perturbation.radius_search.search_radius`), and ``known``; each point
       found is brought nearer on its line to the image.
 
-    The attacks search in the task's precision, None being ``"auto"``; the model decides what counts.
+    The attacks search in the precision of the task, None being ``"auto"``. The model decides what
+    counts.
 
     All figures bound the true smallest perturbation from above. Gradients that are missing or not
     finite count as zero here.
