@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +29,7 @@ class BCGANTraining(BCGANSettings, Defense):
     1. Train a BCGAN against the frozen classifier (eq. 8). 2. Refine a copy of the classifier on
     clean and generated samples, these labelled with the class ``c`` they were asked for.
 
-    ``dtype`` is of both stages.
+    ``dtype`` is of both stages, but that an alternating refinement leaves the classifier as it is.
 
     Example:
         >>> hardened = BCGANTraining(gan_epochs=5).harden(classifier, x_train, y_train)
@@ -118,9 +117,11 @@ class BCGANTraining(BCGANSettings, Defense):
         """
         chosen = strategy(self.devices)
         steps = steps_per_epoch(data.train, self.batch_size)
+        alternating = self.refinement == "alternating"
+        dtype = None if alternating else self.dtype
         with scope(chosen):
-            hardened = cast(copy_classifier(classifier), self.dtype)
-            if self.refinement == "alternating":
+            hardened = cast(copy_classifier(classifier), dtype)
+            if alternating:
                 trainer = AlternatingTrainer(
                     hardened,
                     generate=lambda rows, seed: draw_fakes(gan, tf.constant(rows), seed),
@@ -129,10 +130,7 @@ class BCGANTraining(BCGANSettings, Defense):
                     batch_size=self.batch_size,
                     seed=self.seed,
                 )
-                trainer.compile(
-                    keras.optimizers.Adam(self.learning_rate, beta_1=0.5, beta_2=0.9),
-                    steps_per_execution=math.gcd(steps, _STEPS_AT_ONCE),
-                )
+                trainer.compile(keras.optimizers.Adam(self.learning_rate, beta_1=0.5, beta_2=0.9))
                 callbacks = [*callbacks, trainer.callback()]
             else:
                 trainer = ClassifierTrainer(
@@ -152,8 +150,9 @@ class BCGANTraining(BCGANSettings, Defense):
             directory=directory,
             resume=resume,
             callbacks=callbacks,
+            steps_at_once=_STEPS_AT_ONCE if alternating else 1,
         )
-        return restore_dtype(classifier, hardened, self.dtype)
+        return restore_dtype(classifier, hardened, dtype)
 
     def _batch_builder(self, gan: BCGAN) -> BatchBuilder | None:
         if self.clean_ratio == 1:

@@ -14,6 +14,7 @@ from bcgan_tf.reproduction import paper
 from bcgan_tf.settings.fields import Checked, Range, parsed, setting, settings_of
 from bcgan_tf.settings.kinds import (
     RADIUS,
+    Dtype,
     Epochs,
     Images,
     LearningRate,
@@ -171,6 +172,7 @@ class RefinementSettings(Checked):
         480, "Of refinement: generated batches, then one pass over the real images."
     )
     generated_batches: Steps = setting(1000, "Of each epoch.")
+    dtype: Dtype | None = setting(None, "Keras dtype policy of the GAN; none: float32.")
     pgd_n: SomeImages = setting(1000, "Test images for PGD, gradients and logits.")
     suite_n: SomeImages = setting(200, "Test images for the suite fast.")
 

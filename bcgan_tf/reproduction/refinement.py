@@ -67,8 +67,8 @@ def refinement(
     name, seed = workspace.data.name, workspace.seed
     original = original_of(workspace, recipe(name, AUTHORS))
     classifier = load_classifier(original)
-    trained = ("gan_epochs", "epochs", "generated_batches")
-    options = {key: getattr(settings, key) for key in trained}
+    trained = ("gan_epochs", "epochs", "generated_batches", "dtype")
+    options = {key: value for key in trained if (value := getattr(settings, key)) is not None}
     mixed: Any = defense(
         "bcgan", name, AUTHORS, options=options, seed=seed, devices=workspace.devices
     )

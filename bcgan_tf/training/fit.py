@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def fit(
     directory: Path | None = None,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    steps_at_once: int = 1,
 ) -> list[dict[str, float]]:
     """Trains a compiled model to ``epochs``, from the newest checkpoint when resuming.
 
@@ -54,6 +56,8 @@ def fit(
         directory: for checkpoints; None keeps none.
         resume: go on from the newest checkpoint in ``directory``.
         callbacks: more Keras callbacks.
+        steps_at_once: steps that are one graph, at most, where they are so short that starting
+            each by itself takes a good part of its time.
 
     Returns:
         One dict of logs per epoch, those of earlier attempts included.
@@ -88,6 +92,9 @@ def fit(
         stream = training_stream(
             split, batch_size=batch_size, seed=seed, start_epoch=done, start_step=steps_done
         )
+        # A divisor: Keras takes whole executions, beyond the steps that it is asked for.
+        model.steps_per_execution = math.gcd(steps - steps_done, steps_at_once)
+        model.train_function = None
         return model.fit(
             stream,
             initial_epoch=done,

@@ -6,6 +6,8 @@ written down. The boundary term has weight: what a wrong reduction does to it mu
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -135,12 +137,16 @@ def expected_update(arrays):
     }
 
 
+@pytest.mark.parametrize("generated", [3, 4])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_generated_batches_come_before_each_pass_over_the_real_images(
-    arrays, two_replicas, replicas, tmp_path
+    arrays, two_replicas, replicas, generated, tmp_path
 ):
-    """Two epochs of three generated batches and two real ones, at once and resumed between."""
-    rate, generated, real = 0.4, 3, 2
+    """Two epochs of generated batches and two real ones, at once and resumed between.
+
+    Three are drawn one by one, four as two pairs.
+    """
+    rate, real, drawn = 0.4, 2, math.gcd(generated, 10)
     # One image only: the order does not count.
     split = Split(arrays["images"][:1].repeat(real * BATCH, axis=0), np.zeros(real * BATCH, int))
 
@@ -169,9 +175,17 @@ def test_generated_batches_come_before_each_pass_over_the_real_images(
     kernel, bias = (v.astype(np.float64) for v in arrays["classifier"])
     for step in range(2 * (generated + real)):
         x, y = split.images[:BATCH].astype(np.float64), split.labels[:BATCH]
-        if step % (generated + real) < generated:
-            drawn = generate(BATCH, randomness.step_seed(SEED, 17, tf.constant(step)))
-            x, y = drawn[0].numpy().astype(np.float64), drawn[1].numpy()
+        if (number := step % (generated + real)) < generated:
+            first = step - number % drawn
+            seed = randomness.step_seed(SEED, 17, tf.constant(first))
+            # Each replica draws its rows of all these batches, and takes them in order.
+            x, y = (
+                part.numpy()
+                .reshape(replicas, drawn, BATCH // replicas, *part.shape[1:])[:, number % drawn]
+                .reshape(BATCH, *part.shape[1:])
+                for part in generate(drawn * BATCH, seed)
+            )
+            x = x.astype(np.float64)
         error = (softmax(x @ kernel + bias) - np.eye(CLASSES)[y]) / BATCH
         kernel, bias = kernel - rate * x.T @ error, bias - rate * error.sum(0)
     found = trained(2, tmp_path / "whole")
