@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -24,6 +25,8 @@ from bcgan_tf.attacks.primitives import (
 from bcgan_tf.settings.fields import Range
 from bcgan_tf.settings.kinds import Repeats
 
+# Wrong classes among which the targets are chosen.
+_CANDIDATES = 9
 # Steps of the untargeted beginning, each of half the radius.
 _BEGINNING = 10
 # A cycle: so many steps in the relaxed ball, then so many in the true one, then in the tightened
@@ -41,13 +44,13 @@ _HOPELESS, _NEAR = 0.5, 0.02
 class ConstraintRelaxation(BoundedAttack):
     """Targeted steps that may leave the ball for a while, towards few classes, given up early.
 
-    It begins with ten steps on the margin from a random point, of half the radius each. The wrong
-    classes with the largest logits *there* are the targets. Towards each it takes cycles of 30
-    steps on ``z_t - z_y`` from a new random point. In cycle ``c`` the scale is ``s = max(0.5^c,
-    0.05)``, and a step has length ``s * eps``. The first ten are projected onto the larger ball of
-    ``(1 + s) eps``, while their projections onto the true ball are judged; the rest onto the true
-    one, but for one that is projected onto that of ``(1 - s) eps`` and moved at random by
-    ``s * eps``.
+    It begins with ten steps on the margin from a random point, of half the radius each. Of the nine
+    likeliest wrong classes at the last of these points, those are the targets whose boundaries,
+    linearized there, are nearest. Towards each it takes cycles of 30 steps on ``z_t - z_y`` from a
+    new random point. In cycle ``c`` the scale is ``s = max(0.5^c, 0.05)``, and a step has length
+    ``s * eps``. The first ten are projected onto the larger ball of ``(1 + s) eps``, while their
+    projections onto the true ball are judged; the rest onto the true one, but for one that is
+    projected onto that of ``(1 - s) eps`` and moved at random by ``s * eps``.
 
     After 20 steps of a cycle an image is given up for this target where ``z_y - z_t`` is above
     ``s / 2`` times the distance between the largest and the third-largest logit of the clean image:
@@ -70,7 +73,9 @@ class ConstraintRelaxation(BoundedAttack):
         >>> ConstraintRelaxation(0.3)(classifier, images, labels).robust_accuracy
 
     Reference: the constraint relaxation attack of AAAI 2025 (github.com/fzjcdt/
-    constraint-relaxation-attack), which begins with the cross entropy in place of the margin.
+    constraint-relaxation-attack), which begins with the cross entropy in place of the margin; the
+    order of the targets is that of Melamed et al. 2024, "MALT Powers Up Adversarial Attacks", there
+    taken at the image.
     """
 
     uses_gradients = True
@@ -97,6 +102,7 @@ class ConstraintRelaxation(BoundedAttack):
     ) -> tf.Tensor:
         del round_index
         clean = logits_fn(images)
+        candidates = min(_CANDIDATES, (clean.shape[1] or _CANDIDATES + 1) - 1)
         plan = _Plan(self)
 
         @not_inlined
@@ -110,6 +116,22 @@ class ConstraintRelaxation(BoundedAttack):
 
         judge = not_inlined(logits_fn)
 
+        def nearest_classes(state: _State) -> tf.Tensor:
+            """The classes whose boundaries, linearized at the points, are nearest."""
+            classes = _likeliest(judge(state.points), state.labels, candidates)
+            distances = []
+            for rank in range(candidates):
+                gradient, raised, _ = differentiate(state.points, state.labels, classes[:, rank])
+                dual = tf.norm(
+                    tf.reshape(gradient, [tf.shape(gradient)[0], -1]),
+                    1 if self.norm == "linf" else 2,
+                    axis=1,
+                )
+                distances.append(tf.where(dual > 0.0, -raised / dual, math.inf))
+            order = tf.argsort(tf.stack(distances, axis=1), axis=1, stable=True)
+            nearest = tf.gather(order, tf.minimum(tf.range(self.targets), candidates - 1), axis=1)
+            return tf.gather(classes, nearest, axis=1, batch_dims=1)
+
         def advance(_: tf.Tensor, state: _State) -> _State:
             beginning = state.step < _BEGINNING
             rank = plan.of(plan.rank, state.step)
@@ -117,8 +139,15 @@ class ConstraintRelaxation(BoundedAttack):
             gradient, raised, logits = differentiate(state.points, state.labels, aimed)
             state = self._judged(state, plan, logits, judge)
             # In the beginning the target is always the likeliest wrong class of the last point.
-            likeliest = _order(logits, state.labels, self.targets)
-            order = tf.where(beginning[:, None], likeliest, state.order)
+            order = tf.where(
+                beginning[:, None], _likeliest(logits, state.labels, self.targets), state.order
+            )
+            chosen = tf.equal(state.step, _BEGINNING - 1)
+            order = tf.cond(
+                tf.reduce_any(chosen),
+                lambda: tf.where(chosen[:, None], nearest_classes(state), order),
+                lambda: order,
+            )
             scale = plan.of(plan.scale, state.step)
             far = -raised > _HOPELESS * scale * state.unit
             hopeless = plan.of(plan.judging, state.step) & far
@@ -143,7 +172,7 @@ class ConstraintRelaxation(BoundedAttack):
             unit=logit_units(clean),
             points=self.draw_start(images, indices, tf.constant(0, tf.int64)),
             x_adv=images,
-            order=_order(clean, labels, self.targets),
+            order=_likeliest(clean, labels, self.targets),
             step=zeros,
             nearest=margins(clean, labels),
             finished=tf.zeros_like(labels, tf.bool),
@@ -244,7 +273,7 @@ class _State(NamedTuple):
     finished: tf.Tensor
 
 
-def _order(logits: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
+def _likeliest(logits: tf.Tensor, labels: tf.Tensor, count: int) -> tf.Tensor:
     """The likeliest wrong classes, int64 ``[M, count]``; the last of them again where too few."""
     places = tf.minimum(tf.range(count), tf.shape(logits)[1] - 2)
     _, classes = ranked_wrong_classes(logits, labels)

@@ -53,7 +53,7 @@ def test_the_scale_of_the_logits_changes_nothing(scale):
 
 
 def test_what_is_hopeless_costs_few_gradients():
-    """Ten steps, then 20 for each of two targets, where no logit comes near."""
+    """Ten steps, three classes to choose from, then 20 for each of two, where none comes near."""
     _, images, _ = linear_network()
     rows: list[int] = []
 
@@ -75,9 +75,21 @@ def test_what_is_hopeless_costs_few_gradients():
         )
     )  # fmt: skip
     run()
-    gradients = 10 + 2 * 20
-    judged = 2 * 9 + 1  # projections of the relaxed steps, and the clean images
+    gradients = 10 + 3 + 2 * 20
+    judged = 1 + 2 * 9 + 1  # where it chooses, projections of the relaxed steps, the clean images
     assert sum(rows) == 60 * (gradients + judged)
+
+
+def test_the_target_is_the_class_with_the_nearest_boundary():
+    """Class 1 has the larger logit, and no gradient; class 2 is 0.3 away, a tenth of each pixel."""
+
+    def model(images: tf.Tensor) -> tf.Tensor:
+        total = tf.reduce_sum(images, axis=[1, 2, 3])
+        return tf.stack([1.0 - 1e-4 * total, 0.9 + 0 * total, 0.7 + (total - 2.0)], axis=1)
+
+    images = np.full((3, 2, 2, 1), 0.5, np.float32)
+    attack = ConstraintRelaxation(0.1, targets=1, cycles=1, restarts=0)
+    assert attack(model, images, np.zeros(3, np.int64)).success.all()
 
 
 def test_the_plan_of_the_steps():
