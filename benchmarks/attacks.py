@@ -33,6 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from torch_twin import torch_twin
 
 from bcgan_tf.attacks import PGD
 from bcgan_tf.data import load_dataset
@@ -55,45 +56,6 @@ def trained_classifier(train_images: int) -> tuple[keras.Model, np.ndarray, np.n
     images, labels = data.test.scaled(), data.test.labels
     right = model.predict(images, batch_size=500, verbose=0).argmax(-1) == labels
     return model, images[right], labels[right]
-
-
-def torch_twin(model: keras.Model, images: np.ndarray) -> Any:
-    """The same network in PyTorch, with the same weights; raises if the logits differ."""
-    import torch
-
-    conv_1, conv_2, dense = (layer for layer in model.layers if layer.weights)
-
-    class Twin(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv_1 = torch.nn.Conv2d(1, 32, 5, padding=2)
-            self.conv_2 = torch.nn.Conv2d(32, 64, 5, padding=2)
-            self.dense = torch.nn.Linear(7 * 7 * 64, 10)
-
-        def forward(self, x: Any) -> Any:
-            x = torch.nn.functional.max_pool2d(torch.relu(self.conv_1(x)), 2)
-            x = torch.nn.functional.max_pool2d(torch.relu(self.conv_2(x)), 2)
-            return self.dense(x.flatten(1))
-
-    def tensor(array: np.ndarray) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(array))
-
-    twin = Twin().eval().requires_grad_(False)
-    for ours, theirs in ((conv_1, twin.conv_1), (conv_2, twin.conv_2)):
-        kernel, bias = (weight.numpy() for weight in ours.weights)
-        theirs.weight.copy_(tensor(kernel.transpose(3, 2, 0, 1)))
-        theirs.bias.copy_(tensor(bias))
-    kernel, bias = (weight.numpy() for weight in dense.weights)
-    # Keras flattens rows, columns, channels; PyTorch channels, rows, columns.
-    kernel = kernel.reshape(7, 7, 64, 10).transpose(3, 2, 0, 1).reshape(10, -1)
-    twin.dense.weight.copy_(tensor(kernel))
-    twin.dense.bias.copy_(tensor(bias))
-
-    expected = model(images[:50], training=False).numpy()
-    actual = twin(tensor(images[:50].transpose(0, 3, 1, 2))).numpy()
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3)
-    # PyTorch's default layout takes twice the time here; TensorFlow's is channels last anyway.
-    return twin.to(memory_format=torch.channels_last)
 
 
 def contenders(
