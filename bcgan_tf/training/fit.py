@@ -93,8 +93,9 @@ def fit(
             split, batch_size=batch_size, seed=seed, start_epoch=done, start_step=steps_done
         )
         # A divisor: Keras takes whole executions, beyond the steps that it is asked for.
-        model.steps_per_execution = math.gcd(steps - steps_done, steps_at_once)
-        model.train_function = None
+        at_once = math.gcd(steps - steps_done, steps_at_once)
+        if at_once != model.steps_per_execution:
+            model.steps_per_execution, model.train_function = at_once, None
         return model.fit(
             stream,
             initial_epoch=done,
