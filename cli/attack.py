@@ -59,8 +59,9 @@ def command(
     left; what counts is the worst case for each image. The verdict says whether that can be
     believed.
 
-    On a cluster, run --shard 1/8 ... 8/8, and join their runs by `bcgan-tf attack merge RUN...`,
-    which gives what one run would have given.
+    On a cluster, run --shard 1/8 ... 8/8 (--shard auto in an array of SLURM or a Kubernetes Indexed
+    Job), and join their runs by `bcgan-tf attack merge RUN...`, which gives what one run in their
+    precision would have given.
     """
     names = session.named_models(models)
     convention = options.chosen_convention(settings)

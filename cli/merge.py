@@ -54,10 +54,10 @@ def command(
 ) -> None:
     """Join the runs of all shards of an evaluation into a new run.
 
-    The totals are to the bit those of one run. Then it does what the shards left: the diagnosis
-    with its verdict, and the smallest perturbations, for which it needs the models and the data;
-    with --no-diagnose it needs neither. A model that is a program, a SavedModel or module:function,
-    is run only if it is named here: --model, --surrogate, --control.
+    The totals are to the bit those of one run in the same precision. Then it does what the shards
+    left: the diagnosis with its verdict, and the smallest perturbations, for which it needs the
+    models and the data; with --no-diagnose it needs neither. A model that is a program, a
+    SavedModel or module:function, is run only if it is named here: --model, --surrogate, --control.
     """
     from bcgan_tf.runs.directory import RunDirectory
 

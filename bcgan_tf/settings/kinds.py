@@ -6,6 +6,8 @@ so that a slip of the keyboard is an error at once, not after hours or when the 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 from bcgan_tf.settings.fields import OneOf, Range
@@ -75,19 +77,41 @@ class Shard(NamedTuple):
     number: int = 1
     shards: int = 1
 
-    WANTED = "i/n, i from 1 to n, such as 2/8"
+    WANTED = (
+        "i/n, i from 1 to n, such as 2/8, or auto in an array of SLURM, 1 to n, or in a Kubernetes "
+        "Indexed Job with JOB_COMPLETIONS=n"
+    )
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """``"2/8"`` as the second of eight.
+        """``"2/8"`` as the second of eight, ``"auto"`` as the scheduler numbers this job.
 
         Raises:
-            ValueError: there is no such shard.
+            ValueError: there is no such shard, or no scheduler that numbers jobs from 1 (SLURM) or
+                from 0 (Kubernetes) without a gap.
         """
+        if text == "auto":
+            return cls._of_job(os.environ)
         number, _, shards = text.partition("/")
         found = cls(int(number), int(shards))
         if not found.exists:
             raise ValueError(text)
+        return found
+
+    @classmethod
+    def _of_job(cls, environment: Mapping[str, str]) -> Shard:
+        def number(name: str) -> int:
+            return int(environment.get(name, ""))
+
+        if "SLURM_ARRAY_TASK_ID" in environment:
+            # An array of a few tasks that are done again is numbered otherwise than the whole.
+            found = cls(number("SLURM_ARRAY_TASK_ID"), number("SLURM_ARRAY_TASK_MAX"))
+            if number("SLURM_ARRAY_TASK_COUNT") != found.shards:
+                raise ValueError("the array is not numbered from 1 without a gap")
+        else:
+            found = cls(number("JOB_COMPLETION_INDEX") + 1, number("JOB_COMPLETIONS"))
+        if not found.exists:
+            raise ValueError(str(found))
         return found
 
     @property

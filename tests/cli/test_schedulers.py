@@ -1,0 +1,68 @@
+"""The job files of examples/, run as their schedulers would, two jobs each."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ATTACK = ["--dataset", "digits", "--eps", "0.05", "--n", "12", "--no-diagnose"]
+# That of this interpreter comes first, as in a virtual environment that is active.
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def done(command: list[str], folder: Path, **environment: str) -> None:
+    ran = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PATH": PATH, **environment}, capture_output=True,
+        text=True, timeout=280,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+
+
+def rows(run: Path) -> dict[str, np.ndarray]:
+    with np.load(run / "evaluation-model.npz") as found:
+        return {name: found[name] for name in found.files if name != "settings"}
+
+
+def slurm(folder: Path, number: int) -> None:
+    array = {"ID": number, "MAX": 2, "COUNT": 2}
+    job = [str(EXAMPLES / "slurm" / "attack.sbatch"), "runs", "model.keras", *ATTACK]
+    done(["bash", *job], folder, **{f"SLURM_ARRAY_TASK_{k}": str(v) for k, v in array.items()})
+
+
+def kubernetes(folder: Path, number: int) -> None:
+    """The container's script, with its volume in the folder and this test's arguments."""
+    job = (EXAMPLES / "kubernetes" / "attack.yaml").read_text()
+    (script,) = re.findall(r"args:\n +- \|\n((?: {14}.*\n)+)", job)
+    script = textwrap.dedent(script).replace("/work", str(folder))
+    script = script.replace("--dataset mnist --eps 0.3 --n 0", " ".join(ATTACK))
+    assert " ".join(ATTACK) in script
+    names = {"JOB_COMPLETION_INDEX": str(number - 1), "JOB_COMPLETIONS": "2"}
+    done(["/bin/sh", "-c", script], folder, **names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("submit", [slurm, kubernetes])
+def test_two_jobs_joined_give_the_rows_of_one(submit, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    keras.Sequential(layers).save(tmp_path / "model.keras")
+    for number in (1, 2):
+        submit(tmp_path, number)
+    parts = sorted(map(str, (tmp_path / "runs").iterdir()))
+    assert len(parts) == 2
+    merge = ["bcgan-tf", "attack", "merge", *parts, "--run-dir", "runs/whole"]
+    done(merge, tmp_path)
+    done(["bcgan-tf", "attack", "model.keras", *ATTACK, "--run-dir", "one"], tmp_path)
+    joined, one = rows(tmp_path / "runs" / "whole"), rows(tmp_path / "one")
+    assert joined.keys() == one.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(joined[name], values, err_msg=name)
