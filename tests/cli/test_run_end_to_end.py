@@ -112,7 +112,7 @@ def test_a_run_leaves_what_it_promises(unbroken: tuple[Path, str]) -> None:
     assert (published / "saved_model.pb").is_file() and (published / "export.json").is_file()
     page = (run / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") >= 8
-    for words in ("worst case", "APGD-CE", "Boundary samples", "Oracle"):
+    for words in ("worst case", "APGD-T", "Boundary samples", "Oracle"):
         assert words in page, words
     assert "report" in stdout and stdout.count("Verdict: ") == 2
     host_files = (run / "env.json").read_text() + (run / "stages.json").read_text()

@@ -111,7 +111,7 @@ def test_every_stage_leaves_what_it_makes(whole):
     assert {"report.html", "metrics.json", "history.csv"} <= names
     assert not [name for name in names if "partial" in name]
     figures = {path.name for path in run.figures.rglob("*.png")}
-    expected = {"boundary_samples.png", "examples-original-standard-linf-0.1.png"}
+    expected = {"boundary_samples.png", "examples-original-fast-linf-0.1.png"}
     assert expected | {"samples_epoch_0001.png", "samples_epoch_0002.png"} <= figures
     history = run.history.read()
     assert {stage: len(next(iter(v.values()))) for stage, v in history.items()} == {
@@ -152,7 +152,7 @@ def test_the_card_says_what_was_measured(whole, tiny):
     assert card["defense"]["beta"] == BCGAN.beta
     (worst,) = card["robust_accuracy"]
     (evaluation,) = hardened["evaluations"]
-    assert worst["attack"] == "worst case of the suite standard"
+    assert worst["attack"] == "worst case of the suite fast"
     assert (worst["eps"], worst["n"]) == (0.1, 30)
     assert worst["accuracy"] == evaluation["robust_accuracy"]
     assert worst["verdict"] == evaluation["verdict"]["kind"]
