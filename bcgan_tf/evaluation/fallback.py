@@ -7,8 +7,10 @@ from bcgan_tf.evaluation.gradient_health import DEAD, gradient_health
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
 
-# The share of the images that an attack may break after attacks that should have found all.
-BLIND = 0.002
+# The share of the images that a random search may break after attacks that follow gradients, and an
+# attack in float32 after a search in bfloat16. On networks without masking Square breaks up to 0.3 %
+# (docs/results/table1-mnist.md).
+_BY_CHANCE, _BY_ROUNDING = 0.005, 0.002
 # Images whose gradients are looked at.
 _LOOKED_AT = 200
 
@@ -25,9 +27,9 @@ def why_go_on(task: EvaluationTask, found: Evaluation) -> str | None:
 
     Of ``fast``, and of any suite that searched in bfloat16:
 
-    - An attack without gradients broke more than 0.2 % of the images, which attacks that follow
+    - An attack without gradients broke more than 0.5 % of the images, which attacks that follow
       them had left.
-    - The last attack, in float32, broke so many that the search in bfloat16 had left.
+    - The last attack, in float32, broke more than 0.2 %, which the search in bfloat16 had left.
 
     Args:
         task: the model and the images.
@@ -38,13 +40,14 @@ def why_go_on(task: EvaluationTask, found: Evaluation) -> str | None:
         return None
     if fast and (reason := _why_not_gradients(task)):
         return reason
-    late = {
-        "attacks along the gradient": [one for one in found.results if not one.uses_gradients],
-        "the search in bfloat16": [one for one in found.results if IN_FLOAT32 in one.attack],
-    }
-    for before, results in late.items():
+    blind = [one for one in found.results if not one.uses_gradients]
+    last = [one for one in found.results if IN_FLOAT32 in one.attack]
+    for results, before, most in (
+        (blind, "attacks along the gradient", _BY_CHANCE),
+        (last, "the search in bfloat16", _BY_ROUNDING),
+    ):
         broken = sum(int(found.broken_by(result).sum()) for result in results)
-        if broken > BLIND * found.n:
+        if broken > most * found.n:
             names = ", ".join(result.attack for result in results)
             return f"{names} broke {broken} that {before} had left"
     return None

@@ -91,9 +91,9 @@ def extrapolated(found: Sequence[Mapping[str, Any]]) -> tuple[float, float] | No
 
 def draw_refinement(document: Document, path: Path) -> Path:
     """A panel for each way: accuracies and the share of zero gradients against steps."""
-    figure = new_figure(9.2, 3.2)
+    figure = new_figure(4.6 * len(document["ways"]), 3.2)
     for position, (way, found) in enumerate(document["ways"].items(), start=1):
-        axes = figure.add_subplot(1, 2, position)
+        axes = figure.add_subplot(1, len(document["ways"]), position)
         points = found["points"]
         steps = [max(one["steps"], 1) for one in points]
         for number, (key, label) in enumerate(_SHOWN.items()):
