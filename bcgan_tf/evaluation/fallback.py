@@ -7,9 +7,9 @@ from bcgan_tf.evaluation.gradient_health import DEAD, gradient_health
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
 
-# The share of the images that a random search may break after attacks that follow gradients, and an
-# attack in float32 after a search in bfloat16. On networks without masking Square breaks up to 0.3 %
-# (docs/results/table1-mnist.md).
+# The share of the images that a random search may break after attacks that follow gradients, and
+# an attack in float32 after a search in bfloat16. Square breaks up to 0.3 % on networks without
+# masking (docs/results/table1-mnist.md).
 _BY_CHANCE, _BY_ROUNDING = 0.005, 0.002
 # Images whose gradients are looked at.
 _LOOKED_AT = 200
