@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -330,7 +330,7 @@ def clone_with_dtype(model: keras.Model, dtype: str, *, ends: str | None = None)
     Raises:
         Exception: a layer cannot be rebuilt from its configuration; of whatever type it raises.
     """
-    return _filled(_rebuilt(model, dtype, inputs=ends or dtype, last=ends or dtype), model)
+    return _filled(rebuilt(model, dtype, inputs=ends or dtype, last=ends or dtype), model)
 
 
 def _filled(copy: keras.Model, model: keras.Model) -> keras.Model:
@@ -341,7 +341,30 @@ def _filled(copy: keras.Model, model: keras.Model) -> keras.Model:
     return copy
 
 
-def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras.Model:
+def _in_dtype(layer: Any, dtype: str) -> Any:
+    return type(layer).from_config(layer.get_config() | {"dtype": dtype})
+
+
+def rebuilt(
+    model: keras.Model,
+    dtype: str,
+    *,
+    inputs: str,
+    last: str,
+    made: Callable[[Any, str], Any] = _in_dtype,
+) -> keras.Model:
+    """The same architecture in another precision, with new weights.
+
+    Args:
+        model: functional or sequential.
+        dtype: a Keras dtype policy for its layers.
+        inputs: that of the images and of the preprocessing.
+        last: that of the layer that gives the output.
+        made: a layer, no model, and its dtype to the layer that takes its place.
+
+    Raises:
+        Exception: as :func:`clone_with_dtype`.
+    """
     final = last_operation(model)
     first = leading_layers(model) if len(model.inputs) == 1 else []
 
@@ -350,8 +373,8 @@ def _rebuilt(model: keras.Model, dtype: str, *, inputs: str, last: str) -> keras
             return type(layer).from_config(layer.get_config())
         chosen = last if layer is final else inputs if layer in first else dtype
         if isinstance(layer, keras.Model):
-            return _rebuilt(layer, dtype, inputs=inputs, last=chosen)
-        return type(layer).from_config(layer.get_config() | {"dtype": chosen})
+            return rebuilt(layer, dtype, inputs=inputs, last=chosen, made=made)
+        return made(layer, chosen)
 
     # A sequential model has no ``input`` before it was called.
     structure = model.inputs if isinstance(model, keras.Sequential) else model.input

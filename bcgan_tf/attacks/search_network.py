@@ -17,7 +17,7 @@ from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import below_top, median_gap
 from bcgan_tf.errors import UserError
-from bcgan_tf.keras_graph import calls_of, graph_of, last_operation, leading_layers
+from bcgan_tf.keras_graph import all_layers, calls_of, graph_of, rebuilt
 
 # A gradient in bfloat16 must be so many times as fast as one in float32 to be worth its rounding;
 # each is timed so often, on so many images.
@@ -69,7 +69,7 @@ def search_network(model: Any, dtype: str) -> keras.Model | None:
     if len(model.inputs) != 1 or len(model.outputs) != 1 or not _rank_known(model):
         return None
     try:
-        return _copied(model, dtype, last="float32")
+        return _copied(graph_of(model), dtype)
     except Exception:  # a layer that cannot be rebuilt, of whatever type it raises
         return None
 
@@ -186,40 +186,30 @@ def _rank_known(model: keras.Model) -> bool:
     return all(side is not None for side in model.inputs[0].shape[1:])
 
 
-def _copied(model: keras.Model, dtype: str, *, last: str) -> keras.Model:
-    graph = graph_of(model)
-    folded = dict(_folded(graph))  # id of the layer before to its batch normalization
+def _copied(model: keras.Model, dtype: str) -> keras.Model:
+    models = [one for one in all_layers(model) if isinstance(one, keras.Model)]
+    # Id of the layer before to its batch normalization.
+    folded = dict(entry for one in models for entry in _folded(graph_of(one)))
     taken_in = {id(layer) for layer in folded.values()}
-    final, first = last_operation(model), {id(layer) for layer in leading_layers(model)}
     pairs: list[tuple[Any, Any]] = []
 
-    def rebuild(layer: Any) -> Any:
-        if not isinstance(layer, keras.Layer):  # an operation of keras.ops, which has no dtype
-            return type(layer).from_config(layer.get_config())
-        chosen = last if layer is final else dtype
-        if id(layer) in first or isinstance(layer, _EXACT):
-            chosen = "float32"
-        if isinstance(layer, keras.Model):
-            return _copied(layer, dtype, last=chosen)
+    def made(layer: Any, chosen: str) -> Any:
         if not type(layer).__module__.startswith("keras."):
             return layer
-        shared = {"name": layer.name, "dtype": chosen}
+        shared = {"name": layer.name, "dtype": "float32" if isinstance(layer, _EXACT) else chosen}
         if id(layer) in taken_in:
             new: Any = Unchanged(**shared)
         elif _is_affine(layer):
             new = ChannelAffine(**shared)
         else:
-            config = layer.get_config() | {"dtype": chosen}
+            config = layer.get_config() | shared
             if id(layer) in folded:
                 config["use_bias"] = True
             new = type(layer).from_config(config)
         pairs.append((layer, new))
         return new
 
-    images = keras.Input(batch_shape=graph.inputs[0].shape, dtype="float32")
-    copy = keras.models.clone_model(graph, input_tensors=images, clone_function=rebuild)
-    # The model casts its inputs; a cast to lower precision would round the gradient.
-    copy.dtype_policy = keras.DTypePolicy("float32")
+    copy = rebuilt(model, dtype, inputs="float32", last="float32", made=made)
     for layer, new in pairs:
         if isinstance(new, ChannelAffine):
             new.set_weights(_affine(layer))
@@ -234,8 +224,7 @@ def _copied(model: keras.Model, dtype: str, *, last: str) -> keras.Model:
 
 def _folded(graph: Any) -> Iterator[tuple[int, Any]]:
     """The layers that can take in the batch normalization after them, by ``id``."""
-    nodes = calls_of(graph)
-    assert nodes is not None
+    nodes = calls_of(graph) or []
     calls: dict[int, int] = {}
     readers: dict[int, int] = {}
     makers = {}
