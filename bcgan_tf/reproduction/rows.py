@@ -45,7 +45,7 @@ def defense_of_row(
     if row == ORIGINAL:
         return None
     name, options = _named(row, dataset)
-    options = {**_AS_PUBLISHED.get((row, dataset, preset), {}), **options}
+    options = {**_AS_PUBLISHED.get((name, dataset, preset), {}), **options}
     return defense(name, dataset, preset, options=options, seed=seed, devices=devices)
 
 
