@@ -38,7 +38,8 @@ def refinement_page(document: Document, picture: str) -> str:
         "",
         f"The network of the code of the paper's figures, refined as there: {steps['generated']:,} "
         f"batches of 50 generated images, then one pass over the real ones ({steps['real']:,} "
-        f"batches); the GAN was trained for {settings['gan_epochs']} epochs (200 there). The "
+        f"batches); the GAN was trained for {settings['gan_epochs']} epochs (200 there)"
+        f"{', in ' + settings['dtype'] if settings['dtype'] else ''}. The "
         "control takes as many steps on real images alone. Shares in percent; PGD at eps 0.3 of "
         f"[-1, 1] pixels, 40 steps of 0.01 from the image ({settings['pgd_n']:,} test images); the "
         f"suite `fast` at the same eps ({settings['suite_n']:,}); zero gradients: of the float32 "
