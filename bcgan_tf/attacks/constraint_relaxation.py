@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
+from bcgan_tf.attacks.linearized_boundary import distances
 from bcgan_tf.attacks.masked_loop import masked_while_loop
 from bcgan_tf.attacks.objectives import ranked_wrong_classes
 from bcgan_tf.attacks.primitives import (
@@ -119,16 +119,11 @@ class ConstraintRelaxation(BoundedAttack):
         def nearest_classes(state: _State) -> tf.Tensor:
             """The classes whose boundaries, linearized at the points, are nearest."""
             classes = _likeliest(judge(state.points), state.labels, candidates)
-            distances = []
+            found = []
             for rank in range(candidates):
                 gradient, raised, _ = differentiate(state.points, state.labels, classes[:, rank])
-                dual = tf.norm(
-                    tf.reshape(gradient, [tf.shape(gradient)[0], -1]),
-                    1 if self.norm == "linf" else 2,
-                    axis=1,
-                )
-                distances.append(tf.where(dual > 0.0, -raised / dual, math.inf))
-            order = tf.argsort(tf.stack(distances, axis=1), axis=1, stable=True)
+                found.append(distances(gradient[:, None], raised[:, None], self.norm))
+            order = tf.argsort(tf.concat(found, axis=1), axis=1, stable=True)
             nearest = tf.gather(order, tf.minimum(tf.range(self.targets), candidates - 1), axis=1)
             return tf.gather(classes, nearest, axis=1, batch_dims=1)
 

@@ -70,7 +70,7 @@ def towards_nearest(
         gradients = tf.stack([gradient(of) for of in range(known)], axis=1)
         normals = gradients - tf.gather(gradients, labels, axis=1, batch_dims=1)[:, None]
         gaps = true - logits
-        nearest = tf.argmin(_distances(normals, gaps, norm), axis=1)
+        nearest = tf.argmin(distances(normals, gaps, norm), axis=1)
         normal, gap = (tf.gather(rows, nearest, axis=1, batch_dims=1) for rows in (normals, gaps))
         return normal, gap
 
@@ -79,7 +79,7 @@ def towards_nearest(
 
     def try_class(of: tf.Tensor, distance: tf.Tensor, normal: tf.Tensor, gap: tf.Tensor) -> Any:
         here, own_gap = gradient(of) - of_true, true - tf.gather(logits, of, axis=1)[:, None]
-        own = _distances(here[:, None], own_gap, norm)[:, 0]
+        own = distances(here[:, None], own_gap, norm)[:, 0]
         nearer = own < distance
         return (
             of + 1,
@@ -96,10 +96,15 @@ def towards_nearest(
     return found[2], found[3]
 
 
-def _distances(normals: tf.Tensor, gaps: tf.Tensor, norm: str) -> tf.Tensor:
+def distances(normals: tf.Tensor, gaps: tf.Tensor, norm: str) -> tf.Tensor:
     """Distance of each linearized boundary, ``[B, C]``; infinite where the normal is zero.
 
     The true class has a zero normal, so it is never the nearest.
+
+    Args:
+        normals: ``[B, C, ...]``.
+        gaps: ``[B, C]``, of either sign.
+        norm: ``"linf"`` or ``"l2"``: of the distance.
     """
     flat = tf.reshape(normals, tf.concat([tf.shape(gaps), [-1]], 0))
     dual = tf.norm(flat, 1 if norm == "linf" else 2, axis=2)
