@@ -42,7 +42,7 @@ def kubernetes(folder: Path, number: int) -> None:
     """The container's script, with its volume in the folder and this test's arguments."""
     job = (EXAMPLES / "kubernetes" / "attack.yaml").read_text()
     (script,) = re.findall(r"args:\n +- \|\n((?: {14}.*\n)+)", job)
-    script = textwrap.dedent(script).replace("/work", str(folder))
+    script = textwrap.dedent(script).replace("/evaluation", str(folder))
     script = script.replace("--dataset mnist --eps 0.3 --n 0", " ".join(ATTACK))
     assert " ".join(ATTACK) in script
     names = {"JOB_COMPLETION_INDEX": str(number - 1), "JOB_COMPLETIONS": "2"}
