@@ -5,6 +5,7 @@ Loads no TensorFlow, so that the command line can ask it.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
@@ -39,7 +40,7 @@ _PGD_STEPS = {**paper.PGD_STEPS, "digits": 40}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BothProtocols(Checked):
+class BothProtocols(Checked, abc.ABC):
     """The settings that both protocols have; 0 images are all of the test set.
 
     Smaller sets of images are drawn with seed 0.
@@ -70,9 +71,9 @@ class BothProtocols(Checked):
     defended_n: SomeImages = setting(200, "Images for Defense-GAN, as many of each class.")
     defended_cw_n: SomeImages = setting(100, "Of these, for Carlini-Wagner.")
 
+    @abc.abstractmethod
     def radii(self) -> dict[str, dict[str, float]]:
         """Pixel unit to column (``"fgsm-1"``, ``"fgsm-2"``, ``"pgd"``) to eps in [0, 1] pixels."""
-        raise NotImplementedError
 
     def pgd(self) -> dict[str, Any]:
         """Options of :class:`bcgan_tf.attacks.PGD` beside eps and seed."""
