@@ -18,6 +18,7 @@ from bcgan_tf.reproduction.audit_page import audit_page
 from bcgan_tf.reproduction.authors_page import authors_page
 from bcgan_tf.reproduction.markdown import duration
 from bcgan_tf.reproduction.protocol import ROWS, protocol
+from bcgan_tf.reproduction.refinement_page import refinement_page
 
 ENVIRONMENT = {
     "python": "3.11",
@@ -255,6 +256,7 @@ def test_a_published_page_is_what_its_json_says(file: Path) -> None:
         "ablation": ablation_page,
         "audit": audit_page,
         "authors": lambda found: authors_page(found, f"{file.stem}-loss.png"),
+        "refinement": lambda found: refinement_page(found, f"{file.stem}.png"),
     }
     text = pages.get(file.stem.partition("-")[0], tables.page)(document)
     assert text == file.with_suffix(".md").read_text()
