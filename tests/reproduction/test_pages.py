@@ -17,7 +17,7 @@ from bcgan_tf.reproduction.ablation_settings import AblationSettings
 from bcgan_tf.reproduction.audit_page import audit_page
 from bcgan_tf.reproduction.authors_page import authors_page
 from bcgan_tf.reproduction.markdown import duration
-from bcgan_tf.reproduction.protocol import ROWS, protocol
+from bcgan_tf.reproduction.protocol import ROWS, RefinementSettings, protocol
 from bcgan_tf.reproduction.refinement_page import refinement_page
 
 ENVIRONMENT = {
@@ -264,5 +264,10 @@ def test_a_published_page_is_what_its_json_says(file: Path) -> None:
         name = "authors" if "authors" in file.stem else "strong"
         today = protocol(document["dataset"], document["preset"], name=name)
         assert as_json(today.to_dict()) == document["protocol"]
+    elif file.stem.startswith("refinement"):
+        # The lengths are those of its command; the rest are today's.
+        today = RefinementSettings(gan_epochs=4, epochs=460, dtype="mixed_bfloat16")
+        assert as_json(today.to_dict()) == document["settings"]
+        assert "-o gan_epochs=4 -o epochs=460 -o dtype=mixed_bfloat16" in document["command"]
     else:
         assert as_json(AblationSettings().to_dict()) == document["settings"]
