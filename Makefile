@@ -58,12 +58,12 @@ $(VENV)/.installed: $(METADATA) | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-dev: $(METADATA) | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,ray]'
 	touch $(VENV)/.installed $@
 
 # torchattacks asks for torchvision and an old requests, and imports neither.
 $(VENV)/.installed-crosscheck: $(METADATA) $(VENV)/.installed-dev
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,crosscheck]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,ray,crosscheck]'
 	$(PIP) install --quiet --no-deps -c constraints.txt torchattacks
 	touch $(VENV)/.installed $(VENV)/.installed-dev $@
 

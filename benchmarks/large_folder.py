@@ -1,11 +1,12 @@
 """A data set that is larger than the memory it may take: seconds and peak memory of each command.
 
     python benchmarks/large_folder.py --images 20000 --side 256
+    python benchmarks/large_folder.py --images 2000 --side 64 --n 20000
 
-Writes a folder of JPEGs of two classes, without splits, and a small classifier for them; then
-hardens and attacks it with `bcgan-tf`, each in a process of its own, whose peak resident memory
-(ru_maxrss, mapped pages of files included) is what counts. The decoded images are kept in a cache
-folder (`--cache-dir`), because the memory of this machine may be large enough to hold them all.
+Writes a folder of JPEGs of two classes, for training and for testing, and a small classifier for
+them; then hardens and attacks it with `bcgan-tf`, each in a process of its own, whose peak resident
+memory (ru_maxrss, mapped pages of files included) is what counts. The decoded images are kept in a
+cache folder (`--cache-dir`), because the memory of this machine may be large enough to hold all.
 """
 
 from __future__ import annotations
@@ -80,15 +81,16 @@ def run(*arguments: str) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--images", type=int, default=20_000, help="Images to train on.")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--n", type=int, default=200, help="Images to attack.")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        write_images(root / "images", chosen.images, chosen.side)
+        write_images(root / "images" / "train", chosen.images, chosen.side)
+        write_images(root / "images" / "test", chosen.n, chosen.side)
         # In a process of its own: TensorFlow in this one would count where memory is limited.
-        trained = (root / "net.keras", root / "images", chosen.side)
+        trained = (root / "net.keras", root / "images" / "train", chosen.side)
         process = multiprocessing.get_context("spawn").Process(
             target=write_classifier, args=trained
         )
@@ -97,7 +99,7 @@ def main() -> None:
         if process.exitcode:
             raise SystemExit(f"the classifier's training ended with {process.exitcode}")
         size = sum(file.stat().st_size for file in (root / "images").rglob("*.jpg"))
-        decoded = chosen.images * chosen.side**2 * 3
+        decoded = (chosen.images + chosen.n) * chosen.side**2 * 3
         print(f"{size / 2**30:.2f} GiB of JPEGs, {decoded / 2**30:.2f} GiB of pixels", flush=True)
         data = ["--dataset", f"folder:{root / 'images'}", "--cache-dir", str(root / "cache")]
         hardened = root / "hard" / "hardened.keras"
@@ -107,9 +109,8 @@ def main() -> None:
                 "-o", "eps=8/255", "-o", "epochs=1", "-o", "steps=1", "-o", "ramp_epochs=0",
                 "--no-attack", "--run-dir", str(root / "hard"),
             ],
-            "attack, suite short": [
-                "attack", *data, str(hardened), "--eps", "8/255", "--suite", "fast",
-                "--n", str(chosen.n), "--batch-size", "50", "--no-diagnose",
+            f"attack {chosen.n:,} images, suite fast": [
+                "attack", *data, str(hardened), "--eps", "8/255", "--suite", "fast", "--n", "0",
                 "--run-dir", str(root / "attacked"),
             ],
         }.items():  # fmt: skip

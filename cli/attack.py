@@ -38,6 +38,9 @@ class _Attack(Command):
 @options.dataset_options()
 @options.settings_options(EvaluationConfig)
 @options.batch_size_option()
+@options.workers_option(
+    "Attack in other processes, each with its part of the processors, or a GPU; changes no result."
+)
 @options.convention_options()
 @options.model_options()
 @options.run_options()
@@ -59,7 +62,8 @@ def command(
     left; what counts is the worst case for each image. The verdict says whether that can be
     believed.
 
-    On a cluster, run --shard 1/8 ... 8/8 (--shard auto in an array of SLURM or a Kubernetes Indexed
+    --workers attacks in several processes, of this machine or of a Ray cluster. On a cluster of a
+    scheduler, run --shard 1/8 ... 8/8 (--shard auto in an array of SLURM or a Kubernetes Indexed
     Job), and join their runs by `bcgan-tf attack merge RUN...`, which gives what one run in their
     precision would have given.
     """
@@ -72,12 +76,13 @@ def command(
     images = options.chosen_images(settings)
     data = session.load_data(dataset, data_dir, seed, images, next(iter(names.values())))
     eps = options.chosen_eps(dataset, settings.pop("eps"), settings["norm"])
-    batch_size = settings.pop("batch_size")
+    batch_size, spec = settings.pop("batch_size"), settings.pop("workers")
     others = {name: settings.pop(name) for name in ("surrogate", "control")}
     chosen = EvaluationConfig(eps=eps, seed=seed, **settings)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import progress
     from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
+    from bcgan_tf.runs.workers import workers
     from bcgan_tf.workflows import run as pipeline
 
     own = session.custom_objects(custom)
@@ -101,6 +106,7 @@ def command(
             loaded,
             chosen,
             batch_size=batch_size,
+            workers=spec and workers(spec),
             progress=progress.told,
             validation={name: trained_accuracy(path) for name, path in names.items()},
             **others,

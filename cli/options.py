@@ -13,7 +13,7 @@ from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.defenses import DEFENSES
 from bcgan_tf.settings.fields import OneOf, Setting, settings_of
 from bcgan_tf.settings.images import ImageSettings
-from bcgan_tf.settings.kinds import RADIUS, Batch, Devices, Seed
+from bcgan_tf.settings.kinds import RADIUS, Batch, Devices, Seed, WorkerSpec
 from bcgan_tf.settings.presets import (
     DEFAULT_DEFENSE,
     PRESETS,
@@ -249,6 +249,11 @@ def batch_size_option() -> Any:
     """``--batch-size``."""
     text = "Most images at once: bounds memory, changes no result."
     return setting_option(Setting.of("batch_size", Batch, 250, text))
+
+
+def workers_option(text: str) -> Any:
+    """``--workers``."""
+    return setting_option(Setting.of("workers", WorkerSpec, None, text), unset="this process")
 
 
 def common_options() -> Decorator:

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from bcgan_tf.reproduction.protocol import PRESETS, PROTOCOLS, Protocol
+from bcgan_tf.settings.kinds import WorkerSpec
 
 from . import options, output, session
 from .command import Command, FilePath
@@ -19,11 +20,20 @@ AUDIT, ABLATION, AUTHORS, REFINEMENT = "audit", "ablation", "authors", "refineme
 TARGETS = (*TABLES, *FIGURES, AUDIT, ABLATION, AUTHORS, REFINEMENT)
 # What a target does not read.
 _UNREAD = {
-    "figure2": ("dataset", "data_dir", "preset", "rows", "devices", "protocol", "weights"),
-    **dict.fromkeys(("figure4", AUDIT, ABLATION), ("protocol", "weights")),
+    "figure2": (
+        "dataset",
+        "data_dir",
+        "preset",
+        "rows",
+        "devices",
+        "protocol",
+        "weights",
+        "workers",
+    ),
+    **dict.fromkeys(("figure4", AUDIT, ABLATION), ("protocol", "weights", "workers")),
     **dict.fromkeys(TABLES, ("weights",)),
-    AUTHORS: ("dataset", "preset", "rows", "devices", "protocol"),
-    REFINEMENT: ("preset", "protocol", "weights"),
+    AUTHORS: ("dataset", "preset", "rows", "devices", "protocol", "workers"),
+    REFINEMENT: ("preset", "protocol", "weights", "workers"),
 }
 # The settings of the protocol that the audit goes by; its numbers of images are its own.
 AUDIT_SETTINGS = ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate")
@@ -67,6 +77,7 @@ AUDIT_SETTINGS = ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate"
     help="Folder that the tables and figures are written to.",
 )
 @options.devices_option()
+@options.workers_option("Train and measure the rows of a table in other processes, a row in each.")
 @options.seed_option()
 @options.common_options()
 def command(
@@ -81,6 +92,7 @@ def command(
     cache: Path,
     results: Path,
     devices: int | None,
+    workers: WorkerSpec | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -120,7 +132,7 @@ def command(
     session.make_repeatable(seed, False)
     from bcgan_tf.reproduction.workspace import Workspace
 
-    workspace = Workspace(data, preset, seed, cache, devices)
+    workspace = Workspace(data, preset, seed, cache, devices, data_dir)
     if target == "figure4":
         from bcgan_tf.reproduction import pictures
 
@@ -153,9 +165,16 @@ def command(
         _print_page(target, page, as_json)
         return
     from bcgan_tf.reproduction import tables
+    from bcgan_tf.runs.workers import workers as started
 
     document = tables.reproduce_table(
-        target, workspace, sizes, named, results=results, command=line
+        target,
+        workspace,
+        sizes,
+        named,
+        results=results,
+        command=line,
+        workers=workers and started(workers),
     )
     if as_json:
         output.print_json(document)

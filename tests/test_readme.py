@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bcgan_tf.attacks import suites
-from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation import suite_run
 from bcgan_tf.workflows import evaluate
 from helpers.suites import planned_diagnosis
 
@@ -22,7 +22,7 @@ def test_the_script_runs_as_it_stands(tmp_path, monkeypatch, capsys):
 
     (script,) = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
     assert len(script.splitlines()) <= 25
-    monkeypatch.setattr(runner, "suite", fast)
+    monkeypatch.setattr(suite_run, "suite", fast)
     monkeypatch.setattr(evaluate, "diagnose", planned_diagnosis)
     monkeypatch.chdir(tmp_path)
     exec(script, {})

@@ -23,6 +23,7 @@ from bcgan_tf.attacks.primitives import logit_units, margins
 from bcgan_tf.attacks.search_network import in_order, search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
+from bcgan_tf.lazy_images import joined_images
 from bcgan_tf.progress import Progress
 from bcgan_tf.settings.fields import Checked, Range
 from bcgan_tf.settings.kinds import Batch, Precision
@@ -43,6 +44,7 @@ class AttackResult:
         config: its settings, JSON-able.
         adversarials: float32 ``[N, ...]`` in [0, 1]. Where the attack failed: the last candidate
             (CW: the clean image). Where the clean image was already misclassified: that image.
+            :class:`bcgan_tf.lazy_images.LazyImages` where an evaluation keeps them in a file.
         clean_correct: bool ``[N]``, the clean image is classified right.
         attacked: bool ``[N]``: was attacked: right, and not left out by the caller.
         success: bool ``[N]``, ``attacked`` and the model is wrong on ``adversarials``.
@@ -137,9 +139,9 @@ def joined_results(parts: Sequence[AttackResult], order: Any = slice(None)) -> A
         order: of the examples, positions among those of all parts one after the other.
     """
     whole = {
-        name: np.concatenate([getattr(part, name) for part in parts])[order]
-        for name in ("adversarials", *PER_EXAMPLE)
+        name: np.concatenate([getattr(part, name) for part in parts])[order] for name in PER_EXAMPLE
     }
+    whole["adversarials"] = joined_images([part.adversarials for part in parts], order)
     passes = sum((part.passes for part in parts), NONE)
     return dataclasses.replace(parts[0], **whole, passes=passes)
 
@@ -273,7 +275,7 @@ class Attack(Checked, abc.ABC):
         """
         searches: list[Any] = []
         if precision != "float32":
-            images = as_images(images)
+            images = np.asarray(as_images(images))
             networks = search_networks(logits_fn, images, precision)
             searches = in_order({None: logits_fn, **networks}, "bfloat16")
         prepared = self.prepare(logits_fn, searches=searches)
@@ -358,7 +360,7 @@ class PreparedAttack:
     ) -> AttackResult:
         """See :meth:`Attack.__call__`."""
         attack = self.attack
-        images = as_images(images)
+        images = np.asarray(as_images(images))
         labels = as_labels(labels, len(images))
         checks.check_model_input(self._model, images)
         if indices is None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from bcgan_tf.data.dataset import PIXEL_SCALE, Dataset, Split, stratified_split
 from bcgan_tf.errors import UserError
+from bcgan_tf.lazy_images import LazyImages, ScaledImages
 from bcgan_tf.settings.fields import refuse
 
 # torchattacks #136: images that went through a float32 round trip miss the range by 3e-8.
@@ -21,12 +22,14 @@ _BATCH = 256
 Shape = Sequence[int | None]
 
 
-def as_images(x: Any) -> np.ndarray:
-    """Images as float32 `[N, ...]` in [0, 1].
+def as_images(x: Any, *, lazy: bool = False) -> Any:
+    """Images as float32 `[N, ...]` in [0, 1]: an array, or lazily those of `LazyImages`.
 
     Args:
         x: uint8 in 0 ... 255, which is divided by 255; or floats in [0, 1]. What misses [0, 1] by
             rounding is clipped to it.
+        lazy: divide uint8 images only when they are asked for, so that all of them are never in
+            memory as float32.
 
     Raises:
         UserError: another type or range, NaN, infinite values, or no example.
@@ -34,7 +37,11 @@ def as_images(x: Any) -> np.ndarray:
     faults: list[str] = []
     images = _stored(x, None, faults)
     refuse(faults)
-    return images * PIXEL_SCALE if images.dtype == np.uint8 else images
+    if images.dtype != np.uint8:
+        return images
+    if lazy or isinstance(images, LazyImages):
+        return ScaledImages(images, PIXEL_SCALE)
+    return images * PIXEL_SCALE
 
 
 def as_labels(y: Any, count: int) -> np.ndarray:
@@ -207,10 +214,10 @@ def _called(data: Any) -> str:
     return "a tf.data.Dataset" if isinstance(data, tf.data.Dataset) else "a PyDataset"
 
 
-def _stored(x: Any, image_shape: Shape | None, faults: list[str]) -> np.ndarray:
+def _stored(x: Any, image_shape: Shape | None, faults: list[str]) -> Any:
     """uint8 as it is, or float32 in [0, 1]; what is wrong is added to ``faults``."""
     try:
-        images = np.asarray(x)
+        images: Any = x if isinstance(x, LazyImages) else np.asarray(x)
     except ValueError:  # rows of different lengths
         images = np.empty(len(x), object)
     if images.dtype == object:
@@ -225,7 +232,7 @@ def _stored(x: Any, image_shape: Shape | None, faults: list[str]) -> np.ndarray:
     wanted = tuple(image_shape or ())
     if images.ndim == len(wanted) == 3 and wanted[-1] in (1, None):
         images = images[..., np.newaxis]
-    if images.dtype == np.uint8:
+    if images.dtype == np.uint8 or isinstance(images, LazyImages):
         return images
     if images.dtype.kind != "f":
         faults.append(

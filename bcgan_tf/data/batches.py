@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.data.dataset import PIXEL_SCALE, Split
-from bcgan_tf.data.file_images import FileImages
 from bcgan_tf.errors import UserError
+from bcgan_tf.lazy_images import LazyImages
 
 # Values of one batch of an evaluation: 64 MiB as float32. Large images come in smaller batches.
 _MOST_VALUES = 2**24
@@ -96,7 +96,7 @@ def _reader(split: Split) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     stored: Any = split.images
     with tf.device("CPU:0"):  # a GPU gets batches, never the whole split
         labels = tf.convert_to_tensor(split.labels)
-        images = None if isinstance(stored, FileImages) else tf.convert_to_tensor(stored)
+        images = None if isinstance(stored, LazyImages) else tf.convert_to_tensor(stored)
 
     def read(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if images is not None:

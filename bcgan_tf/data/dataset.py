@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.data.file_images import FileImages
 from bcgan_tf.errors import UserError
+from bcgan_tf.lazy_images import rows_of
 
 # One factor for every path from uint8 to [0, 1] (here, in tf.data, in tf.image): a division would
 # be rewritten to this product by TensorFlow's graph optimiser, but not by NumPy.
@@ -22,7 +22,7 @@ class Split:
 
     Args:
         images: uint8 in 0 ... 255, or float32: `[N, H, W, C]` in [0, 1], or `[N, D]` vectors in
-            their own units. A `FileImages` where they are kept in a file: its rows are read when
+            their own units. `LazyImages` where they are kept in a file: their rows are read when
             they are asked for.
         labels: int64 `[N]`, class indices from 0.
 
@@ -67,9 +67,7 @@ class Split:
 
     def rows(self, rows: np.ndarray | slice) -> Split:
         """Some of the examples; of images in a file a view, which reads nothing."""
-        images: Any = self.images
-        found = images.of_rows(rows) if isinstance(images, FileImages) else images[rows]
-        return Split(found, self.labels[rows])
+        return Split(rows_of(self.images, rows), self.labels[rows])
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from bcgan_tf.data.file_images import FileImages
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import DamagedFile, DiskFull, read_json, readable_size, replacing, write_json
+from bcgan_tf.lazy_images import file_images
 
 # Of the memory that is free: choosing the validation images copies all of them once.
 _SHARE_OF_MEMORY = 0.4
@@ -91,7 +91,7 @@ class Cache:
                 return None
         except (DamagedFile, OSError, KeyError, TypeError, ValueError):
             return None
-        return FileImages(self.path / _PIXELS, shape), about["about"]
+        return file_images(self.path / _PIXELS, shape), about["about"]
 
     def write(
         self,
@@ -145,7 +145,7 @@ class Cache:
                             rows += 1
                 known = {"shape": [rows, *shape], "about": about()}
                 write_json(partial / _ABOUT, known)
-        return FileImages(self.path / _PIXELS, (rows, *shape)), known["about"]
+        return file_images(self.path / _PIXELS, (rows, *shape)), known["about"]
 
 
 def free_memory() -> int | None:

@@ -20,7 +20,8 @@ from bcgan_tf.attacks.passes import Passes
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import differing
-from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing
+from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing, write_arrays
+from bcgan_tf.lazy_images import LazyImages
 
 _OF_ATTACK = ("attack", "config", "uses_gradients", "passes")
 _COMPARED = ("eps", "norm", "suite", "eot_samples", "precision", "total")
@@ -33,9 +34,9 @@ def save(
     """Writes an ``.npz`` file that NumPy alone can read.
 
     Arrays: ``labels``, ``indices``, ``clean_correct``, ``worst_case`` ``[N]``; ``adversarials``
-    float32, one for each entry of ``broken_rows``; ``certified`` ``[N]``, where certified images
-    were not attacked; and ``<position>_<name>`` ``[N]`` for each attack; ``settings`` is a JSON
-    text. Written beside the target and renamed.
+    float32, one for each entry of ``broken_rows``, not compressed; ``certified`` ``[N]``, where
+    certified images were not attacked; and ``<position>_<name>`` ``[N]`` for each attack;
+    ``settings`` is a JSON text. Written beside the target and renamed.
 
     Args:
         evaluation: to save.
@@ -62,25 +63,24 @@ def save(
     if evaluation.certified is not None:
         arrays["certified"] = evaluation.certified
     with replacing(path) as partial, partial.open("wb") as stream:  # whose name is left as it is
-        np.savez_compressed(
-            stream,
-            settings=np.array(json.dumps(as_json(settings))),
-            labels=evaluation.labels,
-            indices=evaluation.indices,
-            clean_correct=evaluation.clean_correct,
-            worst_case=evaluation.worst_case,
-            broken_rows=broken_rows,
-            adversarials=evaluation.adversarials[broken_rows],
-            **arrays,
-        )
+        of_all = {
+            "settings": np.array(json.dumps(as_json(settings))),
+            "labels": evaluation.labels,
+            "indices": evaluation.indices,
+            "clean_correct": evaluation.clean_correct,
+            "worst_case": evaluation.worst_case,
+            "broken_rows": broken_rows,
+            "adversarials": _as_lazy(evaluation.adversarials).of_rows(broken_rows),
+        }
+        write_arrays(stream, of_all | arrays)
     return path
 
 
 def load(path: str | Path) -> Evaluation:
     """Reads what :func:`save` wrote.
 
-    Of the adversarial examples only those that count are kept: a result's ``adversarials`` are
-    zeros elsewhere.
+    Of the adversarial examples only those that count are kept, in the file, from which they are
+    read when they are asked for: a result's ``adversarials`` are zeros elsewhere.
 
     Raises:
         UserError: the file is missing, damaged, or something else.
@@ -89,19 +89,18 @@ def load(path: str | Path) -> Evaluation:
     if not path.is_file():
         raise UserError(f"{path} is missing; give the folder of an evaluation that has finished")
     try:
-        arrays = read_arrays(path)
+        arrays = read_arrays(path, lazy="adversarials")
         # Earlier versions searched in float32, and did not say so; they had no suite fast.
         settings = {"precision": "float32", "fallback": None, **json.loads(str(arrays["settings"]))}
-        shape = arrays["adversarials"].shape[1:]
-        adversarials = np.zeros((len(arrays["labels"]), *shape), np.float32)
-        adversarials[arrays["broken_rows"]] = arrays["adversarials"]
+        kept, place = arrays["adversarials"], np.full(len(arrays["labels"]), -1)
+        place[arrays["broken_rows"]] = np.arange(len(kept))
         results = tuple(
             AttackResult(
                 attack=attack["attack"],
                 config=attack["config"],
                 uses_gradients=attack["uses_gradients"],
                 passes=Passes(*attack.get("passes", ())),
-                adversarials=adversarials,
+                adversarials=_spread(kept, place),
                 # Earlier versions searched nothing again.
                 **{
                     name: arrays[key]
@@ -123,6 +122,24 @@ def load(path: str | Path) -> Evaluation:
         raise UserError(
             f"{path} is damaged or no evaluation ({type(error).__name__}); run that one again"
         ) from error
+
+
+def _spread(kept: Any, place: np.ndarray) -> Any:
+    """Images ``[N, ...]`` of which ``place`` says where among those kept they are; else zeros."""
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(rows), *kept.shape[1:]), np.float32)
+        there = place[rows] >= 0
+        found[there] = kept[place[rows[there]]]
+        return found
+
+    return LazyImages(read, (len(place), *kept.shape[1:]))
+
+
+def _as_lazy(images: Any) -> LazyImages:
+    if isinstance(images, LazyImages):
+        return images
+    return LazyImages(images.__getitem__, images.shape, images.dtype)
 
 
 def merge(evaluations: Sequence[Evaluation]) -> Evaluation:

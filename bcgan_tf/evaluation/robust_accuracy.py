@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bcgan_tf.attacks.attack import AttackResult
+from bcgan_tf.lazy_images import LazyImages
 from bcgan_tf.statistics import wilson_interval
 
 # Rounding of float32 images may exceed an eps by this much.
@@ -95,13 +96,24 @@ class Evaluation:
         return float(self.worst_case.mean())
 
     @property
-    def adversarials(self) -> np.ndarray:
-        """float32 ``[N, ...]``: for each broken image what broke it; the last candidate else."""
-        best = self.results[-1].adversarials.copy()
-        for result in reversed(self.results):
-            broken = self.broken_by(result)
-            best[broken] = result.adversarials[broken]
-        return best
+    def adversarials(self) -> Any:
+        """float32 ``[N, ...]``: for each broken image what broke it; the last candidate else.
+
+        :class:`bcgan_tf.lazy_images.LazyImages` where those of the attacks are.
+        """
+        last = self.results[-1].adversarials
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            best = np.array(last[rows])
+            for result in reversed(self.results):
+                broken = self.broken_by(result)[rows]
+                if broken.any():
+                    best[broken] = result.adversarials[rows[broken]]
+            return best
+
+        if isinstance(last, LazyImages):
+            return LazyImages(read, last.shape)
+        return read(np.arange(self.n))
 
     def interval95(self, survived: np.ndarray | None = None) -> tuple[float, float]:
         """Wilson's 95 % interval of an accuracy measured here.

@@ -1,39 +1,34 @@
-"""A suite of attacks on a classifier, batch by batch, resumable, in shards."""
+"""A suite of attacks on a classifier, resumable, in shards, and on several workers."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from bcgan_tf.attacks.attack import (
-    Attack,
-    AttackResult,
-    PreparedAttack,
-    deciding_settings,
-    joined_results,
-)
-from bcgan_tf.attacks.bounded import BoundedAttack
+from bcgan_tf.attacks.attack import Attack, deciding_settings
 from bcgan_tf.attacks.expectation import SAMPLES
-from bcgan_tf.attacks.preprocessing import ADAPTIVE
-from bcgan_tf.attacks.suites import SEARCHED, LastAPGD, suite
+from bcgan_tf.attacks.suites import SEARCHED
 from bcgan_tf.certification.certified import proved
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.fallback import why_go_on
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
-from bcgan_tf.evaluation.state import EvaluationState, fingerprint, precision_of
+from bcgan_tf.evaluation.state import EvaluationState, fingerprint, kept_settings
+from bcgan_tf.evaluation.suite_run import SuiteRun, prepared_attacks
+from bcgan_tf.evaluation.suite_worker import finish_in_workers
 from bcgan_tf.evaluation.task import EvaluationTask
+from bcgan_tf.lazy_images import chunk_rows
 from bcgan_tf.progress import Progress
+from bcgan_tf.runs.workers import Workers
 
-# Images that all attacks are finished on before the next ones are begun.
-_BATCH = 1000
-# Suites whose answer is to be believed, not to be compared with the paper's.
-_THOROUGH = ("standard", "plus", "fast")
+# Images that all attacks are finished on before the next ones are begun: at most, and the least
+# that are worth a worker's call; and how many such chunks each worker gets.
+_CHUNK, _LEAST, _EACH = 1000, 32, 4
 _FAST = "fast"
 
 
@@ -44,6 +39,7 @@ def run_suite(
     shard: tuple[int, int] = (1, 1),
     skip_certified: bool = False,
     state: str | Path | None = None,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Attacks a model, white-box, with the true labels; the worst case per image is what counts.
@@ -78,7 +74,10 @@ def run_suite(
             ``eps``: of the others no attack within it could break one, so that the accuracies are
             the same, sooner; an attack that goes further gets them all. Needs ``eps`` and Linf; a
             model without such bounds has none to skip.
-        state: a folder for what is finished; the same call resumes from it.
+        state: a folder for what is finished; the same call resumes from it. With it the
+            adversarial examples stay in files, so that memory does not grow with the images.
+        workers: processes that attack in place of this one (:mod:`bcgan_tf.runs.workers`); they
+            need a ``state`` folder that all of them reach. The rows do not depend on them.
         progress: told what is at work, such as "APGD-T: on 912 of 1,000 images".
 
     Returns:
@@ -87,7 +86,7 @@ def run_suite(
     Raises:
         UserError: no attack, or attacks of another radius or norm; a suite or ``skip_certified``
             without a radius; no such shard, or one of ``"fast"``; a state folder of another
-            evaluation.
+            evaluation; workers without one, or that cannot load the model.
     """
     name = attacks if isinstance(attacks, str) else None
     _check_request(task, attacks, skip_certified)
@@ -96,14 +95,17 @@ def run_suite(
             "the suite fast decides by all images whether standard must follow; attack all images "
             "at once, or shards with standard"
         )
+    if workers is not None and state is None:
+        raise UserError("workers need a folder for what they find (state)")
     skip_certified = skip_certified or (name == _FAST and task.norm == "linf")
     identity = fingerprint(task.model, task.images, task.labels)
     task = _in_precision(task, name, state, whole=shard[1] == 1)
     searched_in = task.searched_in  # by all images, not by those of the shard
-    part = task.take(_shard_rows(task.n, shard))
+    part = task.view(_shard_rows(task.n, shard))
     if name == "rand" and task.eot_samples is None:
         part = part.averaged(SAMPLES)
-    prepared = _prepared(part, attacks)
+    before = kept_settings(state)
+    chunk = before.get("chunk", _CHUNK) if before else _chunk(part, workers)
     survivors_only = name not in (None, "paper")
     settings = {
         **identity,
@@ -112,12 +114,13 @@ def run_suite(
         "shard": list(shard),
         "attacks": [
             {"attack": one.attack.name, **deciding_settings(one.attack.config())}
-            for one in prepared
+            for one in prepared_attacks(part, attacks)
         ],
         "eps": task.eps,
         "norm": task.norm,
         "eot_samples": part.calls,
         "precision": searched_in,
+        **({"chunk": chunk} if chunk != _CHUNK else {}),
     }
     empty = Evaluation(
         (),
@@ -133,49 +136,36 @@ def run_suite(
         precision=searched_in,
     )
     with EvaluationState(Path(state) if state is not None else None, settings) as kept:
-        found = _Run(prepared, part.images, empty, kept, progress).finish()
+
+        def attacked(task: EvaluationTask, attacks: Any, found: Evaluation) -> Evaluation:
+            standing = found.worst_case if found.results else np.ones(task.n, bool)
+            run = SuiteRun(
+                prepared_attacks(task, attacks),
+                task.images,
+                found,
+                standing,
+                len(found.results),
+                chunk,
+                kept,
+                progress,
+            )
+            if workers is not None:
+                finish_in_workers(run, task, attacks, workers)
+            results, seconds = run.finish()
+            return dataclasses.replace(
+                found,
+                results=(*found.results, *results),
+                seconds=(*found.seconds, *seconds),
+            )
+
+        found = attacked(part, attacks, empty)
         reason = why_go_on(part, found) if shard[1] == 1 else None
         if reason is None:
             return found
         following = "standard" if name == _FAST else str(name)
-        further = _prepared(part.in_precision("float32"), following)
         told = f"went on with {following} in float32, because {reason}"
         found = dataclasses.replace(found, fallback=told)
-        return _Run(further, part.images, found, kept, progress).finish()
-
-
-def _prepared(task: EvaluationTask, attacks: str | Sequence[Attack]) -> list[PreparedAttack]:
-    """The attacks on the task's model, of a thorough suite also behind its preprocessing."""
-    if not isinstance(attacks, str):
-        return [task.prepared(attack) for attack in attacks]
-    chosen = suite(
-        attacks,
-        task.eps or 0.0,
-        norm=task.norm,
-        num_classes=task.num_classes,
-        seed=task.seed,
-        batch_size=task.batch_size,
-        precision=task.searched_in,
-    )
-
-    def searched_in(attack: Attack) -> str:
-        return "float32" if isinstance(attack, LastAPGD) else task.searched_in
-
-    thorough = attacks in _THOROUGH
-    if thorough and task.has_box:
-        bounded = (attack for attack in chosen if isinstance(attack, BoundedAttack))
-        return [task.prepared_in_box(attack, searched_in(attack)) for attack in bounded]
-    prepared = [task.prepared(attack, searched_in(attack)) for attack in chosen]
-    through = task.through_preprocessing if thorough else None
-    if through is not None:
-        blind = (i for i, attack in enumerate(chosen) if not attack.uses_gradients)
-        place = next(blind, len(chosen))
-        prepared[place:place] = [
-            adaptive(**vars(attack)).prepare(through)
-            for attack in chosen
-            if (adaptive := ADAPTIVE.get(type(attack)))
-        ]
-    return prepared
+        return attacked(part.in_precision("float32"), following, found)
 
 
 def _in_precision(
@@ -185,10 +175,18 @@ def _in_precision(
     wanted = "float32"
     if name in SEARCHED:
         wanted = task.precision or ("auto" if whole else "float32")
-    if wanted == "auto" and state is not None:
+    if wanted == "auto":
         # As what is kept of it was begun: timing may choose otherwise today.
-        wanted = precision_of(Path(state)) or wanted
+        wanted = kept_settings(state).get("precision", wanted)
     return task.in_precision(wanted)
+
+
+def _chunk(task: EvaluationTask, workers: Workers | None) -> int:
+    """Images of which all attacks are finished before the next are begun."""
+    most = _CHUNK
+    if workers is not None:
+        most = min(_CHUNK, max(_LEAST, math.ceil(task.n / (_EACH * workers.count))))
+    return max(chunk_rows(task.images.shape, most), min(task.batch_size, most))
 
 
 def _proved(task: EvaluationTask) -> np.ndarray:
@@ -197,103 +195,6 @@ def _proved(task: EvaluationTask) -> np.ndarray:
     if task.calls > 1 or task.eps is None or not isinstance(task.model, keras.Model):
         return np.zeros(task.n, bool)
     return proved(task.model, task.images, task.labels, task.eps, batch_size=task.batch_size)
-
-
-@dataclasses.dataclass
-class _Run:
-    """One evaluation at work: batch by batch, and within a batch attack by attack.
-
-    Attributes:
-        attacks: in their order.
-        images: float32 ``[N, ...]``.
-        evaluation: its labels and settings, and the results that these attacks follow, if any.
-            Images that it knows to be certified are not attacked.
-        state: where each attack's result on each batch is kept.
-        progress: told while an attack is at work.
-        standing: images of the batches before that no attack broke.
-    """
-
-    attacks: list[PreparedAttack]
-    images: np.ndarray
-    evaluation: Evaluation
-    state: EvaluationState
-    progress: Progress | None
-    standing: int = 0
-
-    @property
-    def survivors_only(self) -> bool:
-        """Whether an attack gets only what those before it left."""
-        return self.evaluation.suite not in (None, "paper")
-
-    def finish(self) -> Evaluation:
-        """Runs what is not finished, and joins all."""
-        results: list[list[AttackResult]] = [[] for _ in self.attacks]
-        seconds = [0.0] * len(self.attacks)
-        certified, before = self.evaluation.certified, self.evaluation.results
-        standing = self.evaluation.worst_case if before else np.ones(len(self.images), bool)
-        for number, start in enumerate(range(0, len(self.images), _BATCH)):
-            rows = slice(start, start + _BATCH)
-            left = standing[rows].copy()
-            spared = np.zeros_like(left) if certified is None else certified[rows]
-            self.standing += int(spared.sum())
-            for position, attack in enumerate(self.attacks):
-                # What is proved within eps says nothing of an attack that goes further.
-                mask = left & ~spared if self._within(attack.attack) else left
-                result, took = self._piece(number, position, rows, mask)
-                results[position].append(result)
-                seconds[position] += took
-                if self.survivors_only:
-                    alone = dataclasses.replace(self.evaluation, results=(result,))
-                    left = left & result.clean_correct & ~alone.broken_by(result)
-            self.standing += int((left & ~spared).sum())
-        return dataclasses.replace(
-            self.evaluation,
-            results=(*before, *(joined_results(parts) for parts in results)),
-            seconds=(*self.evaluation.seconds, *seconds),
-        )
-
-    def _within(self, attack: Attack) -> bool:
-        """Whether an attack stays within the radius for which images are certified."""
-        eps, own = self.evaluation.eps, getattr(attack, "eps", None)
-        linf = getattr(attack, "norm", None) == "linf"
-        return linf and eps is not None and own is not None and own <= eps
-
-    def _piece(
-        self, number: int, position: int, rows: slice, mask: np.ndarray
-    ) -> tuple[AttackResult, float]:
-        """One attack on one batch, and its seconds: done now, or kept from before."""
-        attack = self.attacks[position]
-        name = f"{number:04d}-{len(self.evaluation.results) + position}"
-        finished = self.state.load(name, attack.attack, self.images[rows])
-        if finished is not None:
-            return finished
-        started = time.monotonic()
-        result = attack(
-            self.images[rows],
-            self.evaluation.labels[rows],
-            mask=mask,
-            indices=self.evaluation.indices[rows],
-            progress=self._reporter(position, rows.start, mask),
-        )
-        seconds = time.monotonic() - started
-        self.state.save(name, result, self.images[rows], seconds)
-        return result, seconds
-
-    def _reporter(self, position: int, start: int, mask: np.ndarray) -> Progress | None:
-        """One attack's progress on one batch as progress through everything."""
-        progress, attacks, rows = self.progress, len(self.attacks), len(mask)
-        if progress is None:
-            return None
-        text = self.attacks[position].attack.name
-        if self.survivors_only:
-            text += f": on {self.standing + int(mask.sum()):,} of {start + rows:,} images"
-
-        def report(done: int, to_do: int, _: str) -> None:
-            share = done / to_do if to_do else 1.0
-            finished = start * attacks + round(rows * (position + share))
-            progress(finished, len(self.images) * attacks, text)
-
-        return report
 
 
 def _check_request(
@@ -332,10 +233,10 @@ def _threat(config: Mapping[str, object]) -> str:
     return f"{config.get('norm', '')} {'without eps' if eps is None else f'eps {eps:.4g}'}".strip()
 
 
-def _shard_rows(count: int, shard: tuple[int, int]) -> np.ndarray:
+def _shard_rows(count: int, shard: tuple[int, int]) -> slice:
     number, shards = shard
     if not 1 <= number <= shards:
         raise UserError(f"shard {number}/{shards} does not exist; choose 1/{shards} ... or fewer")
     if shards > count:
         raise UserError(f"{count} images cannot be cut into {shards} shards; choose fewer")
-    return np.arange(number - 1, count, shards)
+    return slice(number - 1, None, shards)

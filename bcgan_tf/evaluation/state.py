@@ -10,9 +10,10 @@ them differently: they are kept as they are and compared with a tolerance.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from bcgan_tf.files import (
     read_arrays,
     replacing,
 )
+from bcgan_tf.lazy_images import LazyImages, in_chunks
 
 _SETTINGS = "settings.json"
 
@@ -58,17 +60,18 @@ class EvaluationState:
 
     Args:
         folder: made when it is missing; None keeps nothing.
-        settings: all that a piece depends on, JSON-able.
+        settings: all that a piece depends on, JSON-able; None: another process, at whose bidding
+            this one works there, has checked them and holds the folder.
 
     Raises:
         UserError: the folder holds pieces of an evaluation with other settings, or another
             process is at work in it.
     """
 
-    def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any] | None) -> None:
         self.folder = folder
         self._lock: BaseFileLock | None = None
-        if folder is None:
+        if folder is None or settings is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(folder)
@@ -98,9 +101,7 @@ class EvaluationState:
                 "use the same ones, or another folder for the state"
             )
 
-    def load(
-        self, name: str, attack: Attack, images: np.ndarray
-    ) -> tuple[AttackResult, float] | None:
+    def load(self, name: str, attack: Attack, images: Any) -> tuple[AttackResult, float] | None:
         """A finished piece and its seconds; None if it is still to be done.
 
         One whose file is damaged is to be done again, which a line on stderr says.
@@ -109,8 +110,7 @@ class EvaluationState:
             return None
         try:
             arrays = read_arrays(file)
-            adversarials = images.copy()
-            adversarials[arrays["changed"]] = arrays["adversarials"]
+            np.broadcast_to(arrays["adversarials"], (len(arrays["changed"]), *images.shape[1:]))
             found = {key: arrays[key] for key in PER_EXAMPLE}
             seconds = float(arrays["seconds"])
             passes = Passes(*map(int, arrays["passes"]))
@@ -120,17 +120,21 @@ class EvaluationState:
         return AttackResult(
             attack=attack.name,
             config=attack.config(),
-            adversarials=adversarials,
+            adversarials=_kept_images(file, images),
             uses_gradients=attack.uses_gradients,
             passes=passes,
             **found,
         ), seconds
 
-    def save(self, name: str, result: AttackResult, images: np.ndarray, seconds: float) -> None:
-        """Keeps a finished piece; a disk that is full leaves those before it whole."""
+    def save(self, name: str, result: AttackResult, images: Any, seconds: float) -> AttackResult:
+        """Keeps a finished piece; a disk that is full leaves those before it whole.
+
+        Returns:
+            The result, without its images in memory where there is a folder.
+        """
         if self.folder is None:
-            return
-        moved = (result.adversarials != images).reshape(result.n, -1).any(axis=1)
+            return result
+        moved = (result.adversarials != images[:]).reshape(result.n, -1).any(axis=1)
         changed = np.flatnonzero(moved)
         with replacing(self._file(name)) as partial:
             np.savez_compressed(
@@ -141,6 +145,12 @@ class EvaluationState:
                 passes=np.array(result.passes),
                 **{key: getattr(result, key) for key in PER_EXAMPLE},
             )
+        kept = _kept_images(self._file(name), images)
+        return dataclasses.replace(result, adversarials=kept)
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether the files of all these pieces are there."""
+        return self.folder is not None and all(self._file(name).exists() for name in names)
 
     def _file(self, name: str) -> Path:
         assert self.folder is not None
@@ -159,10 +169,23 @@ class EvaluationState:
         self.close()
 
 
-def precision_of(folder: Path) -> str | None:
-    """The precision that an evaluation kept in a folder searches in; None where none is kept."""
-    saved = kept_json(folder / _SETTINGS)
-    return saved.get("precision") if saved else None
+def _kept_images(file: Path, images: Any) -> Any:
+    """The adversarial examples of a piece, read from its file when they are asked for."""
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        arrays = read_arrays(file)
+        place = np.full(len(images), -1)
+        place[arrays["changed"]] = np.arange(len(arrays["changed"]))
+        found, taken = np.array(images[rows]), place[rows]
+        found[taken >= 0] = arrays["adversarials"][taken[taken >= 0]]
+        return found
+
+    return LazyImages(read, images.shape)
+
+
+def kept_settings(folder: str | Path | None) -> dict[str, Any]:
+    """The settings of the evaluation that is kept in a folder; none where none is."""
+    return (folder and kept_json(Path(folder) / _SETTINGS)) or {}
 
 
 def model_digest(model: Any) -> str:
@@ -177,23 +200,24 @@ def model_digest(model: Any) -> str:
     return own if isinstance(own, str) else ""
 
 
-def fingerprint(model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def fingerprint(model: Any, images: Any, labels: np.ndarray | None) -> dict[str, Any]:
     """What an evaluation is of, JSON-able.
 
     Returns:
         ``model``, its :func:`model_digest`; ``answers``, its logits on eight images, and those of
-        its stand-in (``backward``), with their errors; ``data``, a digest of all images and labels.
+        its stand-in (``backward``), with their errors; ``data``, a digest of all images and labels,
+        unless there are no labels.
     """
     functions = [checks.as_logits_fn(model)]
     backward = getattr(model, "backward", None)
     if callable(backward) and not isinstance(model, keras.Model):
         functions.append(checks.as_logits_fn(lambda inputs: backward(inputs)))
     probes = probes_of(images)
-    return {
+    identity = {
         "model": model_digest(model),
         "answers": [_answers(Batched(function, PROBES), probes) for function in functions],
-        "data": digest(images, labels),
     }
+    return identity if labels is None else {**identity, "data": digest(images, labels)}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -254,10 +278,11 @@ def _same_answers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """The SHA-256 of the arrays' bytes, hexadecimal."""
+    """The SHA-256 of the bytes of arrays, or of lazy images, hexadecimal."""
     found = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
+        for part in in_chunks(array) if isinstance(array, LazyImages) else (array,):
+            found.update(np.ascontiguousarray(part).tobytes())
     return found.hexdigest()
 
 

@@ -29,6 +29,7 @@ from bcgan_tf.attacks.search_network import in_order, search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.gradient_health import guard_gradient
+from bcgan_tf.lazy_images import rows_of
 from bcgan_tf.settings.fields import checked, refuse
 from bcgan_tf.settings.kinds import AttackEps, Batch, Norm, Precision, Repeats, Seed
 
@@ -62,7 +63,9 @@ class EvaluationTask:
         model: a Keras model (called with ``training=False``) or a callable; float32 images in
             [0, 1] to logits ``[B, K]``. A callable may have an attribute ``backward``
             (:func:`bcgan_tf.attacks.bpda.bpda`).
-        images: ``[N, ...]``, uint8 or floats in [0, 1]; kept as float32 in [0, 1].
+        images: ``[N, ...]``, uint8 or floats in [0, 1]; kept as float32 in [0, 1]. Those of uint8
+            are divided by 255 only when they are asked for
+            (:class:`bcgan_tf.lazy_images.LazyImages`).
         labels: the true classes, ``[N]``, ``[N, 1]`` or one-hot ``[N, K]``; kept as int64 ``[N]``.
         eps: radius of the threat model, in [0, 1] pixel units; None: without a radius.
         norm: ``"linf"`` or ``"l2"``.
@@ -112,7 +115,7 @@ class EvaluationTask:
         except UserError as error:
             faults.append(str(error))
         try:
-            images = as_images(self.images)
+            images = as_images(self.images, lazy=True)
             labels = as_labels(self.labels, len(images))
         except UserError as error:
             faults.append(str(error))
@@ -280,7 +283,8 @@ class EvaluationTask:
 
     def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:
         """Attacks the images, or only those of ``mask``, bool ``[N]``."""
-        return self.prepared(attack)(self.images, self.labels, mask=mask, indices=self.indices)
+        images = np.asarray(self.images)
+        return self.prepared(attack)(images, self.labels, mask=mask, indices=self.indices)
 
     def draw(self, count: int) -> np.ndarray:
         """Positions of ``count`` images, drawn with the seed and in their order; at most all."""
@@ -288,10 +292,21 @@ class EvaluationTask:
             return np.arange(self.n)
         return np.sort(np.random.default_rng(self.seed).choice(self.n, count, replace=False))
 
-    def take(self, rows: np.ndarray) -> EvaluationTask:
-        """The task of some of the images, at these positions."""
-        parts = {name: getattr(self, name)[rows] for name in ("images", "labels", "indices")}
+    def take(self, rows: np.ndarray | slice) -> EvaluationTask:
+        """The task of some of the images, at these positions, in memory."""
+        taken = self.view(rows)
+        return taken._with(**self._of_model(), images=np.asarray(taken.images))
+
+    def view(self, rows: np.ndarray | slice) -> EvaluationTask:
+        """The task of some of the images, at these positions, which reads none."""
+        parts = {
+            name: rows_of(getattr(self, name), rows) for name in ("images", "labels", "indices")
+        }
         return self._with(**self._of_model(), **parts)
+
+    def part_of(self, indices: np.ndarray) -> EvaluationTask:
+        """The task of images that are those at other positions, int64 ``[N]``, of a whole set."""
+        return self._with(**self._of_model(), indices=indices)
 
     def averaged(self, eot_samples: int) -> EvaluationTask:
         """The task with so many calls of the model for one answer."""

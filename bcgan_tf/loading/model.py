@@ -23,6 +23,7 @@ from bcgan_tf.loading.adapted import HALF_TOLERANCE, LOGARITHM, logarithm, probe
 from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.loading.digest import KERAS_SUFFIXES, model_digest
 from bcgan_tf.loading.python_code import import_attribute, source_file, split_spec
+from bcgan_tf.loading.reload import remember_loader
 from bcgan_tf.loading.saved_model import folder_digest, read_saved_model, version_folder
 from bcgan_tf.settings.convention import Convention
 
@@ -86,9 +87,24 @@ def load_model(
             outputs, or its logits depend on more than the image
             (:func:`bcgan_tf.attacks.answers.check_answers`).
     """
-    text, shape = os.fspath(spec), tuple(int(side) for side in image_shape)
-    path, convention = Path(text), convention or Convention()
-    told = told or (lambda line: None)
+    convention = convention or Convention()
+    shape = tuple(int(side) for side in image_shape)
+    again = functools.partial(
+        load_model, spec, image_shape=shape, num_classes=num_classes, convention=convention
+    )
+    model = _loaded(os.fspath(spec), shape, num_classes, convention, told or (lambda line: None))
+    remember_loader(model, again)
+    return model
+
+
+def _loaded(
+    text: str,
+    shape: tuple[int, ...],
+    num_classes: int,
+    convention: Convention,
+    told: Callable[[str], None],
+) -> Any:
+    path = Path(text)
 
     def keras_classifier(given: Any) -> keras.Model:
         found = adapted_classifier(

@@ -16,6 +16,9 @@ import keras
 
 from bcgan_tf.errors import UserError, first_line
 
+# In their order.
+_CUSTOM_OBJECTS: dict[str, None] = {}
+
 
 def split_spec(text: str) -> tuple[str, str] | None:
     """Splits ``module:attribute`` or ``file.py:attribute``; None for other texts."""
@@ -104,6 +107,12 @@ def register_custom_objects(file: Path) -> None:
     if not own:
         raise UserError(f"{file} defines no class and no function; give the file that has them")
     keras.saving.get_custom_objects().update(own)
+    _CUSTOM_OBJECTS[os.fspath(file.resolve())] = None
+
+
+def custom_object_files() -> tuple[str, ...]:
+    """The files whose classes and functions :func:`register_custom_objects` made known."""
+    return tuple(_CUSTOM_OBJECTS)
 
 
 def _module(source: str) -> ModuleType:

@@ -190,6 +190,7 @@ def minimum_perturbation(
         >>> rho = minimum_perturbation(EvaluationTask(classifier, images, labels))
         >>> rho.best.mean(), rho.robust_accuracy([0.1, 0.3])
     """
+    task = task.take(slice(None))
     limit, step = _checked(task, limit, step)
     others = [_checked_images(array, task.images.shape) for array in known]
     zero_gradient = np.zeros(task.n, bool)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from bcgan_tf.errors import UserError
-from bcgan_tf.files import as_json, file_digest
+from bcgan_tf.files import as_json, file_digest, read_json
 from bcgan_tf.reproduction import defended, measures, paper
 from bcgan_tf.reproduction.authors_tables_page import (
     authors_table1_page,
@@ -22,6 +25,7 @@ from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.table1_page import table1_page
 from bcgan_tf.reproduction.table2_page import table2_page
 from bcgan_tf.reproduction.workspace import Workspace, joined_rows
+from bcgan_tf.runs.workers import Workers
 
 Document = dict[str, Any]
 
@@ -45,6 +49,7 @@ def reproduce_table(
     *,
     results: Path,
     command: str,
+    workers: Workers | None = None,
 ) -> Document:
     """Trains what is missing, measures it, and writes the table after every row.
 
@@ -60,6 +65,8 @@ def reproduce_table(
         results: where ``<table>-<dataset>.json`` and ``.md`` are written; a preset other than
             quick is part of the name.
         command: a command line that repeats it, for the page.
+        workers: processes that train and measure the rows, each a row at a time; the original
+            network is trained before. They must reach the cache and the results.
 
     Returns:
         The content of the JSON file.
@@ -68,8 +75,15 @@ def reproduce_table(
         UserError: no such row, a file that cannot be written, or a row that failed.
     """
     rows = check_rows(rows, protocol.rows)
-    table += protocol.suffix
     original = trained(workspace, ORIGINAL)
+    if workers is not None:
+        job = TableJob(table, workspace.settings, protocol, rows, results.resolve(), command)
+        failures = workers.run(table_worker, job, range(len(rows)), lambda: None)
+        _refuse(rows[number] + f" ({why})" for number, why in sorted(failures.items()) if why)
+        # As each worker published its rows.
+        stem = file_stem({"table": table + protocol.suffix, **workspace.settings})
+        return read_json(results / f"{stem}.json")
+    table += protocol.suffix
     document: Document = {
         "table": table,
         "dataset": workspace.data.name,
@@ -103,9 +117,50 @@ def reproduce_table(
             }
         )
         whole = _publish(workspace, document, row, results, protocol.rows)
-    if failed:
-        raise UserError(f"rows that failed: {'; '.join(failed)}")
+    _refuse(failed)
     return whole
+
+
+def _refuse(failed: Iterable[str]) -> None:
+    if text := "; ".join(failed):
+        raise UserError(f"rows that failed: {text}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TableJob:
+    """What a worker needs to reproduce one row of a table; it can be pickled.
+
+    Attributes:
+        table: see :func:`reproduce_table`, as the others.
+        workspace: its :attr:`Workspace.settings`.
+        protocol: what to measure.
+        rows: of which each is an item.
+        results: where the table is.
+        command: for the page.
+    """
+
+    table: str
+    workspace: dict[str, Any]
+    protocol: BothProtocols
+    rows: tuple[str, ...]
+    results: Path
+    command: str
+
+
+def table_worker(job: TableJob) -> Callable[[int], str]:
+    """What reproduces a row, by its place, and says why it failed, or ""; called in a worker."""
+    workspace = Workspace.of(**job.workspace)
+    keras.utils.set_random_seed(workspace.seed)
+
+    def row(number: int) -> str:
+        told = {"results": job.results, "command": job.command}
+        try:
+            reproduce_table(job.table, workspace, job.protocol, [job.rows[number]], **told)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    return row
 
 
 def overview(document: Document) -> list[dict[str, Any]]:

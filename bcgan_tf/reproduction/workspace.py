@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bcgan_tf.data import Dataset
+from bcgan_tf.data import Dataset, load_dataset
 from bcgan_tf.files import FolderInUse, as_json, lock_folder, read_json, replace_file, write_json
 from bcgan_tf.runs.directory import RunDirectory
 
@@ -34,6 +34,7 @@ class Workspace:
         cache: the folder of runs; each has its settings in its name, so that what is finished is
             found again, and what was killed goes on.
         devices: to train on; None: all GPUs.
+        data_dir: from which the data were read, where that was given.
     """
 
     data: Dataset
@@ -41,6 +42,20 @@ class Workspace:
     seed: int
     cache: Path
     devices: int | None = None
+    data_dir: Path | None = None
+
+    @classmethod
+    def of(cls, dataset: str, **others: Any) -> Workspace:
+        """The workspace of :attr:`settings`; its data are read."""
+        data = load_dataset(dataset, data_dir=others["data_dir"], seed=others["seed"])
+        return cls(data, **others)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What :meth:`of` makes it of again, in another process."""
+        names = ("preset", "seed", "devices", "data_dir")
+        found = {name: getattr(self, name) for name in names}
+        return {"dataset": self.data.name, "cache": self.cache.resolve(), **found}
 
     def open_run(self, command: str, what: str, settings: Mapping[str, Any]) -> RunDirectory:
         """The run of these settings, new or found again; use it with ``with``.

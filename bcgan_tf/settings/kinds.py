@@ -13,6 +13,7 @@ from typing import Annotated, NamedTuple
 from bcgan_tf.settings.fields import OneOf, Range
 
 _MOST_SHARDS = 1_000_000
+_MOST_WORKERS = 1024
 # The Linf radius of each data set, [0, 1] pixel units: that of published results, and for digits
 # one that leaves a robust network something to lose.
 RADIUS = {"mnist": 0.3, "fashion_mnist": 0.1, "cifar10": 8 / 255, "digits": 0.1}
@@ -121,3 +122,28 @@ class Shard(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.number}/{self.shards}"
+
+
+class WorkerSpec(NamedTuple):
+    """Processes that share a work: ``place`` is their number for ``local``, an address for Ray."""
+
+    engine: str
+    place: str = ""
+
+    WANTED = "local:N, processes of this machine; ray or ray:ADDRESS, a Ray cluster"
+
+    @classmethod
+    def parse(cls, text: str) -> WorkerSpec:
+        """``"local:4"``, ``"ray"`` or ``"ray:ADDRESS"``.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        engine, colon, place = text.partition(":")
+        known = engine == "ray" and (place or not colon)
+        if not known and not (engine == "local" and 1 <= int(place) <= _MOST_WORKERS):
+            raise ValueError(text)
+        return cls(engine, place)
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, self))

@@ -37,6 +37,7 @@ from bcgan_tf.progress import ShowProgress
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.runs.directory import RunDirectory
+from bcgan_tf.runs.workers import Workers
 from bcgan_tf.settings.attack import EvaluationConfig, ThreatModel
 
 _EXAMPLES = 8
@@ -60,6 +61,7 @@ def evaluate_models(
     attacked: Mapping[str, Evaluation] | None = None,
     validation: Mapping[str, float | None] | None = None,
     batch_size: int = 250,
+    workers: Workers | None = None,
     progress: ShowProgress | None = None,
 ) -> dict[str, Any]:
     """Evaluates several models on the same test images, and writes ``metrics.json``.
@@ -77,6 +79,7 @@ def evaluate_models(
             are not attacked again.
         validation: accuracies on validation images in the training of each model, where known.
         batch_size: most images at once; it bounds memory, and changes no result.
+        workers: processes that run the attacks of the suite in place of this one.
         progress: see :data:`bcgan_tf.progress.ShowProgress`.
 
     Returns:
@@ -97,7 +100,7 @@ def evaluate_models(
             made = (attacked or {}).get(threat.label)
             known = (validation or {}).get(name)
             _ModelEvaluation(
-                run, data.name, threat, model, settings, batch_size, progress, made, known
+                run, data.name, threat, model, settings, batch_size, workers, progress, made, known
             ).run_stages(images, labels, data.class_names, surrogate=surrogate, control=control)
     return run.add_metrics(unfinished=None)
 
@@ -112,10 +115,11 @@ def check_attackable(data: Dataset, model: Any, settings: EvaluationConfig) -> N
     EvaluationTask(model, *_test_images(data, settings), eps=threat.eps, norm=settings.norm)
 
 
-def _test_images(data: Dataset, settings: EvaluationConfig) -> tuple[np.ndarray, np.ndarray]:
+def _test_images(data: Dataset, settings: EvaluationConfig) -> tuple[Any, np.ndarray]:
     part = data.test.take(settings.n, seed=0) if settings.n and len(data.test) else data.test
-    check_memory(len(part), data.image_shape)
-    return as_images(part.scaled()), part.labels
+    if settings.minimum_perturbation:  # which has all images in memory
+        check_memory(len(part), data.image_shape)
+    return as_images(part.images, lazy=True), part.labels
 
 
 def evaluation_file(run: RunDirectory, label: str) -> Path:
@@ -212,6 +216,7 @@ class _ModelEvaluation:
     model: Any
     settings: EvaluationConfig
     batch_size: int
+    workers: Workers | None
     progress: ShowProgress | None
     attacked: Evaluation | None
     validation: float | None
@@ -281,6 +286,7 @@ class _ModelEvaluation:
                 shard=self.settings.shard or (1, 1),
                 skip_certified=self.settings.skip_certified,
                 state=self.run.path / f"state-{self.threat_model.label}",
+                workers=self.workers,
                 progress=report,
             )
 
@@ -332,7 +338,7 @@ class _ModelEvaluation:
             self._stage("radii", "radii", find_radii)
 
     def _minimum(self, evaluation: Evaluation, task: EvaluationTask) -> MinimumPerturbation:
-        images = task.images
+        images = np.asarray(task.images)
         broken = evaluation.clean_correct & ~evaluation.worst_case
         changed = np.where(
             broken.reshape(-1, *[1] * (images.ndim - 1)), evaluation.adversarials, images

@@ -24,6 +24,7 @@ from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.loading.usual_conventions import check_with
 from bcgan_tf.progress import Progress
 from bcgan_tf.report.page import write_evaluation_report
+from bcgan_tf.runs.workers import workers as worker_processes
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.fields import parsed, settings_of
@@ -107,6 +108,8 @@ def evaluate(
     convention: Convention | None = None,
     control: Any = None,
     surrogate: Any = None,
+    state: str | Path | None = None,
+    workers: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> JudgedEvaluation:
@@ -124,6 +127,11 @@ def evaluate(
             its outputs classifies; of the control and the surrogate too.
         control: an undefended model of the same task, which the attacks must break.
         surrogate: another model of the same task, whose adversarial examples are tried.
+        state: a folder for what is finished, from which the same call resumes; the adversarial
+            examples then stay in its files, so that memory does not grow with the images.
+        workers: processes that attack in place of this one: ``"local:N"``, ``"ray"`` or
+            ``"ray:ADDRESS"`` (:func:`bcgan_tf.runs.workers.workers`); they need a ``state`` folder
+            that all of them reach, and a Keras model. The result does not depend on them.
         progress: called with (work done, work to do, what is at work).
         **settings: ``eps``, the radius in [0, 1] pixel units, which is needed; and where others
             than the defaults are wanted: ``norm`` (``"linf"`` or ``"l2"``), ``suite``
@@ -138,8 +146,9 @@ def evaluate(
         of 200 of the images (drawn with ``seed``), and the verdict.
 
     Raises:
-        UserError: a setting, the images, the labels or the model are unfit, or a Keras model is
-            clearly more accurate on pixels of another range.
+        UserError: a setting, the images, the labels or the model are unfit, a Keras model is
+            clearly more accurate on pixels of another range, or the folder holds another
+            evaluation.
 
     Example:
         >>> result = bcgan_tf.evaluate(model, x_test, y_test, eps=8 / 255, n=1000)
@@ -153,7 +162,8 @@ def evaluate(
     split = as_split(x, y, image_shape=_image_shape(model))
     if config.n:
         split = split.take(config.n, seed=0)
-    check_memory(len(split), split.images.shape[1:])
+    if state is None:
+        check_memory(len(split), split.images.shape[1:])
     taken = {"the model": model, "the control": control, "the surrogate": surrogate}
     for name, given in taken.items():
         if isinstance(given, keras.Model):
@@ -176,7 +186,14 @@ def evaluate(
         eot_samples=config.samples,
         precision=config.precision,
     )
-    found = run_suite(task, config.suite, skip_certified=config.skip_certified, progress=progress)
+    found = run_suite(
+        task,
+        config.suite,
+        skip_certified=config.skip_certified,
+        state=state,
+        workers=None if workers is None else worker_processes(workers),
+        progress=progress,
+    )
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
     validation = trained_accuracy(model)
     fields["suspicion"] = suspicion(found.clean_correct, task.labels, validation)

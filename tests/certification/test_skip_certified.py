@@ -8,7 +8,7 @@ import pytest
 
 from bcgan_tf.attacks import FGSM, PGD, CarliniWagnerL2
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import archive, runner
+from bcgan_tf.evaluation import archive, runner, suite_run
 from helpers.linear_task import EPS, IMAGES, LABELS, WEIGHTS, distances
 from helpers.suites import evaluate
 
@@ -24,12 +24,12 @@ def _exact() -> keras.Model:
 @pytest.mark.parametrize("suite", ["standard", None], ids=["survivors", "one by one"])
 def test_certified_images_may_be_spared(monkeypatch, tmp_path, suite):
     model = _exact()
-    monkeypatch.setattr(runner, "suite", lambda _, eps, **__: (FGSM(eps), PGD(eps, steps=5)))
+    monkeypatch.setattr(suite_run, "suite", lambda _, eps, **__: (FGSM(eps), PGD(eps, steps=5)))
     attacks = {"attacks": suite or [CarliniWagnerL2(steps=5), PGD(EPS, steps=5)]}
     options = {**attacks, "eps": EPS, "state": tmp_path / "state"}
     proved = distances() > EPS * (1 + 1e-4)
     whole = evaluate(model, (IMAGES, LABELS), **attacks, eps=EPS)
-    monkeypatch.setattr(runner, "_BATCH", 7)
+    monkeypatch.setattr(runner, "_CHUNK", 7)
     spared = evaluate(model, (IMAGES, LABELS), **options, skip_certified=True)
     np.testing.assert_array_equal(spared.certified, proved)
     np.testing.assert_array_equal(spared.worst_case, whole.worst_case)

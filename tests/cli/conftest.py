@@ -14,7 +14,7 @@ import pytest
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.cli import main
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
-from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation import suite_run
 from bcgan_tf.serving import export as serving
 from bcgan_tf.workflows import run as pipeline
 from helpers.classifiers import linear_digits
@@ -164,6 +164,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         told.append(options)
         return planned_diagnosis()
 
-    monkeypatch.setattr(runner, "suite", attacks)
+    monkeypatch.setattr(suite_run, "suite", attacks)
     plan_diagnosis(monkeypatch, diagnose)
     return told

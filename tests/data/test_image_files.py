@@ -12,8 +12,8 @@ from PIL import Image
 
 from bcgan_tf.data import Dataset, image_files, load_dataset, store
 from bcgan_tf.data.batches import evaluation_batches, training_stream
-from bcgan_tf.data.file_images import FileImages
 from bcgan_tf.errors import UserError
+from bcgan_tf.lazy_images import LazyImages
 
 
 def _write(path: Path, pixels: np.ndarray, **options) -> None:
@@ -279,7 +279,7 @@ def test_the_cache_equals_the_memory_image_by_image(flat, tmp_path):
         kept = load_dataset(f"folder:{flat}", cache_dir=tmp_path / "cache", **options)
         for part in ("train", "validation", "test"):
             ours, theirs = getattr(kept, part), getattr(held, part)
-            assert isinstance(ours.images, FileImages) and ours.images.shape == theirs.images.shape
+            assert isinstance(ours.images, LazyImages) and ours.images.shape == theirs.images.shape
             np.testing.assert_array_equal(ours.images[:], theirs.images)
             np.testing.assert_array_equal(ours.labels, theirs.labels)
             np.testing.assert_array_equal(ours.scaled(1, 3), theirs.scaled(1, 3))
@@ -322,7 +322,7 @@ def test_what_the_memory_cannot_hold_goes_to_the_cache(flat, tmp_path, monkeypat
     assert isinstance(held.train.images, np.ndarray)
     monkeypatch.setattr(store, "free_memory", lambda: 3749)
     kept = load_dataset(f"folder:{flat}")
-    assert isinstance(kept.train.images, FileImages) and _everything(kept) == _everything(held)
+    assert isinstance(kept.train.images, LazyImages) and _everything(kept) == _everything(held)
     assert str(tmp_path / "home" / "bcgan_tf") in kept.summary["text"]
 
 

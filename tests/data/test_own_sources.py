@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from bcgan_tf.data import Dataset, datasets, load_dataset
-from bcgan_tf.data.file_images import FileImages
 from bcgan_tf.errors import UserError
+from bcgan_tf.lazy_images import LazyImages
 
 
 def _noise(seed: int, *shape: int) -> np.ndarray:
@@ -207,7 +207,7 @@ def test_a_prepared_set_of_images_of_any_size(prepared, tmp_path, cached):
         data = load_dataset(
             "tfds:three", data_dir=prepared, image_size=8, cache_dir=tmp_path if cached else None
         )
-        assert isinstance(data.train.images, FileImages) == cached
+        assert isinstance(data.train.images, LazyImages) == cached
         assert data.name == "tfds-three" and data.class_names == ("cat", "dog")
         for split, rows in (("train", (0, 20)), ("validation", (20, 26)), ("test", (26, 30))):
             assert sorted(_rows(data, split)) == _expected(range(*rows))

@@ -98,7 +98,7 @@ def test_what_lies_beyond_eps_does_not_count():
 def test_chunks_change_nothing(monkeypatch):
     attacks = [Draws(seed=3), PGD(EPS, steps=5)]
     whole = evaluate(linear, (IMAGES, LABELS), attacks)
-    monkeypatch.setattr(runner, "_BATCH", 7)
+    monkeypatch.setattr(runner, "_CHUNK", 7)
     _same(whole, evaluate(linear, (IMAGES, LABELS), attacks))
 
 
@@ -141,7 +141,7 @@ class _Killed(Exception):
 
 
 def test_a_killed_evaluation_resumes_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_BATCH", 20)
+    monkeypatch.setattr(runner, "_CHUNK", 20)
     attacks = [Draws(seed=1), PGD(EPS, steps=4)]
     whole = evaluate(linear, (IMAGES, LABELS), attacks)
 
@@ -218,7 +218,7 @@ def test_a_damaged_piece_is_said_and_done_again(tmp_path, capsys, damage):
 
 
 def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_BATCH", 20)
+    monkeypatch.setattr(runner, "_CHUNK", 20)
     real, written = os.fsync, []
 
     def full_after_two(handle):
@@ -233,7 +233,7 @@ def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
         evaluate(linear, (IMAGES, LABELS), [Draws()], state=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2 and not list(tmp_path.glob(".partial*"))
     monkeypatch.undo()
-    monkeypatch.setattr(runner, "_BATCH", 20)
+    monkeypatch.setattr(runner, "_CHUNK", 20)
     _same(
         evaluate(linear, (IMAGES, LABELS), [Draws()]),
         evaluate(linear, (IMAGES, LABELS), [Draws()], state=tmp_path),

@@ -17,7 +17,7 @@ import tensorflow as tf
 import bcgan_tf
 from bcgan_tf.attacks import PGD
 from bcgan_tf.cli import main
-from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation import suite_run
 from bcgan_tf.keras_graph import all_layers
 from bcgan_tf.loading.classifier import load_classifier
 from bcgan_tf.loading.keras_file import read_keras_file
@@ -36,7 +36,7 @@ def short_attack() -> Iterator[None]:
     def attacks(name: str, eps: float, *, num_classes: int, precision: str, **shared: Any):
         return (PGD(eps, steps=3, **shared),)
 
-    with mock.patch.object(runner, "suite", attacks):
+    with mock.patch.object(suite_run, "suite", attacks):
         yield
 
 

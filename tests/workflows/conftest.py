@@ -13,7 +13,7 @@ import pytest
 from bcgan_tf import files
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.diagnosis.diagnostics import Diagnosis
-from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation import runner, suite_run
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.networks import classifiers
@@ -35,8 +35,8 @@ def _shorten(monkeypatch: pytest.MonkeyPatch, classes: int = 4) -> None:
         assert images.shape == adversarials.shape
         return files.replace_file(path, b"a picture, which takes longer than all the rest")
 
-    monkeypatch.setattr(runner, "suite", attacks)
-    monkeypatch.setattr(runner, "_BATCH", 25)
+    monkeypatch.setattr(suite_run, "suite", attacks)
+    monkeypatch.setattr(runner, "_CHUNK", 25)
     monkeypatch.setattr(evaluation_figures, "example_images", draw)
 
 

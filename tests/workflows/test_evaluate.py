@@ -12,7 +12,7 @@ import bcgan_tf
 from bcgan_tf.attacks import FGSM, PGD
 from bcgan_tf.data.dataset import Dataset, Split
 from bcgan_tf.errors import UserError
-from bcgan_tf.evaluation import runner
+from bcgan_tf.evaluation import suite_run
 from bcgan_tf.workflows import evaluate as module
 from helpers.linear_task import EPS, IMAGES, LABELS, linear
 
@@ -38,7 +38,7 @@ def short(monkeypatch):
     def suite(name, eps, *, norm, num_classes, precision, **shared):
         return FGSM(eps, norm=norm, **shared), PGD(eps, norm=norm, steps=4, **shared)
 
-    monkeypatch.setattr(runner, "suite", suite)
+    monkeypatch.setattr(suite_run, "suite", suite)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,0 +1,153 @@
+"""Images that are read, or made, row by row when they are asked for."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class LazyImages:
+    """An array of `N` images as far as a `Split` or an evaluation needs one.
+
+    Indexing gives arrays in memory, of the rows asked for alone; `numpy.asarray` gives all.
+
+    Args:
+        read: positions, int `[B]`, to the images at them, `[B, ...]`.
+        shape: of all that can be read, `(N, ...)`.
+        dtype: of the pixels.
+        rows: which of them, int `[M]`; all by default.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        shape: tuple[int, ...],
+        dtype: Any = np.float32,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self._read, self._stored = read, shape
+        self._rows = np.arange(shape[0]) if rows is None else rows
+        self.dtype = np.dtype(dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the rows that this is of, `(M, ...)`."""
+        return (len(self._rows), *self._stored[1:])
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self._stored)
+
+    @property
+    def size(self) -> int:
+        """Number of pixel values."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def of_rows(self, rows: Any) -> LazyImages:
+        """Some rows of these; nothing is read."""
+        return LazyImages(self._read, self._stored, self.dtype, self._rows[rows])
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        rows = self._rows[key]
+        if not np.size(rows):
+            return np.empty((*np.shape(rows), *self._stored[1:]), self.dtype)
+        found = self._read(np.atleast_1d(rows))
+        return found if np.ndim(rows) else found[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+class ScaledImages(LazyImages):
+    """uint8 images as float32 in [0, 1].
+
+    Args:
+        source: uint8 `[N, ...]`, an array or lazy.
+        scale: float32, what is multiplied with.
+        rows: which of them, int `[M]`; all by default.
+    """
+
+    def __init__(self, source: Any, scale: np.float32, rows: np.ndarray | None = None) -> None:
+        super().__init__(lambda taken: source[taken] * scale, source.shape, np.float32, rows)
+        self._source, self._scale = source, scale
+
+    @property
+    def pixels(self) -> Any:
+        """The uint8 images."""
+        return rows_of(self._source, self._rows)
+
+    def of_rows(self, rows: Any) -> ScaledImages:
+        """Some rows of these; nothing is read."""
+        return ScaledImages(self._source, self._scale, self._rows[rows])
+
+
+def rows_of(images: Any, rows: Any) -> Any:
+    """Some rows of an array, or of lazy images, which reads nothing."""
+    return images.of_rows(rows) if isinstance(images, LazyImages) else images[rows]
+
+
+def file_images(
+    path: Path, shape: tuple[int, ...], dtype: Any = np.uint8, offset: int = 0
+) -> LazyImages:
+    """Images in a file of raw pixels, one after another.
+
+    The file is mapped for as long as reading takes, so that its pages do not stay part of this
+    process's memory.
+
+    Args:
+        path: of the file.
+        shape: of all images in it, `(N, ...)`.
+        dtype: of the pixels.
+        offset: bytes before the first.
+    """
+    return LazyImages(functools.partial(_from_file, path, shape, dtype, offset), shape, dtype)
+
+
+def _from_file(
+    path: Path, shape: tuple[int, ...], dtype: Any, offset: int, rows: np.ndarray
+) -> np.ndarray:
+    return np.asarray(np.memmap(path, dtype, "r", offset, shape))[rows]
+
+
+def in_chunks(images: Any) -> Iterator[np.ndarray]:
+    """An array or lazy images, `[N, ...]`, part by part: so many at a time as take 64 MiB."""
+    each = chunk_rows(images.shape, len(images), images.dtype.itemsize)
+    for start in range(0, len(images), each):
+        yield np.ascontiguousarray(images[start : start + each])
+
+
+def joined_images(parts: Sequence[Any], order: Any = slice(None)) -> Any:
+    """Parts of a set, one after another: an array where all are arrays, else lazily.
+
+    Args:
+        parts: arrays or lazy images ``[N_i, ...]``, at least one.
+        order: positions among those of all parts.
+    """
+    if not any(isinstance(part, LazyImages) for part in parts):
+        return np.concatenate(list(parts))[order]
+    ends = np.cumsum([len(part) for part in parts])
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), *parts[0].shape[1:]), parts[0].dtype)
+        of_part = np.searchsorted(ends, rows, side="right")
+        for number in np.unique(of_part):
+            here = of_part == number
+            found[here] = parts[number][rows[here] - (ends[number] - len(parts[number]))]
+        return found
+
+    shape = (int(ends[-1]), *parts[0].shape[1:])
+    return LazyImages(read, shape, parts[0].dtype).of_rows(order)
+
+
+def chunk_rows(shape: tuple[int, ...], most: int, itemsize: int = 4) -> int:
+    """How many images of ``shape[1:]`` to have in memory at once: 64 MiB, at most ``most``."""
+    return max(1, min(most, (1 << 26) // max(1, itemsize * math.prod(shape[1:]))))
