@@ -44,7 +44,8 @@ class AttackResult:
         config: its settings, JSON-able.
         adversarials: float32 ``[N, ...]`` in [0, 1]. Where the attack failed: the last candidate
             (CW: the clean image). Where the clean image was already misclassified: that image.
-            :class:`bcgan_tf.lazy_images.LazyImages` where an evaluation keeps them in a file.
+            An evaluation that keeps its results in a folder reads them from there
+            (:class:`bcgan_tf.lazy_images.LazyImages`), and has the image itself where it failed.
         clean_correct: bool ``[N]``, the clean image is classified right.
         attacked: bool ``[N]``: was attacked: right, and not left out by the caller.
         success: bool ``[N]``, ``attacked`` and the model is wrong on ``adversarials``.

@@ -99,7 +99,8 @@ class Evaluation:
     def adversarials(self) -> Any:
         """float32 ``[N, ...]``: for each broken image what broke it; the last candidate else.
 
-        :class:`bcgan_tf.lazy_images.LazyImages` where those of the attacks are.
+        :class:`bcgan_tf.lazy_images.LazyImages` where those of the attacks are; they hold no
+        candidates, but the image itself.
         """
         last = self.results[-1].adversarials
 

@@ -130,12 +130,12 @@ class EvaluationState:
         """Keeps a finished piece; a disk that is full leaves those before it whole.
 
         Returns:
-            The result, without its images in memory where there is a folder.
+            The result; where there is a folder, with adversarial examples that are read from it,
+            and the image itself where the attack failed.
         """
         if self.folder is None:
             return result
-        moved = (result.adversarials != images[:]).reshape(result.n, -1).any(axis=1)
-        changed = np.flatnonzero(moved)
+        changed = np.flatnonzero(result.success)
         with replacing(self._file(name)) as partial:
             np.savez_compressed(
                 partial,

@@ -38,6 +38,7 @@ _PAGES: dict[str, Callable[[Document], str]] = {
 # Published rows stay in the table where these are the same. The original network is known by its
 # settings: trained anew it has other bytes, and each row says which it came from.
 _IDENTITY = ("table", "dataset", "preset", "seed", "protocol", "original")
+_FAILED = "rows that failed: "
 _COLUMNS = ("clean", "fgsm-1", "fgsm-2", "pgd", "cw")
 
 
@@ -79,7 +80,7 @@ def reproduce_table(
     if workers is not None:
         job = TableJob(table, workspace.settings, protocol, rows, results.resolve(), command)
         failures = workers.run(table_worker, job, range(len(rows)), lambda: None)
-        _refuse(rows[number] + f" ({why})" for number, why in sorted(failures.items()) if why)
+        _refuse(why for _, why in sorted(failures.items()) if why)
         # As each worker published its rows.
         stem = file_stem({"table": table + protocol.suffix, **workspace.settings})
         return read_json(results / f"{stem}.json")
@@ -123,7 +124,7 @@ def reproduce_table(
 
 def _refuse(failed: Iterable[str]) -> None:
     if text := "; ".join(failed):
-        raise UserError(f"rows that failed: {text}")
+        raise UserError(_FAILED + text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +158,7 @@ def table_worker(job: TableJob) -> Callable[[int], str]:
         try:
             reproduce_table(job.table, workspace, job.protocol, [job.rows[number]], **told)
         except UserError as error:
-            return str(error)
+            return str(error).removeprefix(_FAILED)
         return ""
 
     return row

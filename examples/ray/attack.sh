@@ -12,11 +12,13 @@ run=$1
 shift
 if [ -z "${RAY_ADDRESS:-}" ]; then
     port=${RAY_PORT:-6379}
-    export RAY_ADDRESS=127.0.0.1:$port RAY_USAGE_STATS_ENABLED=0
+    # Since version 2.52 a cluster that is started so asks for a token, which Ray keeps in ~/.ray.
+    export RAY_ADDRESS=127.0.0.1:$port RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
     trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
-    ray start --head --node-ip-address=127.0.0.1 --port="$port" --num-cpus=1 --include-dashboard=false --block >&2 &
-    until ray status >/dev/null 2>&1; do sleep 1; done
+    nodes() { ray status 2>/dev/null | grep -c ' node_' || true; }
+    ray start --head --port="$port" --num-cpus=1 --include-dashboard=false --block >&2 &
+    until [ "$(nodes)" -ge 1 ]; do sleep 1; done
     ray start --address="$RAY_ADDRESS" --num-cpus=1 --block >&2 &
-    until [ "$(ray status 2>/dev/null | grep -c ' node_')" -ge 2 ]; do sleep 1; done
+    until [ "$(nodes)" -ge 2 ]; do sleep 1; done
 fi
 bcgan-tf attack "$@" --workers "ray:$RAY_ADDRESS" --run-dir "$run" --resume

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -49,20 +50,40 @@ def kubernetes(folder: Path, number: int) -> None:
     done(["/bin/sh", "-c", script], folder, **names)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("submit", [slurm, kubernetes])
-def test_two_jobs_joined_give_the_rows_of_one(submit, tmp_path: Path) -> None:
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A linear network of digits, in an empty folder."""
     keras.utils.set_random_seed(0)
     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
     keras.Sequential(layers).save(tmp_path / "model.keras")
-    for number in (1, 2):
-        submit(tmp_path, number)
-    parts = sorted(map(str, (tmp_path / "runs").iterdir()))
-    assert len(parts) == 2
-    merge = ["bcgan-tf", "attack", "merge", *parts, "--run-dir", "runs/whole"]
-    done(merge, tmp_path)
-    done(["bcgan-tf", "attack", "model.keras", *ATTACK, "--run-dir", "one"], tmp_path)
-    joined, one = rows(tmp_path / "runs" / "whole"), rows(tmp_path / "one")
-    assert joined.keys() == one.keys()
+    return tmp_path
+
+
+def assert_rows_of_one_process(folder: Path, run: str) -> None:
+    done(["bcgan-tf", "attack", "model.keras", *ATTACK, "--run-dir", "one"], folder)
+    found, one = rows(folder / run), rows(folder / "one")
+    assert found.keys() == one.keys()
     for name, values in one.items():
-        np.testing.assert_array_equal(joined[name], values, err_msg=name)
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_rows_of_one(model: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    job = ["bash", str(EXAMPLES / "ray" / "attack.sh"), "run", "model.keras", *ATTACK]
+    done(job, model, RAY_ADDRESS="", RAY_PORT=port)
+    assert_rows_of_one_process(model, "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("submit", [slurm, kubernetes])
+def test_two_jobs_joined_give_the_rows_of_one(submit, model: Path) -> None:
+    for number in (1, 2):
+        submit(model, number)
+    parts = sorted(map(str, (model / "runs").iterdir()))
+    assert len(parts) == 2
+    done(["bcgan-tf", "attack", "merge", *parts, "--run-dir", "runs/whole"], model)
+    assert_rows_of_one_process(model, "runs/whole")

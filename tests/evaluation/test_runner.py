@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import zipfile
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ import tensorflow as tf
 from bcgan_tf.attacks import FAB, FGSM, PGD, Attack
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive, runner
+from bcgan_tf.evaluation.task import EvaluationTask
+from bcgan_tf.lazy_images import LazyImages
 from helpers.linear_task import EPS, IMAGES, LABELS, distances, linear
 from helpers.suites import evaluate
 
@@ -38,8 +41,9 @@ class Draws(Attack):
 def _same(one, other):
     assert one.n == other.n and len(one.results) == len(other.results)
     for a, b in zip(one.results, other.results, strict=True):
-        for name in ("clean_correct", "attacked", "success", "adversarials", "linf", "l2"):
+        for name in ("clean_correct", "attacked", "success", "linf", "l2"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+        np.testing.assert_array_equal(a.adversarials[a.success], b.adversarials[b.success])
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +242,59 @@ def test_a_full_disk_is_said_and_what_was_done_is_kept(tmp_path, monkeypatch):
         evaluate(linear, (IMAGES, LABELS), [Draws()]),
         evaluate(linear, (IMAGES, LABELS), [Draws()], state=tmp_path),
     )
+
+
+def test_what_is_kept_in_a_folder_is_not_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_CHUNK", 20)
+    pixels = np.round(255 * IMAGES).astype(np.uint8)
+    attacks = [Draws(seed=1), PGD(EPS, steps=4)]
+    held = evaluate(linear, (pixels, LABELS), attacks, eps=EPS)
+    kept = evaluate(linear, (pixels, LABELS), attacks, eps=EPS, state=tmp_path / "state")
+    _same(held, kept)
+    for found in (*(result.adversarials for result in kept.results), kept.adversarials):
+        assert isinstance(found, LazyImages)
+    broken = held.clean_correct & ~held.worst_case
+    assert 0 < broken.sum() < len(broken)
+    expected = np.where(broken[:, None, None, None], held.adversarials, kept.adversarials)
+    np.testing.assert_array_equal(kept.adversarials, expected)
+    # What broke nothing is not kept.
+    np.testing.assert_array_equal(kept.adversarials[~broken], pixels[~broken] * np.float32(1 / 255))
+    task = EvaluationTask(linear, pixels, LABELS)
+    assert isinstance(task.images, LazyImages) and isinstance(task.view([1, 5]).images, LazyImages)
+    assert isinstance(task.take([1, 5]).images, np.ndarray)
+    np.testing.assert_array_equal(task.images, pixels * np.float32(1 / 255))
+    # Shards that were read from their files are merged without reading the images.
+    parts = [
+        archive.load(
+            archive.save(
+                evaluate(linear, (pixels, LABELS), attacks, eps=EPS, shard=(i, 2)),
+                tmp_path / f"{i}.npz",
+            )
+        )
+        for i in (1, 2)
+    ]
+    joined = archive.merge(parts)
+    assert isinstance(joined.adversarials, LazyImages)
+    np.testing.assert_array_equal(joined.adversarials[broken], held.adversarials[broken])
+    whole = archive.save(joined, tmp_path / "whole.npz")
+    with np.load(whole) as arrays:
+        np.testing.assert_array_equal(arrays["adversarials"], held.adversarials[broken])
+    with zipfile.ZipFile(whole) as entries:
+        told = {entry.filename: entry.compress_type for entry in entries.infolist()}
+    assert told["adversarials.npy"] == zipfile.ZIP_STORED and told["labels.npy"]
+
+
+def test_chunks_of_large_images_are_smaller():
+    def chunk(shape, batch_size=4):
+        def black(images):
+            return tf.reduce_sum(images, [1, 2, 3])[:, None] * [[0.0, 1.0]]
+
+        images = np.zeros((2, *shape), np.uint8)
+        return runner._chunk(EvaluationTask(black, images, [0, 0], batch_size=batch_size), None)
+
+    assert chunk((28, 28, 1)) == 1000
+    assert chunk((224, 224, 3)) == 111  # of 64 MiB as float32
+    assert chunk((224, 224, 3), batch_size=250) == 250
 
 
 def test_an_evaluation_is_saved_and_read(evaluation, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 
 from bcgan_tf import files
+from bcgan_tf.data import load_dataset
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import measures, tables
 from bcgan_tf.reproduction.protocol import protocol
 from bcgan_tf.reproduction.tables import reproduce_table
+from bcgan_tf.reproduction.workspace import Workspace
+from bcgan_tf.runs.workers import Workers
 
 SMALL = protocol(
     "digits",
@@ -86,6 +90,7 @@ def reproduce(workspace, trained, assessed, attacked, tmp_path):
             rows,
             results=tmp_path / "results",
             command=COMMAND,
+            **changes,
         )
 
     return run
@@ -103,6 +108,42 @@ def test_a_repeat_measures_nothing(reproduce, assessed, attacked, counted, tmp_p
     assert (len(attacked), len(cleans), len(assessed)) == (3 * 6, 3, 3)
     assert again == first == json.loads((tmp_path / "results/table1-digits.json").read_text())
     assert (tmp_path / "results/table1-digits.md").read_text() == page == tables.page(first)
+
+
+class InThisProcess(Workers):
+    """Does what a worker would with the job as it arrives there."""
+
+    count = 2
+
+    def run(self, build, job, items, look):
+        made = build(pickle.loads(pickle.dumps(job)))
+        return {item: made(item) for item in items}
+
+
+def test_workers_measure_each_row_once(reproduce, workspace, monkeypatch, attacked, assessed):
+    monkeypatch.setattr(Workspace, "of", lambda **settings: workspace)
+    alone = reproduce()
+    assert reproduce(workers=InThisProcess()) == alone
+    assert len(attacked) == 3 * 6
+    measure = tables._MEASURES["table1"]
+
+    def failing(subject):
+        if subject.row == "pgd-at":
+            raise UserError("no such luck")
+        return measure(subject)
+
+    monkeypatch.setitem(tables._MEASURES, "table1", failing)
+    with pytest.raises(UserError, match=r"^rows that failed: pgd-at \(no such luck\)$"):
+        reproduce(workers=InThisProcess())
+
+
+def test_a_workspace_is_made_again_elsewhere(tmp_path):
+    workspace = Workspace(load_dataset("digits", seed=3), "quick", 3, tmp_path / "cache")
+    again = Workspace.of(**pickle.loads(pickle.dumps(workspace.settings)))
+    assert again.settings == workspace.settings
+    for part in ("train", "test"):
+        found = (getattr(one.data, part).labels for one in (workspace, again))
+        np.testing.assert_array_equal(*found)
 
 
 def test_a_kill_costs_one_cell(reproduce, attacked, monkeypatch):
