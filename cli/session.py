@@ -239,6 +239,9 @@ def make_repeatable(seed: int, deterministic: bool) -> None:
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+        os.environ["TF_DETERMINISTIC_OPS"] = (
+            "1"  # which TensorFlow reads in processes that are started
+        )
 
 
 def start_tensorflow() -> None:

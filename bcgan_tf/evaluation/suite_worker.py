@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.errors import UserError
@@ -39,6 +41,7 @@ class SuiteJob:
         folder: of its state.
         working_folder: from which the paths of models are.
         version: of this package, where it was made.
+        deterministic: whether TensorFlow's operations are, where it was made.
     """
 
     load: Callable[[], Any]
@@ -52,6 +55,9 @@ class SuiteJob:
     folder: Path
     working_folder: str = dataclasses.field(default_factory=os.getcwd)
     version: str = __version__
+    deterministic: bool = dataclasses.field(
+        default_factory=lambda: os.environ.get("TF_DETERMINISTIC_OPS") in ("1", "true")
+    )
 
 
 def finish_in_workers(
@@ -119,6 +125,9 @@ def suite_worker(job: SuiteJob) -> Callable[[int], None]:
             f"{job.version}; install the same version everywhere"
         )
     os.chdir(job.working_folder)
+    keras.utils.set_random_seed(job.settings["seed"])
+    if job.deterministic:
+        tf.config.experimental.enable_op_determinism()
     model, evaluation = job.load(), job.evaluation
     task = EvaluationTask(model, job.images, evaluation.labels, **job.settings)
     task = task.part_of(evaluation.indices)
