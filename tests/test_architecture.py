@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A room is a folder or a module of the top floor. Each imports from rooms before it only.
 ORDER = (
-    "version", "errors", "files", "settings", "interruption", "progress", "statistics",
+    "version", "errors", "cluster", "files", "settings", "interruption", "progress", "statistics",
     "randomness", "distribute", "losses", "keras_graph", "data", "networks", "attacks",
     "certification", "models", "runs", "report", "loading", "evaluation", "diagnosis",
     "perturbation", "training", "defenses", "serving", "workflows", "reproduction", "cli",
