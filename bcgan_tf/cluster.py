@@ -58,7 +58,7 @@ def named() -> Cluster | None:
     tasks, faults = _tasks(content)
     task = content.get("task") if isinstance(content, dict) else None
     kind, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
-    index = int(index) if isinstance(index, str) and index.isdecimal() else index
+    index = int(str(index)) if str(index).isdecimal() else None  # a number as text is one too
     if tasks and (kind, index) not in tasks:
         faults.append(f"its task is {json.dumps(task)}, which the cluster does not have")
     if faults:

@@ -21,8 +21,8 @@ import tensorflow as tf
 
 from bcgan_tf import distribute, randomness
 from bcgan_tf.data import Dataset, Split, load_dataset
-from bcgan_tf.defenses import DistillationTraining, PGDTraining, TRADESTraining
-from bcgan_tf.models import ACGAN, BCGAN
+from bcgan_tf.defenses import PGDTraining, TRADESTraining
+from bcgan_tf.models import BCGAN
 from bcgan_tf.models.wgan_gp import WGANGP
 from bcgan_tf.networks.layers import ResumableDropout
 from bcgan_tf.training.alternating_trainer import AlternatingTrainer
@@ -92,22 +92,19 @@ def step_of_boundary_gan(data: Dataset) -> Result:
     return numbered([*gan.generator.get_weights(), *gan.discriminator.get_weights()], [])
 
 
-def gan_of(kind: type[ACGAN], **options: Any) -> Callable[[Dataset], Result]:
-    def trained(data: Dataset) -> Result:
-        with distribute.scope(distribute.strategy()):
-            gan: Any = kind(
-                small_generator(),
-                small_discriminator(dropout=0),
-                num_classes=10,
-                seed=3,
-                **({"classifier": small_classifier(dropout=0)} if options else {}),
-                **options,
-            )
-            gan.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
-        logs = fit(gan, few(data).train, epochs=2, batch_size=16, seed=0)
-        return numbered([*gan.generator.get_weights(), *gan.discriminator.get_weights()], logs)
-
-    return trained
+def boundary_gan(data: Dataset) -> Result:
+    with distribute.scope(distribute.strategy()):
+        gan = BCGAN(
+            small_generator(),
+            small_discriminator(dropout=0),
+            classifier=small_classifier(dropout=0),
+            beta=0.5,
+            num_classes=10,
+            seed=3,
+        )
+        gan.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+    logs = fit(gan, few(data).train, epochs=2, batch_size=16, seed=0)
+    return numbered([*gan.generator.get_weights(), *gan.discriminator.get_weights()], logs)
 
 
 def wgan(data: Dataset) -> Result:
@@ -151,14 +148,10 @@ _SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 16, "seed": 5}
 _ATTACK = {"eps": 0.1, "steps": 2, "ramp_epochs": 0}
 TRAININGS: dict[str, Callable[[Dataset], Result]] = {
     "step": step_of_boundary_gan,
-    "bcgan": gan_of(BCGAN, beta=0.5),
-    "acgan": gan_of(ACGAN),
+    "bcgan": boundary_gan,
     "wgan": wgan,
     "pgd-at": lambda data: hardened(_PGD(**_ATTACK, **_SETTINGS), data),
     "trades": lambda data: hardened(_TRADES(**_ATTACK, **_SETTINGS), data),
-    "distillation": lambda data: hardened(
-        DistillationTraining(initial_epochs=1, **_SETTINGS), data
-    ),
     "alternating": alternating,
 }
 
