@@ -27,7 +27,7 @@ TRAIN += ["--deterministic"]
 GAN = ["gan_epochs=1", "epochs=1", "gan_batch_size=256", "batch_size=256", "latent_dim=4"]
 GAN += ["generator_width=0.05", "discriminator_width=0.05"]
 GAN += ["delay_epochs=0", "warmup_epochs=0"]
-CODE = "from bcgan_tf.cli import main; main()"
+CODE = "from bcgan_tf.cli import main; main(prog_name='bcgan-tf')"
 SECONDS = 280
 
 
@@ -136,7 +136,7 @@ def test_only_the_chief_writes_and_prints(together):
     chief, other = (json.loads((together / str(i) / "cli.json").read_text()) for i in range(2))
     assert other == {"writes": [], "stdout": ""}
     assert chief["writes"]
-    assert "hardened.keras" in chief["stdout"] and "robust" in chief["stdout"]
+    assert "hardened.keras" in chief["stdout"] and "Robust accuracy" in chief["stdout"]
     stages = json.loads((together / "runs/harden/stages.json").read_text())
     assert {"gan", "oracle", "generated_set", "harden"} <= set(stages)
 
