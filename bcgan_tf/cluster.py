@@ -10,6 +10,8 @@ import collections
 import contextlib
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,8 +23,13 @@ _KINDS = ("chief", "worker")
 _WAIT_MS = 1000
 # For which the chief waits for the others at its end.
 _END_MS = 60_000
+# A chief that gives no answer for so long has gone; the others ask now and then.
+_SILENT_SECONDS, _ASK_SECONDS = 60.0, 5.0
 # How TensorFlow tells that another process has gone.
-_GONE = ("UnavailableError", "AbortedError", "CancelledError", "FailedPreconditionError")
+_GONE = (
+    *("UnavailableError", "AbortedError", "CancelledError", "FailedPreconditionError"),
+    "DeadlineExceededError",
+)
 
 
 class Cluster(NamedTuple):
@@ -120,7 +127,7 @@ def by_chief(question: str, answer: Callable[[], Any]) -> Any:
         answer: called on the chief alone; gives a JSON value.
 
     Raises:
-        UserError: (not on the chief) the chief has ended.
+        tensorflow.errors.OpError: (not on the chief) the chief has ended; see :func:`lost_worker`.
     """
     if _State.joined is None:
         return answer()
@@ -135,15 +142,17 @@ def by_chief(question: str, answer: Callable[[], Any]) -> Any:
     while True:
         try:
             return json.loads(_service().get_config_key_value(key, _WAIT_MS))
-        except _errors().DeadlineExceededError:
-            continue
+        except _errors().DeadlineExceededError as error:
+            # Of this wait, and not of the heartbeats to a chief that is silent.
+            if "GetKeyValue() timed out" not in str(error):
+                raise
 
 
 def end() -> None:
     """The others wait until the chief has done what it does alone; then all may end.
 
     Raises:
-        UserError: (not on the chief) the chief has ended before.
+        tensorflow.errors.OpError: as of :func:`by_chief`.
     """
     if _State.joined is None:
         return
@@ -151,6 +160,39 @@ def end() -> None:
     # The chief's process holds the service, which the others need until here.
     with contextlib.suppress(_errors().OpError):
         _service().wait_at_barrier(f"bcgan_tf/end/{_State.answers['end']}", _END_MS)
+
+
+def watch_chief(told: Callable[[], None]) -> None:
+    """Ends this process, with exit code 1, a minute after the chief has gone without a word.
+
+    TensorFlow tells all workers of one whose process ends, and the chief of one whose machine does;
+    for a chief whose machine does, the others would wait for ever.
+
+    Args:
+        told: called before, in another thread.
+    """
+    key = "bcgan_tf/chief"
+    if is_chief():
+        with contextlib.suppress(_errors().OpError):  # it is there, of an earlier command
+            _service().set_config_key_value(key, "")
+        return
+    answered = threading.Event()
+
+    def ask() -> None:
+        while True:
+            with contextlib.suppress(_errors().OpError):
+                _service().get_config_key_value(key, _WAIT_MS)
+                answered.set()
+            time.sleep(_ASK_SECONDS)
+
+    def watch() -> None:
+        while answered.wait(_SILENT_SECONDS):
+            answered.clear()
+        told()
+        os._exit(1)  # the main thread may be where no exception reaches it
+
+    for work in (ask, watch):
+        threading.Thread(target=work, daemon=True).start()
 
 
 def lost_worker(error: BaseException) -> bool:

@@ -162,6 +162,7 @@ class Command(click.Command):
                 from .session import join_workers
 
                 join_workers()
+                cluster.watch_chief(lambda: _lost_worker(ctx).show())
             if ctx.params.get("run_dir") is not None and cluster.is_chief():
                 from bcgan_tf.runs.directory import RunDirectory
 
@@ -198,11 +199,7 @@ class Command(click.Command):
                 line = _full(error, ctx) + _how_to_go_on(ctx)
                 raise click.ClickException(line) from error
             if cluster.lost_worker(error):
-                line = (
-                    "another worker has ended or cannot be reached; start the same command again "
-                    "on all workers, with --resume"
-                )
-                raise click.ClickException(line + _how_to_go_on(ctx)) from error
+                raise _lost_worker(ctx) from error
             if type(error).__name__ != "ResourceExhaustedError":
                 raise
             hint = "choose a smaller batch size or fewer samples"
@@ -232,6 +229,14 @@ def _full(error: BaseException, ctx: click.Context) -> str:
         return f"No space left on device: {str(file)!r}; make room on its disk"
     folder = ctx.meta.get(RUN, tempfile.gettempdir())
     return f"No space left on device; make room on the disk of {folder}"
+
+
+def _lost_worker(ctx: click.Context) -> click.ClickException:
+    line = (
+        "another worker has ended or cannot be reached; start the same command again on all "
+        "workers, with --resume"
+    )
+    return click.ClickException(line + _how_to_go_on(ctx))
 
 
 def _how_to_go_on(ctx: click.Context) -> str:
