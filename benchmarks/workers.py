@@ -29,10 +29,10 @@ import numpy as np
 from attacks import usable_cpus, version
 
 from bcgan_tf.data import load_dataset
+from bcgan_tf.distribute.workers import LocalWorkers, Workers, workers
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
-from bcgan_tf.runs.workers import LocalWorkers, Workers, workers
 
 # What the commands of workers say.
 _LOCAL, _RAY = "loky", "ray::_RayWorker"

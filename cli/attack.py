@@ -81,8 +81,8 @@ def command(
     chosen = EvaluationConfig(eps=eps, seed=seed, **settings)
     session.make_repeatable(seed, deterministic)
     from bcgan_tf import progress
+    from bcgan_tf.distribute.workers import workers
     from bcgan_tf.evaluation.clean_accuracy import trained_accuracy
-    from bcgan_tf.runs.workers import workers
     from bcgan_tf.workflows import run as pipeline
 
     own = session.custom_objects(custom)

@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from bcgan_tf import interruption
+from bcgan_tf.distribute import cluster
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import DiskFull, disk_full, note
 
@@ -62,9 +63,13 @@ class Command(click.Command):
     Precedence: flag, variable, file, default. A :class:`UserError`, or a disk that is full, is one
     line on stderr and exit code 1; ``--debug`` shows where it came from. SIGINT and SIGTERM end it
     where it can be taken up again, with a line that says how, and exit codes 130 and 143.
+
+    Args:
+        of_workers: the workers that ``TF_CONFIG`` names do it together.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, of_workers: bool = False, **kwargs: Any) -> None:
+        self.of_workers = of_workers
         kwargs.setdefault("context_settings", {})["help_option_names"] = ["-h", "--help"]
         kwargs["context_settings"]["show_default"] = True
         super().__init__(*args, **kwargs)
@@ -154,7 +159,12 @@ class Command(click.Command):
         note.cache_clear()  # what an earlier command of this process said
         ctx.meta[DEBUG] = debug
         try:
-            if ctx.params.get("run_dir") is not None:
+            if self.of_workers and cluster.named() is not None:
+                from .session import join_workers
+
+                join_workers()
+                cluster.watch_chief(lambda: _lost_worker(ctx).show())
+            if ctx.params.get("run_dir") is not None and cluster.is_chief():
                 from bcgan_tf.runs.directory import RunDirectory
 
                 RunDirectory.check_startable(ctx.params["run_dir"], resume=ctx.params["resume"])
@@ -189,6 +199,8 @@ class Command(click.Command):
             if disk_full(error):
                 line = _full(error, ctx) + _how_to_go_on(ctx)
                 raise click.ClickException(line) from error
+            if cluster.lost_worker(error):
+                raise _lost_worker(ctx) from error
             if type(error).__name__ != "ResourceExhaustedError":
                 raise
             hint = "choose a smaller batch size or fewer samples"
@@ -218,6 +230,14 @@ def _full(error: BaseException, ctx: click.Context) -> str:
         return f"No space left on device: {str(file)!r}; make room on its disk"
     folder = ctx.meta.get(RUN, tempfile.gettempdir())
     return f"No space left on device; make room on the disk of {folder}"
+
+
+def _lost_worker(ctx: click.Context) -> click.ClickException:
+    line = (
+        "another worker has ended or cannot be reached; start the same command again on all "
+        "workers, with --resume"
+    )
+    return click.ClickException(line + _how_to_go_on(ctx))
 
 
 def _how_to_go_on(ctx: click.Context) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from bcgan_tf.distribute import cluster
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.fields import Setting
@@ -28,7 +29,7 @@ _NOT_PASSED_ON = {
 }
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, of_workers=True)
 @options.dataset_options()
 @click.option(
     "--classifier",
@@ -133,6 +134,8 @@ def command(
         _check_attackable(data, original.classifier, attacks)
     with session.open_run("harden", config, run_dir=run_dir, resume=resume, data=data) as run:
         path = pipeline.harden(run, data, original, chosen, recipe)
+        if not cluster.is_chief():
+            return
         hardened = load_classifier(path, image_shape=data.image_shape, convention=convention)
         models = {"original": original.classifier, "hardened": hardened}
         files = {"original": classifier, "hardened": path}

@@ -164,8 +164,8 @@ def command(
         page = ablation(workspace, sizes, named, results=results, command=line)
         _print_page(target, page, as_json)
         return
+    from bcgan_tf.distribute.workers import workers as started
     from bcgan_tf.reproduction import tables
-    from bcgan_tf.runs.workers import workers as started
 
     document = tables.reproduce_table(
         target,

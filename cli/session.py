@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bcgan_tf.distribute import cluster
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import check_name, file_digest
 from bcgan_tf.loading.declared_shape import declared_images
@@ -269,6 +270,14 @@ def start_tensorflow() -> None:
             os.close(stderr)
 
 
+def join_workers() -> None:
+    """Joins the workers of ``TF_CONFIG``, before anything else uses TensorFlow."""
+    start_tensorflow()
+    from bcgan_tf import distribute
+
+    distribute.join()
+
+
 @contextlib.contextmanager
 def open_run(
     command: str,
@@ -280,6 +289,8 @@ def open_run(
 ) -> Iterator[RunDirectory]:
     """The run's folder, locked, with every setting (``config``) written down.
 
+    Of several workers, those that are not the chief end with the chief.
+
     ``data``: what was read of a user's own images, and how it was split, is noted too.
     """
     from bcgan_tf.runs.directory import RunDirectory
@@ -290,6 +301,7 @@ def open_run(
     with RunDirectory.create(run_dir, command, config, resume=resume, command_line=line) as run:
         click.get_current_context().meta[RUN] = run.path
         click.echo(f"run: {run.path}", err=True)
-        if data is not None and data.summary:
+        if data is not None and data.summary and cluster.is_chief():
             run.add_metrics(data=data.summary)
         yield run
+        cluster.end()

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from bcgan_tf.distribute import cluster
 from bcgan_tf.settings.presets import ClassifierSettings
 
 from . import options, output, session
 from .command import Command
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, of_workers=True)
 @options.dataset_options()
 @options.devices_option()
 @options.recipe_options(ClassifierSettings)
@@ -48,6 +49,8 @@ def command(
     }
     with session.open_run("train", config, run_dir=run_dir, resume=resume, data=data) as run:
         path = pipeline.train(run, data, recipe, seed=seed, devices=devices)
+        if not cluster.is_chief():
+            return
         metrics = pipeline.measure_clean_accuracy(
             run,
             data,

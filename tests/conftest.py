@@ -36,7 +36,8 @@ tf.config.set_logical_device_configuration(
 # Rooms and files whose tests train, attack or start processes for more than some two seconds each:
 # `make test-quick` leaves them out.
 SLOW = """
-crosscheck diagnosis faults test_packaging test_readme workflows attacks/test_answers
+crosscheck diagnosis distribution/test_workers faults test_packaging test_readme workflows
+attacks/test_answers
 attacks/test_apgd attacks/test_apgd_algorithm attacks/test_fab attacks/test_fab_limits
 attacks/test_fab_restarts attacks/test_known_answers attacks/test_logits
 attacks/test_preprocessing attacks/test_square attacks/test_undefended

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.defenses.gan import build_gan, draw_fakes, fit_gan
-from bcgan_tf.distribute import scope, strategy
+from bcgan_tf.distribute.strategies import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.settings.defenses import BCGANSettings
 from bcgan_tf.training.alternating_trainer import AlternatingTrainer

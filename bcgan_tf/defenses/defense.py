@@ -13,7 +13,7 @@ import keras
 
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.data.arrays import as_dataset
-from bcgan_tf.distribute import check_batch_size, strategy
+from bcgan_tf.distribute.strategies import check_batch_size, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import note
 from bcgan_tf.keras_graph import all_layers, clone_with_dtype, trained_part

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bcgan_tf import randomness
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import copy_classifier
-from bcgan_tf.distribute import scope, strategy
+from bcgan_tf.distribute.strategies import scope, strategy
 from bcgan_tf.models.bcgan import BCGAN
 from bcgan_tf.networks.acgan import acgan_discriminator, acgan_generator
 from bcgan_tf.networks.infogan import infogan_discriminator, infogan_generator

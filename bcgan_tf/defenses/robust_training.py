@@ -12,7 +12,7 @@ import numpy as np
 from bcgan_tf.data import Dataset, steps_per_epoch
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.defenses.extra_rows import NO_EXTRA, ExtraExamples, batches
-from bcgan_tf.distribute import scope, strategy
+from bcgan_tf.distribute.strategies import scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.defenses import RobustSettings
 from bcgan_tf.training.augmentation import AUGMENTATIONS

@@ -15,6 +15,7 @@ from bcgan_tf.attacks.attack import Attack, deciding_settings
 from bcgan_tf.attacks.expectation import SAMPLES
 from bcgan_tf.attacks.suites import SEARCHED
 from bcgan_tf.certification.certified import proved
+from bcgan_tf.distribute.workers import Workers
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.fallback import why_go_on
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -24,7 +25,6 @@ from bcgan_tf.evaluation.suite_worker import finish_in_workers
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.lazy_images import chunk_rows
 from bcgan_tf.progress import Progress
-from bcgan_tf.runs.workers import Workers
 
 # Images that all attacks are finished on before the next ones are begun: at most, and the least
 # that are worth a worker's call; and how many such chunks each worker gets.
@@ -76,8 +76,8 @@ def run_suite(
             model without such bounds has none to skip.
         state: a folder for what is finished; the same call resumes from it. With it the
             adversarial examples stay in files, so that memory does not grow with the images.
-        workers: processes that attack in place of this one (:mod:`bcgan_tf.runs.workers`); they
-            need a ``state`` folder that all of them reach. The rows do not depend on them.
+        workers: processes that attack in place of this one (:mod:`bcgan_tf.distribute.workers`);
+            they need a ``state`` folder that all of them reach. The rows do not depend on them.
         progress: told what is at work, such as "APGD-T: on 912 of 1,000 images".
 
     Returns:

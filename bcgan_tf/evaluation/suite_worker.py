@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from bcgan_tf.attacks.attack import Attack
+from bcgan_tf.distribute.workers import Workers
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import EvaluationState, differing, fingerprint
@@ -21,7 +22,6 @@ from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.files import replacing
 from bcgan_tf.lazy_images import ScaledImages, file_images, in_chunks
 from bcgan_tf.loading.reload import loader_of
-from bcgan_tf.runs.workers import Workers
 from bcgan_tf.version import __version__
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from bcgan_tf.distribute.workers import Workers
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import as_json, file_digest, read_json
 from bcgan_tf.reproduction import defended, measures, paper
@@ -25,7 +26,6 @@ from bcgan_tf.reproduction.rows import ORIGINAL, trained
 from bcgan_tf.reproduction.table1_page import table1_page
 from bcgan_tf.reproduction.table2_page import table2_page
 from bcgan_tf.reproduction.workspace import Workspace, joined_rows
-from bcgan_tf.runs.workers import Workers
 
 Document = dict[str, Any]
 

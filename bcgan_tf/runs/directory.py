@@ -13,7 +13,8 @@
 
 Every file is written under another name, flushed to the disk, then renamed, and the files of a
 stage are on the disk before ``stages.json`` lists it: a run can be read and resumed after a kill or
-a power cut at any moment. A lock lets one process at a time write a run.
+a power cut at any moment. A lock lets one process at a time write a run: of several workers
+(:mod:`bcgan_tf.distribute.cluster`) the chief, which tells the others where the run is and what is done.
 
 Damage to a single file is noticed, reported in one line, and repaired:
 
@@ -37,6 +38,7 @@ from typing import Any, Self
 
 from filelock import BaseFileLock
 
+from bcgan_tf.distribute import cluster
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import (
     COPY_PREFIX,
@@ -113,6 +115,8 @@ class RunDirectory:
     ) -> Self:
         """Starts a run in a new or empty folder, or with ``resume`` takes one up again.
 
+        Of several workers all call it, and all but the chief get the chief's run for reading.
+
         Args:
             path: the folder; None makes ``root/<stamp>-<command>-<dataset>``.
             command: what the run does, such as ``"harden"``.
@@ -126,9 +130,11 @@ class RunDirectory:
         Raises:
             UserError: the folder is not empty (without ``resume``), is no run, holds a run with
                 another command or other settings (the keys are named), or another process
-                writes it.
+                writes it. Not on the chief: the chief's settings are others.
         """
         settings = as_json(config)
+        if not cluster.is_chief():
+            return cls._of_chief(command, settings, command_line)
         folder = _new_folder(Path(root), command, settings) if path is None else Path(path)
         cls.check_startable(folder, resume=resume)  # before a stranger's folder gets a lock file
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +161,14 @@ class RunDirectory:
             raise
         run = cls(folder, command, settings, found.get("command_line", ""), lock)
         run._stage_started -= run._elapsed_before()
+        cluster.by_chief("run", lambda: {"path": str(folder), "command": command, "config": settings})
         return run
+
+    @classmethod
+    def _of_chief(cls, command: str, settings: dict[str, Any], command_line: str) -> Self:
+        found = cluster.by_chief("run", dict)
+        _refuse_difference(Path(found["path"]), found, command, settings)
+        return cls(Path(found["path"]), command, settings, command_line, None)
 
     @classmethod
     def check_startable(cls, path: str | Path, *, resume: bool = False) -> None:
@@ -231,9 +244,14 @@ class RunDirectory:
         False, with a line on stderr, if one of its files is damaged or gone: the stage is then
         done again.
 
+        Of several workers all ask, and get the chief's answer.
+
         Raises:
             UserError: such a file, in a run that is open for reading only.
         """
+        return cluster.by_chief(f"stage {name} done", lambda: self._stage_done(name))
+
+    def _stage_done(self, name: str) -> bool:
         stage = self._stages().get(name)
         if stage is None:
             return False

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from bcgan_tf import interruption
+from bcgan_tf.distribute import cluster
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import (
     PARTIAL_PREFIX,
@@ -111,7 +112,9 @@ class EpochCheckpoint(keras.callbacks.Callback):
     """Writes ``directory/epoch-NNNN/`` after each epoch, atomically, and keeps the newest two.
 
     After a signal (:mod:`bcgan_tf.interruption`) it writes ``epoch-NNNN-step-SSSSSS/`` once the
-    current batch is done, and ends the training.
+    current batch is done, and ends the training. Of several workers
+    (:mod:`bcgan_tf.distribute.cluster`) only the chief writes; a signal, which they hear at
+    different steps, ends them at once.
 
     Args:
         directory: created when missing.
@@ -152,6 +155,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
             self._steps_before, self._begun = self._begun.steps, None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if cluster.joined() is not None:
+            return
         interruption.defer(True)  # not earlier: before the first batch nothing can be lost
         done = self._steps_before + batch + 1
         if interruption.pending() and done < self.steps:
@@ -170,6 +175,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
             raise non_finite(epochs if steps else epochs - 1, "weights", self.directory)
         if steps:
             arrays |= _numbered(_METRIC, _metric_variables(self.model))
+        if not cluster.is_chief():
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         for leftover in self.directory.glob(f"{PARTIAL_PREFIX}*"):
             remove(leftover)
@@ -210,7 +217,8 @@ def has_checkpoint(directory: str | Path) -> bool:
 def restore(model: Any, directory: str | Path, best: BestWeights | None = None) -> Restored:
     """Restores a compiled model from the newest undamaged checkpoint.
 
-    Prints one line on stderr for each damaged checkpoint that it skips.
+    Prints one line on stderr for each damaged checkpoint that it skips. Of several workers the
+    chief chooses, and all read that one.
 
     Args:
         model: built and compiled like the one that was saved.
@@ -224,38 +232,50 @@ def restore(model: Any, directory: str | Path, best: BestWeights | None = None) 
         UserError: the checkpoint's variables have other shapes, or all checkpoints are damaged.
     """
     directory = Path(directory)
+    newest = cluster.by_chief(f"resume {directory.name}", lambda: _newest_whole(directory, best))
+    if newest is None:
+        return Restored()
+    epochs, steps, name = newest
+    path = directory / name
+    arrays = read_arrays(path / _STATE)
+    names = sorted(arrays)
+    values = [arrays[name] for name in names if not name.startswith(_METRIC)]
+    metrics = [arrays[name] for name in names if name.startswith(_METRIC)]
+    variables = state_variables(model)
+    if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
+        raise UserError(
+            f"the checkpoint {path} was made with other settings; resume with the settings of "
+            "the first run, or begin anew in another folder"
+        )
+    _assign(variables, values)
+    if best is not None:
+        best.take(read_arrays(path / _BEST))
+    return Restored(epochs, checkpoint_logs(path), steps, metrics)
+
+
+def _newest_whole(directory: Path, best: BestWeights | None) -> tuple[int, int, str] | None:
+    """The newest undamaged checkpoint: epochs, steps and the folder's name."""
     found = checkpoints_in(directory)
     passed: list[str] = []
     for epochs, steps, path in reversed(found):
         try:
             check_seal(path)
-            arrays = read_arrays(path / _STATE)
-            history = checkpoint_logs(path)
-            best_arrays = read_arrays(path / _BEST) if best is not None else {}
+            read_arrays(path / _STATE)
+            checkpoint_logs(path)
+            if best is not None:
+                read_arrays(path / _BEST)
         except DamagedFile as error:
             passed.append(f"the checkpoint {path} is left out: {error}")
             continue
-        names = sorted(arrays)
-        values = [arrays[name] for name in names if not name.startswith(_METRIC)]
-        metrics = [arrays[name] for name in names if name.startswith(_METRIC)]
-        variables = state_variables(model)
-        if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
-            raise UserError(
-                f"the checkpoint {path} was made with other settings; resume with the settings of "
-                "the first run, or begin anew in another folder"
-            )
         for line in passed:
             note(f"{line}; {path.name} is taken")
-        _assign(variables, values)
-        if best is not None:
-            best.take(best_arrays)
-        return Restored(epochs, history, steps, metrics)
+        return epochs, steps, path.name
     if found:
         raise UserError(
             f"every checkpoint in {directory} is damaged; remove that folder to train this stage "
             "from its beginning"
         )
-    return Restored()
+    return None
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -277,7 +297,9 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if (batch + 1) % self.every == 0:
-            self._check(logs)
+            # All workers must end alike; a step's logs are those of one.
+            alone = cluster.joined() is None
+            self._check(logs if alone else self.model.get_metrics_result())
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._check(logs)

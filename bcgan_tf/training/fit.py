@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from bcgan_tf import interruption
 from bcgan_tf.data import Dataset, Split, evaluation_batches, steps_per_epoch, training_stream
-from bcgan_tf.distribute import check_batch_size, scope, strategy
+from bcgan_tf.distribute.strategies import check_batch_size, replicated, scope, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.oracle import oracle as build_oracle
 from bcgan_tf.training.augmentation import noisy_shifted_batch
@@ -29,6 +29,7 @@ from bcgan_tf.training.checkpoints import (
 )
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer
 from bcgan_tf.training.fused_normalization import fused_normalization
+from bcgan_tf.training.several_workers import fit_of_workers, is_of_workers, rows_of_worker
 
 
 def fit(
@@ -68,8 +69,7 @@ def fit(
         KeyboardInterrupt: a signal came (:mod:`bcgan_tf.interruption`); with a ``directory``, the
             training can be resumed after the step at which it ended.
     """
-    mirrored = isinstance(model.distribute_strategy, tf.distribute.MirroredStrategy)
-    chosen = model.distribute_strategy if mirrored else None
+    chosen = replicated(model)
     check_batch_size(batch_size, chosen)
     if directory and not resume and has_checkpoint(directory):
         # Later ones of an earlier training would win over this one's when it is resumed.
@@ -86,12 +86,20 @@ def fit(
     if not terminal:
         own.append(EpochLines(directory.name if directory is not None else "training"))
     validated = _validation_batches(validation, chosen) if validation else None
+    validation_steps = None
+    if is_of_workers(chosen):
+        steps_at_once = 1  # validation, whose batches have no end then, would take as many
+        if validated is not None:
+            validation_steps = int(validated.cardinality())
+            validated = rows_of_worker(validated, chosen)
     history = list(found.history)
 
     def train(done: int, steps_done: int, *more: keras.callbacks.Callback) -> Any:
         stream = training_stream(
             split, batch_size=batch_size, seed=seed, start_epoch=done, start_step=steps_done
         )
+        if is_of_workers(chosen):
+            stream = rows_of_worker(stream, chosen)
         # A divisor: Keras takes whole executions, beyond the steps that it is asked for.
         at_once = math.gcd(steps - steps_done, steps_at_once)
         if at_once != model.steps_per_execution:
@@ -102,13 +110,19 @@ def fit(
             epochs=epochs,
             steps_per_epoch=steps - steps_done,
             validation_data=validated,
+            validation_steps=validation_steps,
             callbacks=[*callbacks, *own, *more],
             shuffle=False,  # the stream is shuffled already
             verbose=1 if terminal else 0,
         )
 
     # Keras reports on stdout, which here belongs to results.
-    with _interruptible(), contextlib.redirect_stdout(sys.stderr), fused_normalization(model):
+    with (
+        _interruptible(),
+        contextlib.redirect_stdout(sys.stderr),
+        fused_normalization(model),
+        fit_of_workers(model),
+    ):
         done = found.epochs
         if found.steps and done < epochs:
             train(done, found.steps, _OneEpoch())

@@ -24,6 +24,7 @@ from bcgan_tf.diagnosis.causes import measure_causes
 from bcgan_tf.diagnosis.diagnostics import diagnose
 from bcgan_tf.diagnosis.loss_curves import loss_curves
 from bcgan_tf.diagnosis.verdict import verdict
+from bcgan_tf.distribute.workers import Workers
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.clean_accuracy import suspicion
@@ -37,7 +38,6 @@ from bcgan_tf.progress import ShowProgress
 from bcgan_tf.report import evaluation_figures
 from bcgan_tf.report.distances import distance_bins
 from bcgan_tf.runs.directory import RunDirectory
-from bcgan_tf.runs.workers import Workers
 from bcgan_tf.settings.attack import EvaluationConfig, ThreatModel
 
 _EXAMPLES = 8

@@ -15,6 +15,7 @@ from bcgan_tf.data.store import check_memory
 from bcgan_tf.diagnosis.diagnostics import Diagnosis, diagnose
 from bcgan_tf.diagnosis.flags import percent
 from bcgan_tf.diagnosis.verdict import Verdict, verdict
+from bcgan_tf.distribute.workers import workers as worker_processes
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.clean_accuracy import suspicion, trained_accuracy
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
@@ -24,7 +25,6 @@ from bcgan_tf.loading.classifier import adapted_classifier
 from bcgan_tf.loading.usual_conventions import check_with
 from bcgan_tf.progress import Progress
 from bcgan_tf.report.page import write_evaluation_report
-from bcgan_tf.runs.workers import workers as worker_processes
 from bcgan_tf.settings.attack import EvaluationConfig
 from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.fields import parsed, settings_of
@@ -130,7 +130,7 @@ def evaluate(
         state: a folder for what is finished, from which the same call resumes; the adversarial
             examples then stay in its files, so that memory does not grow with the images.
         workers: processes that attack in place of this one: ``"local:N"``, ``"ray"`` or
-            ``"ray:ADDRESS"`` (:func:`bcgan_tf.runs.workers.workers`); they need a ``state`` folder
+            ``"ray:ADDRESS"`` (:func:`bcgan_tf.distribute.workers`); they need a ``state`` folder
             that all of them reach, and a Keras model. The result does not depend on them.
         progress: called with (work done, work to do, what is at work).
         **settings: ``eps``, the radius in [0, 1] pixel units, which is needed; and where others

@@ -12,6 +12,7 @@ import numpy as np
 
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense
+from bcgan_tf.distribute import cluster
 from bcgan_tf.evaluation.generated_set import measure_generated_set
 from bcgan_tf.loading.adapted import Adapted
 from bcgan_tf.models.bcgan import BCGAN
@@ -84,6 +85,8 @@ class _Stages:
     recipe: Recipe
 
     def __call__(self, stage: str) -> Sequence[keras.callbacks.Callback]:
+        if not cluster.is_chief():
+            return []
         history = HistoryWriter(self.run.history, stage)
         if stage != _GAN_STAGE:
             return [history]
@@ -95,22 +98,27 @@ class _Stages:
         if not run.stage_done(_GAN_STAGE):
             finish_training(run, _GAN_STAGE, gan, run.path / _GAN)
         if not (run.stage_done("generated_set") and "generated_set" in run.metrics()):
-            run.add_metrics(generated_set=self._measure_samples(gan))
-            run.finish_stage("generated_set")
+            oracle = self._train_oracle()
+            if cluster.is_chief():
+                run.add_metrics(generated_set=self._measure_samples(gan, oracle))
+                run.finish_stage("generated_set")
         # The next stage draws the same whether the GAN was trained now or before a resume.
         keras.utils.set_random_seed(self.defense.seed)
 
-    def _measure_samples(self, gan: BCGAN) -> dict[str, Any]:
-        run, data, defense = self.run, self.data, self.defense
+    def _train_oracle(self) -> Path:
+        defense = self.defense
         # In batches of the size that was found possible before the GAN was trained.
         sized = dataclasses.replace(self.recipe, classifier_batch_size=defense.batch_sizes()[-1])
-        oracle_path = train_oracle(run, data, sized, seed=defense.seed, devices=defense.devices)
+        return train_oracle(self.run, self.data, sized, seed=defense.seed, devices=defense.devices)
+
+    def _measure_samples(self, gan: BCGAN, oracle: Path) -> dict[str, Any]:
+        run, data = self.run, self.data
         labels = np.arange(self.recipe.generated_samples) % data.num_classes
         measures = measure_generated_set(
             gan.generate(labels, seed=1),
             labels,
             classifier=self.classifier,
-            oracle=keras.models.load_model(oracle_path),
+            oracle=keras.models.load_model(oracle),
             real=(data.validation.scaled(), data.validation.labels),
         )
         draw_samples(gan, run.figures / "boundary_samples.png", data.class_names)

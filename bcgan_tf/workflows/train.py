@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from bcgan_tf.data import Dataset, steps_per_epoch
-from bcgan_tf.distribute import check_batch_size, strategy
+from bcgan_tf.distribute import cluster
+from bcgan_tf.distribute.strategies import check_batch_size, strategy
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
 from bcgan_tf.evaluation.state import digest
@@ -128,7 +129,7 @@ def _train_once(
         build_batch=build_batch,
         directory=run.checkpoints / stage,
         resume=True,
-        callbacks=[HistoryWriter(run.history, stage)],
+        callbacks=[HistoryWriter(run.history, stage)] if cluster.is_chief() else [],
     )
     payload = {"classes": data.class_names, "titles": {stage: _TITLES[stage]}}
     finish_training(run, stage, model, path, payload)
@@ -177,10 +178,14 @@ def finish_training(
 ) -> None:
     """Saves what a stage trained in the run's folder, and marks the stage as finished.
 
+    Of several workers, only the chief does.
+
     Raises:
         UserError: the stage was finished before, its file is damaged, and the training that makes
             it again had lost its checkpoints: later stages go by weights that are no more.
     """
+    if not cluster.is_chief():
+        return
     weights = digest(*model.get_weights())
     if run.stage_payload(stage, {}).get("weights", weights) != weights:
         raise UserError(

@@ -20,12 +20,12 @@ import pytest
 import bcgan_tf
 from bcgan_tf.attacks import FGSM, PGD, Square
 from bcgan_tf.data import load_dataset
+from bcgan_tf.distribute.workers import LocalWorkers, Workers, workers
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.loading.reload import remember_loader
-from bcgan_tf.runs.workers import LocalWorkers, Workers, workers
 from bcgan_tf.settings.kinds import WorkerSpec
 
 EPS = 0.05

@@ -15,12 +15,12 @@ import pytest
 
 from bcgan_tf import files
 from bcgan_tf.data import load_dataset
+from bcgan_tf.distribute.workers import Workers
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import measures, tables
 from bcgan_tf.reproduction.protocol import protocol
 from bcgan_tf.reproduction.tables import reproduce_table
 from bcgan_tf.reproduction.workspace import Workspace
-from bcgan_tf.runs.workers import Workers
 
 SMALL = protocol(
     "digits",

@@ -133,9 +133,7 @@ class _Slot:
         self._process: Any = None
         self._ended = False
 
-    def work(
-        self, build: Build, job: Any, items: Iterator[int], found: dict[int, Any]
-    ) -> None:
+    def work(self, build: Build, job: Any, items: Iterator[int], found: dict[int, Any]) -> None:
         """Works on items, and adds to ``found`` what is returned."""
         for item in items:
             for attempt in range(_ATTEMPTS):
