@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -26,6 +27,12 @@ def done(command: list[str], folder: Path, **environment: str) -> None:
         text=True, timeout=280,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def rows(run: Path) -> dict[str, np.ndarray]:
@@ -67,14 +74,39 @@ def assert_rows_of_one_process(folder: Path, run: str) -> None:
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
+SCONTROL = """#!/bin/bash
+[ "$1 $2 $3" = "show hostnames two-nodes" ] && echo localhost && echo localhost
+"""
+SRUN = """#!/bin/bash
+SLURM_PROCID=1 "$@" & other=$!
+SLURM_PROCID=0 "$@"
+wait $other
+"""
+
+
+@pytest.mark.slow
+def test_a_job_of_two_nodes_trains_one_model(model: Path) -> None:
+    """With programs that answer for SLURM: both nodes are this machine."""
+    for name, program in {"scontrol": SCONTROL, "srun": SRUN}.items():
+        (model / name).write_text(program)
+        (model / name).chmod(0o755)
+    port = free_port()
+    done(
+        ["bash", str(EXAMPLES / "slurm" / "harden.sbatch"), "run", "--dataset", "digits",
+         "--classifier", "model.keras", "--defense", "pgd-at", "-o", "epochs=1", "-o", "steps=1",
+         "-o", "ramp_epochs=0", "--no-attack"],
+        model, PATH=f"{model}{os.pathsep}{PATH}", SLURM_JOB_NODELIST="two-nodes", PORT=str(port),
+    )  # fmt: skip
+    assert (model / "run" / "hardened.keras").exists()
+    environment = json.loads((model / "run" / "env.json").read_text())
+    assert environment and not list((model / "run").glob(".partial-*"))
+
+
 @pytest.mark.slow
 def test_a_ray_cluster_gives_the_rows_of_one(model: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     job = ["bash", str(EXAMPLES / "ray" / "attack.sh"), "run", "model.keras", *ATTACK]
-    done(job, model, RAY_ADDRESS="", RAY_PORT=port)
+    done(job, model, RAY_ADDRESS="", RAY_PORT=str(free_port()))
     assert_rows_of_one_process(model, "run")
 
 
