@@ -28,7 +28,9 @@ GAN = ["gan_epochs=1", "epochs=1", "gan_batch_size=256", "batch_size=256", "late
 GAN += ["generator_width=0.05", "discriminator_width=0.05"]
 GAN += ["delay_epochs=0", "warmup_epochs=0"]
 CODE = "from bcgan_tf.cli import main; main(prog_name='bcgan-tf')"
-SECONDS = 280
+SECONDS = 580
+# Two processes train, beside one that runs other tests.
+pytestmark = pytest.mark.timeout(2 * SECONDS)
 
 
 def configurations(count: int = 2) -> list[str]:
