@@ -33,23 +33,29 @@ SECONDS = 580
 pytestmark = pytest.mark.timeout(2 * SECONDS)
 
 
-def configurations(count: int = 2) -> list[str]:
+def free_addresses(count: int = 2) -> list[str]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+
+
+def configurations(addresses: Sequence[str]) -> list[str]:
     return [
         json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
-        for index in range(count)
+        for index in range(len(addresses))
     ]
 
 
 @contextlib.contextmanager
-def started(folder: Path, arguments: Sequence[str]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Two workers, each in a folder of its own: ``0`` and ``1``."""
+def started(
+    folder: Path, arguments: Sequence[str], hosts: Sequence[str] = ()
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two workers, each in a folder of its own, ``0`` and ``1``, and perhaps on its own host."""
     workers = []
-    for index, configuration in enumerate(configurations()):
+    addresses = [f"10.77.0.{number}:2222" for number in (1, 2)] if hosts else free_addresses()
+    for index, configuration in enumerate(configurations(addresses)):
         place = folder / str(index)
         place.mkdir(parents=True, exist_ok=True)
         environment = {
@@ -60,7 +66,8 @@ def started(folder: Path, arguments: Sequence[str]) -> Iterator[list[subprocess.
             "CUDA_VISIBLE_DEVICES": "",  # two processes cannot share a GPU
         }
         with (place / "stdout").open("w") as out, (place / "stderr").open("w") as errors:
-            command = [sys.executable, "-P", *arguments]
+            within = ["ip", "netns", "exec", hosts[index]] if hosts else []
+            command = [*within, sys.executable, "-P", *arguments]
             workers.append(
                 subprocess.Popen(command, cwd=place, env=environment, stdout=out, stderr=errors)
             )
@@ -70,6 +77,31 @@ def started(folder: Path, arguments: Sequence[str]) -> Iterator[list[subprocess.
         for one in workers:
             one.kill()
             one.wait()
+
+
+def ip(*arguments: str, of: str = "") -> None:
+    command = ["ip", *(["-n", of] if of else []), *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with a cable between them, each with an address of its own."""
+    names = f"bcgan-{os.getpid()}-a", f"bcgan-{os.getpid()}-b"
+    with contextlib.ExitStack() as stack:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+                stack.callback(ip, "netns", "del", name)
+            ip("link", "add", "cable", "netns", names[0], "type", "veth",
+               "peer", "name", "cable", "netns", names[1])  # fmt: skip
+            for number, name in enumerate(names, start=1):
+                ip("address", "add", f"10.77.0.{number}/24", "dev", "cable", of=name)
+                for link in ("lo", "cable"):
+                    ip("link", "set", link, "up", of=name)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no network namespaces here ({error})")
+        yield names
 
 
 def codes(workers: Sequence[subprocess.Popen[str]]) -> list[int]:
@@ -178,3 +210,21 @@ def test_a_killed_worker_ends_all_and_a_resume_equals_the_uninterrupted_run(toge
     for one, other in zip(weights(run), weights(whole), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (run / "history.csv").read_text() == (whole / "history.csv").read_text()
+
+
+def test_two_hosts_train_one_model_and_end_when_the_cable_is_cut(together, tmp_path, hosts):
+    run = tmp_path / "run"
+    command = ["-c", CODE, *TRAIN, "--run-dir", str(run), "--resume"]
+    with started(tmp_path, command, hosts) as workers:
+        until((run / "checkpoints/train/epoch-0002").exists)
+        ip("link", "set", "cable", "down", of=hosts[1])
+        assert codes(workers) == [1, 1]
+    for index in range(2):
+        lines = text(tmp_path, index).splitlines()
+        assert lines[-1].startswith("Error: another worker has ended or cannot be reached; start")
+        assert "Traceback" not in "".join(lines)
+    ip("link", "set", "cable", "up", of=hosts[1])
+    with started(tmp_path, command, hosts) as workers:
+        assert codes(workers) == [0, 0], text(tmp_path, 0)
+    for one, other in zip(weights(run), weights(together / "runs/train"), strict=True):
+        np.testing.assert_array_equal(one, other)
