@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from bcgan_tf.errors import UserError
 
-class LazyImages:
-    """An array of `N` images as far as a `Split` or an evaluation needs one.
 
-    Indexing gives arrays in memory, of the rows asked for alone; `numpy.asarray` gives all.
+class LazyImages(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array of `N` images that reads only the rows it is asked for.
+
+    Indexing gives arrays in memory, of the rows asked for alone. Whatever else is done with it, as
+    with any array, reads all of them.
 
     Args:
         read: positions, int `[B]`, to the images at them, `[B, ...]`.
@@ -57,6 +60,11 @@ class LazyImages:
         return LazyImages(self._read, self._stored, self.dtype, self._rows[rows])
 
     def __getitem__(self, key: Any) -> np.ndarray:
+        if isinstance(key, tuple) and key and isinstance(key[0], int | np.integer | slice):
+            kept = (slice(None),) if isinstance(key[0], slice) else ()
+            return self[key[0]][(*kept, *key[1:])]
+        if key is None or key is Ellipsis or isinstance(key, tuple):
+            return np.asarray(self)[key]
         rows = self._rows[key]
         if not np.size(rows):
             return np.empty((*np.shape(rows), *self._stored[1:]), self.dtype)
@@ -65,6 +73,21 @@ class LazyImages:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        arrays = [np.asarray(one) if isinstance(one, LazyImages) else one for one in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
+
+    def __reduce__(self) -> Any:
+        # Images in a file travel as its name, all others as an array.
+        if isinstance(self._read, functools.partial):
+            return LazyImages, (self._read, self._stored, self.dtype, self._rows)
+        return np.asarray, (np.asarray(self),)
 
 
 class ScaledImages(LazyImages):
@@ -109,12 +132,25 @@ def file_images(
         dtype: of the pixels.
         offset: bytes before the first.
     """
-    return LazyImages(functools.partial(_from_file, path, shape, dtype, offset), shape, dtype)
+    read = functools.partial(_from_file, path, _stamp(path), shape, dtype, offset)
+    return LazyImages(read, shape, dtype)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def _from_file(
-    path: Path, shape: tuple[int, ...], dtype: Any, offset: int, rows: np.ndarray
+    path: Path,
+    stamp: tuple[int, int],
+    shape: tuple[int, ...],
+    dtype: Any,
+    offset: int,
+    rows: np.ndarray,
 ) -> np.ndarray:
+    if not path.is_file() or _stamp(path) != stamp:
+        raise UserError(f"{path} was changed since its images were opened; open it again")
     return np.asarray(np.memmap(path, dtype, "r", offset, shape))[rows]
 
 

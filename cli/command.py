@@ -247,11 +247,8 @@ def _how_to_go_on(ctx: click.Context) -> str:
         return ""
     # From `bcgan-tf` on: `attack merge` is a command of two words.
     again = [*ctx.command_path.split(), "--run-dir", str(run), "--resume"]
-    for name in (
-        "data_dir",
-        "cache_dir",
-        "batch_size",
-    ):  # no settings of the run: they change no result
+    # No settings of the run: they change no result.
+    for name in ("data_dir", "cache_dir", "batch_size", "workers"):
         if ctx.params.get(name) and ctx.get_parameter_source(name) != ParameterSource.DEFAULT:
             again += ["--" + name.replace("_", "-"), str(ctx.params[name])]
     again += ctx.meta.get(REPEAT, ())

@@ -7,14 +7,13 @@ import functools
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bcgan_tf.distribute import cluster
+from bcgan_tf.distribute import cluster, quiet_start
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import check_name, file_digest
 from bcgan_tf.loading.declared_shape import declared_images
@@ -240,34 +239,13 @@ def make_repeatable(seed: int, deterministic: bool) -> None:
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-        os.environ["TF_DETERMINISTIC_OPS"] = (
-            "1"  # which TensorFlow reads in processes that are started
-        )
+        os.environ["TF_DETERMINISTIC_OPS"] = "1"  # read in processes that are started
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and looks for devices, without the notes that both print.
-
-    They come from C++ before any logging level applies, so stderr itself is put aside; when the
-    import fails, or with --debug, they are shown.
-    """
-    if click.get_current_context().meta[DEBUG]:
-        return
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as notes:
-        stderr = os.dup(2)
-        os.dup2(notes.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-        except BaseException:
-            notes.seek(0)
-            os.write(stderr, notes.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    """Imports TensorFlow and looks for devices; what both print is shown with --debug alone."""
+    if not click.get_current_context().meta[DEBUG]:
+        quiet_start.start_tensorflow()
 
 
 def join_workers() -> None:

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
+from bcgan_tf.errors import UserError
 from bcgan_tf.lazy_images import (
     LazyImages,
     ScaledImages,
@@ -35,6 +36,46 @@ def test_indexing_is_that_of_an_array(stored, key):
     scaled = ScaledImages(stored, np.float32(1 / 255))
     np.testing.assert_array_equal(scaled[key], PIXELS[key] * np.float32(1 / 255))
     assert scaled[key].dtype == scaled.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        None, ..., (3, 1), (slice(1, 4), 0), (slice(None), ..., 0), (..., 0), (None, 2),
+        ([5, 2], [1, 0]), (-1, slice(None), 0), (np.arange(7) % 2 == 0, 1),
+    ],
+)  # fmt: skip
+def test_several_indices_are_those_of_an_array(stored, key):
+    np.testing.assert_array_equal(stored[key], PIXELS[key])
+
+
+def test_all_else_is_done_as_with_an_array(stored):
+    lazy = ScaledImages(stored, np.float32(1 / 255))
+    array = PIXELS * np.float32(1 / 255)
+    for one, other in (
+        (lazy - 1.0, array - 1.0),
+        (2 * lazy, 2 * array),
+        (lazy > 0.5, array > 0.5),
+        (np.clip(lazy, 0, 0.5), np.clip(array, 0, 0.5)),
+        (lazy.mean(axis=0), array.mean(axis=0)),
+        (lazy.reshape(7, -1), array.reshape(7, -1)),
+        (lazy.copy(), array),
+        (lazy.T, array.T),
+        (np.concatenate([lazy, lazy]), np.concatenate([array, array])),
+        (pickle.loads(pickle.dumps(lazy)), array),
+    ):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        getattr(lazy, "nothing_like_it")  # noqa: B009
+
+
+def test_a_file_that_was_written_anew_is_not_read_as_the_one_before(stored, tmp_path):
+    (tmp_path / "images.raw").write_bytes(bytes(5 + PIXELS.size + 1))
+    with pytest.raises(UserError, match="was changed since its images were opened"):
+        stored[0]
+    (tmp_path / "images.raw").unlink()
+    with pytest.raises(UserError, match="was changed"):
+        stored[0]
 
 
 def test_a_view_reads_nothing_and_is_of_its_rows():

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import abc
 import os
+import pickle
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from bcgan_tf.errors import UserError
+from bcgan_tf.distribute.quiet_start import start_tensorflow
+from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.files import note
 from bcgan_tf.settings.kinds import WorkerSpec
 
@@ -26,6 +30,8 @@ Build = Callable[[Any], Callable[[int], Any]]
 _ATTEMPTS = 8
 # Seconds between two looks at what is finished.
 _LOOK = 1.0
+# Seconds to wait for an answer of a cluster's head.
+_CONNECT = 10.0
 
 
 class Workers(abc.ABC):
@@ -95,6 +101,7 @@ class LocalWorkers(Workers):
     ) -> dict[int, Any]:
         """See :meth:`Workers.run`."""
         found: dict[int, Any] = {}
+        work = pickle.dumps((build, job))
         waiting = iter(list(items))
         slots = [_Slot(number, self.count) for number in range(min(self.count, len(items)))]
         lock, ended = threading.Lock(), threading.Event()
@@ -109,9 +116,7 @@ class LocalWorkers(Workers):
 
         with ThreadPoolExecutor(len(slots)) as threads:
             try:
-                futures = [
-                    threads.submit(slot.work, build, job, following(), found) for slot in slots
-                ]
+                futures = [threads.submit(slot.work, work, following(), found) for slot in slots]
                 while futures:
                     done, others = wait(futures, _LOOK, return_when="FIRST_COMPLETED")
                     for future in done:
@@ -121,7 +126,9 @@ class LocalWorkers(Workers):
             finally:
                 ended.set()
                 for slot in slots:
-                    slot.end()
+                    slot.ended = True  # all of them, before the first is stopped
+                for slot in slots:
+                    slot.stop()
         return found
 
 
@@ -131,19 +138,20 @@ class _Slot:
     def __init__(self, number: int, count: int) -> None:
         self._number, self._count = number, count
         self._process: Any = None
-        self._ended = False
+        self._lock = threading.Lock()
+        self.ended = False  # no process is begun any more
 
-    def work(self, build: Build, job: Any, items: Iterator[int], found: dict[int, Any]) -> None:
+    def work(self, work: bytes, items: Iterator[int], found: dict[int, Any]) -> None:
         """Works on items, and adds to ``found`` what is returned."""
         for item in items:
             for attempt in range(_ATTEMPTS):
                 try:
-                    found[item] = self._begun(build, job).submit(_work, item).result()
+                    found[item] = self._submit(work, item).result()
                     break
                 except BrokenProcessPool as error:
-                    if self._ended:
+                    self.stop()
+                    if self.ended:
                         return
-                    self._stop()
                     if attempt == _ATTEMPTS - 1:
                         raise UserError(
                             f"a worker ended {_ATTEMPTS} times at the same images (killed by a "
@@ -152,24 +160,23 @@ class _Slot:
                         ) from error
                     note("a worker ended before its work; another one does it again")
 
-    def _begun(self, build: Build, job: Any) -> Any:
+    def _submit(self, work: bytes, item: int) -> Any:
         from loky.process_executor import ProcessPoolExecutor
 
-        if self._process is None:
-            self._process = ProcessPoolExecutor(1)
+        with self._lock:
+            if self.ended:
+                raise BrokenProcessPool
+            if self._process is None:
+                self._process = ProcessPoolExecutor(1)
             share = self._number, self._count
-            self._process.submit(_begin_local, os.getpid(), share, build, job).result()
-        return self._process
+            return self._process.submit(_work, work, item, share, os.getpid())
 
-    def end(self) -> None:
-        """Kills the process, if there is one, and begins no other."""
-        self._ended = True
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._process is not None:
-            self._process.shutdown(kill_workers=True)
-            self._process = None
+    def stop(self) -> None:
+        """Kills the process, if there is one."""
+        with self._lock:
+            if self._process is not None:
+                self._process.shutdown(kill_workers=True)
+                self._process = None
 
 
 class RayWorkers(Workers):
@@ -189,10 +196,16 @@ class RayWorkers(Workers):
             raise UserError("Ray is not installed; install bcgan-tf[ray], on every node") from error
         if not ray.is_initialized():
             quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+            address = address or os.environ.get("RAY_ADDRESS")
             try:
-                ray.init(address=address or os.environ.get("RAY_ADDRESS"), **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise UserError(f"there is no Ray cluster at {address} ({error})") from error
+                _check_there(address)
+                ray.init(address=address, **quiet)
+            except (OSError, RuntimeError, ValueError) as error:
+                where = f"at {address}" if address else "on this machine"
+                raise UserError(
+                    f"there is no Ray cluster {where} ({first_line(error)}); start it, or give the "
+                    "address of another"
+                ) from error
         found = ray.cluster_resources()
         self._ray = ray
         self._processors, self._gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
@@ -239,6 +252,13 @@ class RayWorkers(Workers):
         return found
 
 
+def _check_there(address: str | None) -> None:
+    """Raises OSError where nobody listens at HOST:PORT, for which Ray would wait without end."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+
+
 class _RayWorker:
     """An actor; one that Ray starts again builds again."""
 
@@ -258,14 +278,17 @@ class _RayWorker:
 _made: list[Callable[[int], Any]] = []
 
 
-def _begin_local(parent: int, share: tuple[int, int], build: Build, job: Any) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    number, count = share
-    _use(max(1, len(_processors()) // count), number)
-    _made[:] = [build(job)]
-
-
-def _work(item: int) -> Any:
+def _work(work: bytes, item: int, share: tuple[int, int], parent: int) -> Any:
+    """What the job's function returns for an item; called in a process of this machine."""
+    if not _made:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends this process
+        os.dup2(2, 1)  # stdout belongs to results
+        start_tensorflow()
+        number, count = share
+        _use(max(1, len(_processors()) // count), number)
+        build, job = pickle.loads(work)  # which imports what they are made of
+        _made[:] = [build(job)]
     return _made[0](item)
 
 

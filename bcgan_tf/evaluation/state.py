@@ -42,6 +42,8 @@ from bcgan_tf.files import (
 from bcgan_tf.lazy_images import LazyImages, in_chunks
 
 _SETTINGS = "settings.json"
+# The images, while workers read them.
+PIXELS = "images.raw"
 
 # Passes that show how far the answers are known: the mean of a model that draws (True), or what
 # rounding makes of one that does not.
@@ -73,10 +75,16 @@ class EvaluationState:
         self._lock: BaseFileLock | None = None
         if folder is None or settings is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be made ({error.strerror}); choose another folder for the state"
+            ) from error
         self._lock = lock_folder(folder)
         try:
             self._check(folder, as_json(settings))
+            (folder / PIXELS).unlink(missing_ok=True)  # of a kill
         except BaseException:
             self.close()
             raise

@@ -16,7 +16,7 @@ from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.distribute.workers import Workers
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
-from bcgan_tf.evaluation.state import EvaluationState, differing, fingerprint
+from bcgan_tf.evaluation.state import PIXELS, EvaluationState, differing, fingerprint
 from bcgan_tf.evaluation.suite_run import SuiteRun, prepared_attacks
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.files import replacing
@@ -34,6 +34,7 @@ class SuiteJob:
         images: in a file, uint8 or float32 in [0, 1].
         settings: of the :class:`EvaluationTask`.
         attacks: a suite's name, or attacks.
+        identity: of the model on these images.
         evaluation: of the run, without results.
         standing: of the run.
         before: of the run.
@@ -48,6 +49,7 @@ class SuiteJob:
     images: Any
     settings: dict[str, Any]
     attacks: str | Sequence[Attack]
+    identity: dict[str, Any]
     evaluation: Evaluation
     standing: np.ndarray
     before: int
@@ -88,7 +90,7 @@ def finish_in_workers(
             text = f"{done:,} of {len(names):,} parts, {workers.count} workers"
             run.progress(share, len(run.images) * len(run.attacks), text)
 
-    pixels = folder / "images.raw"
+    pixels = folder / PIXELS
     try:
         job = SuiteJob(
             load=loader_of(task.model, folder),
@@ -102,6 +104,7 @@ def finish_in_workers(
                 "precision": task.searched_in,
             },
             attacks=attacks,
+            identity=fingerprint(task.model, task.images, None),
             evaluation=dataclasses.replace(run.evaluation, results=(), seconds=()),
             standing=run.standing,
             before=run.before,
@@ -131,8 +134,7 @@ def suite_worker(job: SuiteJob) -> Callable[[int], None]:
     model, evaluation = job.load(), job.evaluation
     task = EvaluationTask(model, job.images, evaluation.labels, **job.settings)
     task = task.part_of(evaluation.indices)
-    known = {key: evaluation.identity[key] for key in ("model", "answers")}
-    if others := differing(known, fingerprint(model, task.images, None)):
+    if others := differing(job.identity, fingerprint(model, task.images, None)):
         raise UserError(
             f"a worker loaded another model (another {' and '.join(others)}); the file changed, or "
             "its code makes another one each time"

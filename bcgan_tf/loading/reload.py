@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,15 @@ from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.files import replacing
 from bcgan_tf.loading.python_code import custom_object_files, register_custom_objects
 
-# Models to what loads them again.
-_LOADERS: weakref.WeakKeyDictionary[Any, Callable[[], Any]] = weakref.WeakKeyDictionary()
+# Models to what loads them again, and a digest of the weights that it loads.
+_LOADERS: weakref.WeakKeyDictionary[Any, tuple[Callable[[], Any], str]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def remember_loader(model: Any, load: Callable[[], Any]) -> None:
     """Notes a function that loads the model again, in any process; it can be pickled."""
-    _LOADERS[model] = load
+    _LOADERS[model] = load, _weights_digest(model)
 
 
 def loader_of(model: Any, folder: Path) -> Callable[[], Any]:
@@ -33,8 +36,8 @@ def loader_of(model: Any, folder: Path) -> Callable[[], Any]:
     Raises:
         UserError: it is another function, or Keras cannot save it.
     """
-    load = _LOADERS.get(model)
-    if load is None:
+    load, digest = _LOADERS.get(model, (None, ""))
+    if load is None or digest != _weights_digest(model):  # it was trained since
         if not isinstance(model, keras.Model):
             raise UserError(
                 "workers load the model themselves, which they cannot of a function in memory; "
@@ -66,5 +69,16 @@ def _load_saved(path: Path) -> Any:
     except Exception as error:
         raise UserError(
             f"a worker cannot load the model ({first_line(error)}); layers of your own must be in "
-            "a file that --custom-objects names"
+            "a file that --custom-objects names, in Python "
+            "bcgan_tf.loading.python_code.register_custom_objects(file)"
         ) from error
+
+
+def _weights_digest(model: Any) -> str:
+    """Of a Keras model; "" of anything else."""
+    found = hashlib.sha256()
+    if not isinstance(model, keras.Model):
+        return ""
+    for weight in model.get_weights():
+        found.update(weight.tobytes())
+    return found.hexdigest()

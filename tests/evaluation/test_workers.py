@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import random
 import re
 import signal
@@ -25,6 +26,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
+from bcgan_tf.loading.model import load_model
 from bcgan_tf.loading.reload import remember_loader
 from bcgan_tf.settings.kinds import WorkerSpec
 
@@ -150,6 +152,46 @@ def test_a_ray_cluster_of_two_nodes_gives_the_rows_of_one_process(
 
         ray.shutdown()
         cluster.shutdown()
+
+
+class InThisProcess(Workers):
+    """Does what a worker would with the job as it arrives there."""
+
+    count = 2
+
+    def run(self, build, job, items, look):
+        made = build(pickle.loads(pickle.dumps(job)))
+        return {item: made(item) for item in items}
+
+
+def test_shards_too_are_attacked_by_workers(model, tmp_path):
+    test = load_dataset("digits").test
+    task = EvaluationTask(model, test.images[:90], test.labels[:90], eps=EPS)
+    for number in (1, 2):
+        alone, shared = (
+            run_suite(task, ATTACKS[:2], shard=(number, 2), state=tmp_path / f"{number}{name}",
+                      workers=engine)
+            for name, engine in {"alone": None, "shared": InThisProcess()}.items()
+        )  # fmt: skip
+        assert shared.n == 45
+        assert_same_rows(alone, shared)
+
+
+def test_a_model_that_was_trained_since_it_was_loaded_is_the_one_that_is_attacked(tmp_path):
+    classifier(1).save(tmp_path / "model.keras")
+    loaded = load_model(tmp_path / "model.keras", image_shape=(8, 8, 1), num_classes=10)
+    first = evaluated(loaded, tmp_path / "first", InThisProcess(), n=40)
+    assert not (tmp_path / "first" / "model.keras").exists()  # the file itself serves
+    loaded.set_weights([weight + 0.5 for weight in classifier(2).get_weights()])
+    again = evaluated(loaded, tmp_path / "again", InThisProcess(), n=40)
+    assert_same_rows(again, evaluated(loaded, None, None, n=40))
+    assert (first.clean_correct != again.clean_correct).any()
+
+
+def test_nobody_listens_at_the_address_of_a_cluster():
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with pytest.raises(UserError, match=r"no Ray cluster at 127\.0\.0\.1:1 \(.*refused"):
+        workers("ray:127.0.0.1:1")
 
 
 @pytest.mark.slow
