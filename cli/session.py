@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -239,7 +238,6 @@ def make_repeatable(seed: int, deterministic: bool) -> None:
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-        os.environ["TF_DETERMINISTIC_OPS"] = "1"  # read in processes that are started
 
 
 def start_tensorflow() -> None:

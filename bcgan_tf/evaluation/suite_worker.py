@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.distribute.workers import Workers
@@ -57,9 +58,7 @@ class SuiteJob:
     folder: Path
     working_folder: str = dataclasses.field(default_factory=os.getcwd)
     version: str = __version__
-    deterministic: bool = dataclasses.field(
-        default_factory=lambda: os.environ.get("TF_DETERMINISTIC_OPS") in ("1", "true")
-    )
+    deterministic: bool = dataclasses.field(default_factory=is_op_determinism_enabled)
 
 
 def finish_in_workers(
