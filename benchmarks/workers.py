@@ -35,7 +35,7 @@ from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
 
 # What the commands of workers say.
-_LOCAL, _RAY = "loky", "ray::_RayWorker"
+_LOCAL, _RAY = "popen_loky", "ray::_RayWorker"
 
 
 def pids(said: str) -> list[int]:

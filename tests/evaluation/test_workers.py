@@ -114,7 +114,7 @@ class Killer(threading.Thread):
 def test_local_workers_give_the_rows_of_one_process_though_some_are_killed(
     model, alone, tmp_path, capfd
 ):
-    killer = Killer("loky", {os.getpid()}, kills=2)
+    killer = Killer("popen_loky", {os.getpid()}, kills=2)
     killer.start()
     found = evaluated(model, tmp_path, LocalWorkers(2))
     killer.ended.set()
