@@ -161,6 +161,25 @@ def in_chunks(images: Any) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(images[start : start + each])
 
 
+def overlaid(images: Any, rows: np.ndarray, others: Any) -> LazyImages:
+    """Images of which those at some rows are others.
+
+    Args:
+        images: `[N, ...]`, an array or lazy.
+        rows: int `[M]`.
+        others: `[M, ...]`, an array or lazy; read only where they are asked for.
+    """
+    place = np.full(len(images), -1)
+    place[rows] = np.arange(len(rows))
+
+    def read(wanted: np.ndarray) -> np.ndarray:
+        found, there = np.array(images[wanted]), place[wanted] >= 0
+        found[there] = others[place[wanted[there]]]
+        return found
+
+    return LazyImages(read, images.shape, images.dtype)
+
+
 def joined_images(parts: Sequence[Any], order: Any = slice(None)) -> Any:
     """Parts of a set, one after another: an array where all are arrays, else lazily.
 

@@ -176,6 +176,12 @@ def version(package: str) -> str | None:
         return None
 
 
+def machine() -> str:
+    """What a measurement ran on."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras"))
+    return f"{usable_cpus()} CPUs, load {os.getloadavg()[0]:.2f}, {packages}"
+
+
 def compare(
     competing: dict[str, Contender],
     model: keras.Model,

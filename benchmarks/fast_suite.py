@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from attacks import usable_cpus, version
+from attacks import machine
 
 import bcgan_tf
 
@@ -37,8 +37,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="default auto")
     options = parser.parse_args()
 
-    packages = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras"))
-    print(f"{usable_cpus()} CPUs, load {os.getloadavg()[0]:.2f}, {packages}")
+    print(machine())
     print(f"{options.model}, {options.norm} eps {options.eps:g}, n {options.n}")
     test = bcgan_tf.load_dataset(options.dataset).test.take(options.n, seed=0)
     survived: dict[str, np.ndarray] = {}

@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from attacks import usable_cpus, version
+from attacks import machine
 
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -49,8 +49,7 @@ def main() -> None:
     parser.add_argument("--suite", default="standard", help="default standard")
     parser.add_argument("--n", type=int, default=200, help="images (default 200)")
     options = parser.parse_args()
-    packages = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras"))
-    print(f"{usable_cpus()} CPUs, load {os.getloadavg()[0]:.2f}, {packages}")
+    print(machine())
     print(f"\n| {options.suite} | images | side | classes | s | s an image | forward | backward |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     n = options.n

@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from attacks import usable_cpus, version
+from attacks import machine
 
 from bcgan_tf.data import load_dataset
 from bcgan_tf.distribute.workers import LocalWorkers, Workers, workers
@@ -55,22 +55,15 @@ def kill_some(
     said: str, share: float, within: float, draws: random.Random, killed: list[int]
 ) -> None:
     """Kills a share of the workers at random moments; adds whom to ``killed``."""
-    count = None
-    moments = None
-    started = time.monotonic()
-    while moments is None or len(killed) < len(moments):
-        there = [pid for pid in pids(said) if pid not in killed]
-        if moments is None and there:
-            count = max(1, round(share * len(there)))
-            moments = sorted(draws.uniform(0, within) for _ in range(count))
-            started = time.monotonic()
-        if moments is not None and time.monotonic() - started > moments[len(killed)] and there:
-            chosen = draws.choice(there)
-            os.kill(chosen, signal.SIGKILL)
-            killed.append(chosen)
-        if moments is not None and time.monotonic() - started > 4 * within + 60:
-            break
+    while not (there := pids(said)):
         time.sleep(0.1)
+    started = time.monotonic()
+    count = max(1, round(share * len(there)))
+    for moment in sorted(draws.uniform(0, within) for _ in range(count)):
+        time.sleep(max(0.0, started + moment - time.monotonic()))
+        if there := pids(said):  # else the evaluation has ended
+            killed.append(draws.choice(there))
+            os.kill(killed[-1], signal.SIGKILL)
 
 
 def same_rows(one: Evaluation, other: Evaluation) -> bool:
@@ -98,8 +91,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0, help="evaluations with kills (default 0)")
     options = parser.parse_args()
 
-    packages = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras"))
-    print(f"{usable_cpus()} CPUs, load {os.getloadavg()[0]:.2f}, {packages}")
+    print(machine())
     print(f"{options.model}, {options.suite}, Linf eps {options.eps:g}, n {options.n}, float32")
     test = load_dataset(options.dataset).test.take(options.n, seed=0)
     model = keras.models.load_model(options.model)

@@ -21,7 +21,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import differing
 from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing, write_arrays
-from bcgan_tf.lazy_images import LazyImages
+from bcgan_tf.lazy_images import LazyImages, overlaid
 
 _OF_ATTACK = ("attack", "config", "uses_gradients", "passes")
 _COMPARED = ("eps", "norm", "suite", "eot_samples", "precision", "total")
@@ -92,15 +92,17 @@ def load(path: str | Path) -> Evaluation:
         arrays = read_arrays(path, lazy="adversarials")
         # Earlier versions searched in float32, and did not say so; they had no suite fast.
         settings = {"precision": "float32", "fallback": None, **json.loads(str(arrays["settings"]))}
-        kept, place = arrays["adversarials"], np.full(len(arrays["labels"]), -1)
-        place[arrays["broken_rows"]] = np.arange(len(kept))
+        kept = arrays["adversarials"]
+        shape = (len(arrays["labels"]), *kept.shape[1:])
+        none = LazyImages(lambda rows: np.zeros((len(rows), *shape[1:]), np.float32), shape)
+        adversarials: Any = overlaid(none, arrays["broken_rows"], kept)
         results = tuple(
             AttackResult(
                 attack=attack["attack"],
                 config=attack["config"],
                 uses_gradients=attack["uses_gradients"],
                 passes=Passes(*attack.get("passes", ())),
-                adversarials=_spread(kept, place),
+                adversarials=adversarials,
                 # Earlier versions searched nothing again.
                 **{
                     name: arrays[key]
@@ -122,18 +124,6 @@ def load(path: str | Path) -> Evaluation:
         raise UserError(
             f"{path} is damaged or no evaluation ({type(error).__name__}); run that one again"
         ) from error
-
-
-def _spread(kept: Any, place: np.ndarray) -> Any:
-    """Images ``[N, ...]`` of which ``place`` says where among those kept they are; else zeros."""
-
-    def read(rows: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(rows), *kept.shape[1:]), np.float32)
-        there = place[rows] >= 0
-        found[there] = kept[place[rows[there]]]
-        return found
-
-    return LazyImages(read, (len(place), *kept.shape[1:]))
 
 
 def _as_lazy(images: Any) -> LazyImages:

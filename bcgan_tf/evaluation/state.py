@@ -39,7 +39,7 @@ from bcgan_tf.files import (
     read_arrays,
     replacing,
 )
-from bcgan_tf.lazy_images import LazyImages, in_chunks
+from bcgan_tf.lazy_images import LazyImages, in_chunks, overlaid
 
 _SETTINGS = "settings.json"
 # The images, while workers read them.
@@ -128,7 +128,7 @@ class EvaluationState:
         return AttackResult(
             attack=attack.name,
             config=attack.config(),
-            adversarials=_kept_images(file, images),
+            adversarials=_kept_images(file, images, arrays["changed"]),
             uses_gradients=attack.uses_gradients,
             passes=passes,
             **found,
@@ -153,7 +153,7 @@ class EvaluationState:
                 passes=np.array(result.passes),
                 **{key: getattr(result, key) for key in PER_EXAMPLE},
             )
-        kept = _kept_images(self._file(name), images)
+        kept = _kept_images(self._file(name), images, changed)
         return dataclasses.replace(result, adversarials=kept)
 
     def has(self, names: Sequence[str]) -> bool:
@@ -177,18 +177,13 @@ class EvaluationState:
         self.close()
 
 
-def _kept_images(file: Path, images: Any) -> Any:
+def _kept_images(file: Path, images: Any, changed: np.ndarray) -> Any:
     """The adversarial examples of a piece, read from its file when they are asked for."""
 
     def read(rows: np.ndarray) -> np.ndarray:
-        arrays = read_arrays(file)
-        place = np.full(len(images), -1)
-        place[arrays["changed"]] = np.arange(len(arrays["changed"]))
-        found, taken = np.array(images[rows]), place[rows]
-        found[taken >= 0] = arrays["adversarials"][taken[taken >= 0]]
-        return found
+        return read_arrays(file)["adversarials"][rows]
 
-    return LazyImages(read, images.shape)
+    return overlaid(images, changed, LazyImages(read, (len(changed), *images.shape[1:])))
 
 
 def kept_settings(folder: str | Path | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pickle
 import random
 import re
 import signal
@@ -29,6 +28,7 @@ from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.loading.model import load_model
 from bcgan_tf.loading.reload import remember_loader
 from bcgan_tf.settings.kinds import WorkerSpec
+from helpers.workers import InThisProcess
 
 EPS = 0.05
 ATTACKS = [FGSM(EPS), PGD(EPS, steps=40), Square(EPS, queries=400)]
@@ -152,16 +152,6 @@ def test_a_ray_cluster_of_two_nodes_gives_the_rows_of_one_process(
 
         ray.shutdown()
         cluster.shutdown()
-
-
-class InThisProcess(Workers):
-    """Does what a worker would with the job as it arrives there."""
-
-    count = 2
-
-    def run(self, build, job, items, look):
-        made = build(pickle.loads(pickle.dumps(job)))
-        return {item: made(item) for item in items}
 
 
 def test_shards_too_are_attacked_by_workers(model, tmp_path):

@@ -15,12 +15,12 @@ import pytest
 
 from bcgan_tf import files
 from bcgan_tf.data import load_dataset
-from bcgan_tf.distribute.workers import Workers
 from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import measures, tables
 from bcgan_tf.reproduction.protocol import protocol
 from bcgan_tf.reproduction.tables import reproduce_table
 from bcgan_tf.reproduction.workspace import Workspace
+from helpers.workers import InThisProcess
 
 SMALL = protocol(
     "digits",
@@ -108,16 +108,6 @@ def test_a_repeat_measures_nothing(reproduce, assessed, attacked, counted, tmp_p
     assert (len(attacked), len(cleans), len(assessed)) == (3 * 6, 3, 3)
     assert again == first == json.loads((tmp_path / "results/table1-digits.json").read_text())
     assert (tmp_path / "results/table1-digits.md").read_text() == page == tables.page(first)
-
-
-class InThisProcess(Workers):
-    """Does what a worker would with the job as it arrives there."""
-
-    count = 2
-
-    def run(self, build, job, items, look):
-        made = build(pickle.loads(pickle.dumps(job)))
-        return {item: made(item) for item in items}
 
 
 def test_workers_measure_each_row_once(reproduce, workspace, monkeypatch, attacked, assessed):
