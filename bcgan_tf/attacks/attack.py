@@ -29,9 +29,11 @@ from bcgan_tf.settings.fields import Checked, Range
 from bcgan_tf.settings.kinds import Batch, Precision
 
 # The arrays of a result that have one entry for each example.
-PER_EXAMPLE = ("clean_correct", "attacked", "success", "linf", "l2", "searched_again")
+PER_EXAMPLE = (
+    "clean_correct", "attacked", "success", "linf", "l2", "searched_again", "nearness",
+)  # fmt: skip
 # A search on a copy of the model leaves an example to a better copy, or to the model itself, where
-# the margin came nearer to zero than so many of the clean image's own units of its logits.
+# the margin came nearer to zero than so many units of the clean image's logits.
 _NEAR = 0.1
 
 
@@ -54,6 +56,9 @@ class AttackResult:
         uses_gradients: whether the attack follows the model's gradients.
         searched_again: bool ``[N]``: a search in lower precision came near without breaking it, so
             that it was searched again in float32.
+        nearness: float32 ``[N]``: the largest margin (the largest wrong logit minus the true one)
+            that the model has on a candidate, in units of the distance between the largest and the
+            third-largest logit of the image; minus infinity where it was not attacked.
         passes: through the networks that it searched with, of all examples together.
     """
 
@@ -67,11 +72,14 @@ class AttackResult:
     l2: np.ndarray
     uses_gradients: bool = True
     searched_again: np.ndarray = None  # pyright: ignore[reportAssignmentType]
+    nearness: np.ndarray = None  # pyright: ignore[reportAssignmentType]
     passes: Passes = NONE
 
     def __post_init__(self) -> None:
         if self.searched_again is None:  # no example was
             vars(self)["searched_again"] = np.zeros_like(self.success)
+        if self.nearness is None:  # not known
+            vars(self)["nearness"] = np.full(self.success.shape, -np.inf, np.float32)
 
     @property
     def n(self) -> int:
@@ -162,6 +170,9 @@ class Attack(Checked, abc.ABC):
     Attributes:
         uses_gradients: whether it follows the model's gradients; False for an attack that only asks
             for logits. Each attack says it; there is no default.
+        near: in a suite it gets only images that an attack before it brought so near
+            (:attr:`AttackResult.nearness`); None: all.
+        first: in a suite it gets only so many of the first images; None: all.
 
     Args:
         batch_size: most examples attacked at once. It changes speed and memory, never the result.
@@ -169,6 +180,8 @@ class Attack(Checked, abc.ABC):
     """
 
     uses_gradients: ClassVar[bool]
+    near: ClassVar[float | None] = None
+    first: ClassVar[int | None] = None
 
     batch_size: Batch = 250
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
@@ -372,16 +385,17 @@ class PreparedAttack:
             check_digits(clean_logits)
         masked = masked_classes(clean_logits)
         first, *later = self._of_classes(masked)
-        near = _NEAR * logit_units(tf.constant(clean_logits[:, ~masked])).numpy()
+        units = logit_units(tf.constant(clean_logits[:, ~masked])).numpy()
         clean_correct = clean_logits.argmax(-1) == labels
         attacked = clean_correct if mask is None else clean_correct & mask
         adversarials, success = images.copy(), np.zeros(len(images), bool)
         searched_again = np.zeros_like(success)
+        nearness = np.full(len(images), -np.inf, np.float32)
 
         def search(
             run: Batched, rows: np.ndarray, round_index: int, report: Callable[[int], None] | None
         ) -> np.ndarray:
-            """One round on some examples; returns the margins that it leads to."""
+            """One round on some examples; returns how near it comes to breaking them."""
             candidates = images[rows]
             lengths = map(np.float64, attack.own_lengths.values())
             if not attack.idle:
@@ -407,7 +421,12 @@ class PreparedAttack:
             if np.isnan(logits).any():
                 raise UserError(f"the model returned NaN logits on images changed by {attack.name}")
             success[rows] = logits.argmax(-1) != labels[rows]
-            return margins(tf.constant(logits), tf.constant(labels[rows])).numpy()
+            margin = margins(tf.constant(logits), tf.constant(labels[rows])).numpy()
+            # Where all logits are equal, nothing is said to be near.
+            never = np.full_like(margin, -np.inf)
+            reached = np.divide(margin, units[rows], out=never, where=units[rows] > 0)
+            nearness[rows] = np.maximum(nearness[rows], reached)
+            return reached
 
         total = int(attacked.sum())
         for round_index in range(attack.rounds):
@@ -421,7 +440,7 @@ class PreparedAttack:
 
             reached = search(first, pending, round_index, report)
             for run in later:
-                pending = pending[~success[pending] & (reached > -near[pending])]
+                pending = pending[~success[pending] & (reached > -_NEAR)]
                 if not pending.size:
                     break
                 searched_again[pending] = True
@@ -441,6 +460,7 @@ class PreparedAttack:
             l2=l2,
             uses_gradients=attack.uses_gradients,
             searched_again=searched_again,
+            nearness=nearness,
             passes=self._counter.taken(),
         )
 

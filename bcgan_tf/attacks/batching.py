@@ -1,4 +1,4 @@
-"""Running a graph over many examples in batches: one trace, at most eight batch sizes."""
+"""Running a graph over many examples in batches: one trace, few batch sizes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_SHAPES = 8
+_SHAPES, _SHAPES_OF_THREADS = 8, 32
 # Without an accelerator two batches run at once: small operations use only part of a processor.
 _THREADS = 2
 _WORTH_A_THREAD = 64
+_LEAST_ROWS = 8
 
 
 class Batched:
@@ -21,8 +22,8 @@ class Batched:
 
     It is traced once, with a free batch dimension. Batches have at most eight sizes, multiples of
     an eighth of the largest; repeated rows fill them up. GPUs tune kernels for every new size, and
-    the number of survivors changes with every attack. Without a GPU or TPU two halves of the batch
-    run at once.
+    the number of survivors changes with every attack. Without a GPU or TPU two halves of a large
+    batch run at once, of at most 32 sizes.
 
     Args:
         function: of tensors ``[B, ...]`` (and scalar constants after them) to a tensor ``[B, ...]``
@@ -55,9 +56,12 @@ class Batched:
         largest = min(self.batch_size, max(count, total or count))
         threads = _THREADS if largest >= _THREADS * _WORTH_A_THREAD and not _accelerated() else 1
         largest = max(1, largest // threads)
-        unit = math.ceil(largest / _SHAPES)
-        batches = math.ceil(count / largest)
-        rows = min(largest, _rounded_up(math.ceil(count / batches), unit))
+        unit = math.ceil(largest / (_SHAPES if threads == 1 else _SHAPES_OF_THREADS))
+        # Each thread gets as many batches, if they are not too small for it.
+        batches = _rounded_up(
+            math.ceil(count / largest), min(threads, max(1, count // _LEAST_ROWS))
+        )
+        rows = math.ceil(count / batches)
 
         def batch(start: int) -> list[tf.Tensor]:
             taken = np.arange(start, min(start + rows, count))

@@ -50,6 +50,16 @@ class InBox(Attack):
         return self.inner.uses_gradients
 
     @property
+    def near(self) -> float | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As the attack itself."""
+        return self.inner.near
+
+    @property
+    def first(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As the attack itself."""
+        return self.inner.first
+
+    @property
     def name(self) -> str:
         return f"{self.inner.name}+box"
 

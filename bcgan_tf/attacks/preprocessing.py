@@ -15,6 +15,7 @@ from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.constraint_relaxation import ConstraintRelaxation
+from bcgan_tf.attacks.suites import NearAPGD, NearRelaxation
 from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import LeadingStep, graph_of, leading_steps, parts_after
 
@@ -23,30 +24,44 @@ _PROBES = 4
 _UNKNOWN_SIDE = 32
 
 
-class AdaptiveAPGD(APGD):
-    """APGD under the name that it has in reports when it attacks through the preprocessing."""
+class _Adaptive(Attack):
+    """An attack under the name that it has in reports when it attacks through the preprocessing."""
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}+BPDA"
+
+
+class AdaptiveAPGD(_Adaptive, APGD):
+    """See :class:`bcgan_tf.attacks.apgd.APGD`."""
 
     lengths = APGD.lengths
 
-    @property
-    def name(self) -> str:
-        return f"{super().name}+BPDA"
+
+class AdaptiveNearAPGD(_Adaptive, NearAPGD):
+    """See :class:`bcgan_tf.attacks.suites.NearAPGD`."""
+
+    lengths = APGD.lengths
 
 
-class AdaptiveConstraintRelaxation(ConstraintRelaxation):
-    """Constraint relaxation under the name that it has in reports when it attacks so."""
+class AdaptiveRelaxation(_Adaptive, ConstraintRelaxation):
+    """See :class:`bcgan_tf.attacks.constraint_relaxation.ConstraintRelaxation`."""
 
     lengths = ConstraintRelaxation.lengths
 
-    @property
-    def name(self) -> str:
-        return f"{super().name}+BPDA"
+
+class AdaptiveNearRelaxation(_Adaptive, NearRelaxation):
+    """See :class:`bcgan_tf.attacks.suites.NearRelaxation`."""
+
+    lengths = ConstraintRelaxation.lengths
 
 
 # The attacks of a suite that are run through the preprocessing too, and as what.
 ADAPTIVE: dict[type[Attack], type[Attack]] = {
     APGD: AdaptiveAPGD,
-    ConstraintRelaxation: AdaptiveConstraintRelaxation,
+    NearAPGD: AdaptiveNearAPGD,
+    ConstraintRelaxation: AdaptiveRelaxation,
+    NearRelaxation: AdaptiveNearRelaxation,
 }
 
 

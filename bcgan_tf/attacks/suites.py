@@ -15,8 +15,10 @@ from bcgan_tf.attacks.square import Square
 from bcgan_tf.errors import UserError
 from bcgan_tf.settings.kinds import SUITES
 
-# What the name of an attack has that searches in float32 after others in bfloat16.
-IN_FLOAT32 = " in float32"
+# What the names of attacks have that search in float32 after others in bfloat16, that get the first
+# images alone, and that get what others brought near the boundary.
+IN_FLOAT32, SAMPLE, NEAR = " in float32", " (sample)", " (near)"
+SAMPLE_SIZE = 200
 # Those that search in the precision of the task.
 SEARCHED = ("standard", "plus", "fast")
 _RESTARTS = 5
@@ -38,6 +40,67 @@ class LastAPGD(APGD):
         return super().name + IN_FLOAT32
 
 
+class SampledAPGD(LastAPGD):
+    """The same, on the first 200 images."""
+
+    lengths = APGD.lengths
+    first = SAMPLE_SIZE
+
+    @property
+    def name(self) -> str:
+        return super().name + SAMPLE
+
+
+class SampledSquare(Square):
+    """Square on the first 200 images: whether gradients mislead."""
+
+    first = SAMPLE_SIZE
+
+    @property
+    def name(self) -> str:
+        return super().name + SAMPLE
+
+
+class NearRelaxation(ConstraintRelaxation):
+    """Constraint relaxation again, from other points, on what came within a tenth."""
+
+    lengths = ConstraintRelaxation.lengths
+    near = 0.1
+
+    @property
+    def name(self) -> str:
+        return super().name + NEAR
+
+    def run(self, *arguments: Any) -> Any:
+        """See :meth:`bcgan_tf.attacks.attack.Attack.run`."""
+        return ConstraintRelaxation.run(self._changed({"seed": self.seed + 1}), *arguments)
+
+
+class NearAPGD(APGD):
+    """Targeted APGD, in float32, on what came within a twentieth of an image's unit of logits."""
+
+    lengths = APGD.lengths
+    near = 0.05
+
+    @property
+    def name(self) -> str:
+        return super().name + NEAR
+
+
+class NearSquare(Square):
+    """Square on what came within 0.15 units."""
+
+    near = 0.15
+
+    @property
+    def name(self) -> str:
+        return super().name + NEAR
+
+
+# Those that search in float32, whatever the precision of the task.
+FLOAT32_ALONE = (LastAPGD, NearAPGD)
+
+
 def suite(
     name: str,
     eps: float,
@@ -55,8 +118,9 @@ def suite(
       queries. The field's yardstick; Linf and L2.
     - ``plus``: AutoAttack's larger one: five restarts of APGD on the cross entropy, of APGD on
       DLR and (up to 100 classes) of untargeted FAB, Square, and both targeted attacks.
-    - ``fast``: constraint relaxation towards three classes, targeted APGD with a fifth of the steps
-      towards the likeliest, and Square with 500 queries, which shows whether gradients mislead
+    - ``fast``: constraint relaxation towards three classes; ``standard``'s targeted APGD and Square
+      on what that brought near the boundary alone; and Square with 500 queries on the first 200
+      images, which shows whether gradients mislead
       (:func:`bcgan_tf.evaluation.runner.run_suite` then goes on with ``standard``).
     - ``rand``: APGD on the cross entropy and on DLR, for models that draw random numbers: to be
       run through :func:`bcgan_tf.attacks.expectation.expectation`.
@@ -71,7 +135,7 @@ def suite(
         seed: of all draws.
         batch_size: most examples at once.
         precision: that they search in. In ``"bfloat16"`` a short targeted APGD in float32
-            (:class:`LastAPGD`) ends ``standard``, ``plus`` and ``fast``.
+            (:class:`LastAPGD`) ends ``standard``, ``plus`` and, on the first 200 images, ``fast``.
 
     Raises:
         UserError: no such suite, or eps or norm out of range.
@@ -88,7 +152,11 @@ def suite(
         attacks = [one for one in attacks if not isinstance(one, FAB) or one.targeted]
     if precision == "bfloat16" and name in SEARCHED:
         targeted = next(one for one in attacks if isinstance(one, APGD) and one.targeted)
-        attacks.append(LastAPGD(**{**vars(targeted), "steps": _SHORT_STEPS}))
+        settings: dict[str, Any] = vars(targeted) | {"steps": _SHORT_STEPS}
+        if name == "fast":
+            attacks.append(SampledAPGD(**{**settings, "target_classes": 1}))
+        else:
+            attacks.append(LastAPGD(**settings))
     return tuple(attacks)
 
 
@@ -113,11 +181,13 @@ def _plus(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
 
 
 def _fast(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
-    likeliest: dict[str, Any] = {"loss": "dlr", "targeted": True, "target_classes": 1}
+    few = {"targets": min(_FAST_TARGETS, targets)}
     return [
-        ConstraintRelaxation(eps, targets=min(_FAST_TARGETS, targets), **shared),
-        APGD(eps, steps=_SHORT_STEPS, **likeliest, **shared),
-        Square(eps, queries=_FAST_QUERIES, **shared),
+        ConstraintRelaxation(eps, restarts=0, **few, **shared),
+        SampledSquare(eps, queries=_FAST_QUERIES, **shared),
+        NearRelaxation(eps, **few, **shared),
+        NearAPGD(eps, loss="dlr", targeted=True, target_classes=targets, **shared),
+        NearSquare(eps, **shared),
     ]
 
 

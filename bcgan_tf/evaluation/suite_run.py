@@ -13,7 +13,7 @@ import numpy as np
 from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, joined_results
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.preprocessing import ADAPTIVE
-from bcgan_tf.attacks.suites import LastAPGD, suite
+from bcgan_tf.attacks.suites import FLOAT32_ALONE, suite
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import EvaluationState
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -79,14 +79,20 @@ class SuiteRun:
         certified = self.evaluation.certified
         left = self.standing[rows].copy()
         spared = np.zeros_like(left) if certified is None else certified[rows]
+        nearness = np.full(len(left), -np.inf)
         self._survived += int(spared.sum())
         found = []
         for position, attack in enumerate(self.attacks):
             # What is proved within eps says nothing of an attack that goes further.
             mask = left & ~spared if self._within(attack.attack) else left
+            if attack.attack.near is not None:
+                mask = mask & (nearness > -attack.attack.near)
+            if attack.attack.first is not None:
+                mask = mask & (np.arange(rows.start, rows.start + len(left)) < attack.attack.first)
             found.append(self._piece(number, position, rows, mask))
+            result = found[-1][0]
+            nearness = np.maximum(nearness, result.nearness)
             if self.survivors_only:
-                result = found[-1][0]
                 left = left & result.clean_correct & ~self.evaluation.broken_by(result)
         self._survived += int((left & ~spared).sum())
         return found
@@ -148,14 +154,19 @@ def prepared_attacks(task: EvaluationTask, attacks: str | Sequence[Attack]) -> l
         precision=task.searched_in,
     )
 
-    def searched_in(attack: Attack) -> str:
-        return "float32" if isinstance(attack, LastAPGD) else task.searched_in
+    def search(attack: Attack) -> dict[str, Any]:
+        in_float32 = isinstance(attack, FLOAT32_ALONE)
+        # In `fast` others go on with what comes near.
+        return {
+            "searched_in": "float32" if in_float32 else task.searched_in,
+            "again": attacks != "fast",
+        }
 
     thorough = attacks in _THOROUGH
     if thorough and task.has_box:
         bounded = (attack for attack in chosen if isinstance(attack, BoundedAttack))
-        return [task.prepared_in_box(attack, searched_in(attack)) for attack in bounded]
-    prepared = [task.prepared(attack, searched_in(attack)) for attack in chosen]
+        return [task.prepared_in_box(attack, **search(attack)) for attack in bounded]
+    prepared = [task.prepared(attack, **search(attack)) for attack in chosen]
     through = task.through_preprocessing if thorough else None
     if through is not None:
         blind = (i for i, attack in enumerate(chosen) if not attack.uses_gradients)

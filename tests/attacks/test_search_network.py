@@ -201,17 +201,24 @@ def test_a_suite_searches_in_bfloat16_but_for_its_end(linear, monkeypatch, tmp_p
     searched: list[tuple[str, str]] = []
     prepared = EvaluationTask.prepared
 
-    def noted(self, attack, searched_in=None):
-        searched.append((attack.name, searched_in))
-        return prepared(self, attack, searched_in)
+    def noted(self, attack, searched_in=None, *, again=True):
+        searched.append((attack.name, searched_in, again))
+        return prepared(self, attack, searched_in, again=again)
 
     monkeypatch.setattr(EvaluationTask, "prepared", noted)
     task = EvaluationTask(linear, images, labels, eps=0.05, precision="bfloat16")
     found = run_suite(task, "standard", state=tmp_path / "state")
-    assert dict(searched) == {
-        "APGD-CE": "bfloat16", "APGD-T": "bfloat16", "FAB-T": "bfloat16", "Square": "bfloat16",
-        "APGD-T in float32": "float32",
-    }  # fmt: skip
+    names = ["APGD-CE", "APGD-T", "FAB-T", "Square"]
+    assert list(dict.fromkeys(searched)) == [
+        *((name, "bfloat16", True) for name in names), ("APGD-T in float32", "float32", True),
+    ]  # fmt: skip
+    searched.clear()
+    run_suite(task, "fast")
+    assert list(dict.fromkeys(searched)) == [
+        ("CR", "bfloat16", False), ("Square (sample)", "bfloat16", False),
+        ("CR (near)", "bfloat16", False), ("APGD-T (near)", "float32", False),
+        ("Square (near)", "bfloat16", False), ("APGD-T in float32 (sample)", "float32", False),
+    ]  # fmt: skip
     assert found.results[-1].config["steps"] == 20
     assert found.precision == found.to_dict()["precision"] == "bfloat16"
     # 2 |s| is the distance between the logits; four pixels move it by at most 8 eps.

@@ -31,13 +31,17 @@ def test_plus_has_five_restarts_and_the_targeted_attacks():
     assert [attacks[name]["restarts"] for name in ("APGD-CE", "APGD-DLR", "FAB")] == [5, 5, 5]
 
 
-def test_fast_is_constraint_relaxation_a_short_targeted_apgd_and_a_short_square():
+def test_fast_is_constraint_relaxation_and_standard_on_what_that_brought_near():
     attacks = _told("fast")
-    assert list(attacks) == ["CR", "APGD-T", "Square"]
-    relaxed, targeted, square = attacks.values()
-    assert (relaxed["targets"], relaxed["cycles"], relaxed["restarts"]) == (3, 5, 4)
-    assert (targeted["steps"], targeted["target_classes"]) == (20, 1)
-    assert square["queries"] == 500
+    assert list(attacks) == ["CR", "Square (sample)", "CR (near)", "APGD-T (near)", "Square (near)"]
+    relaxed, sampled, again, targeted, square = attacks.values()
+    assert (relaxed["targets"], relaxed["cycles"], relaxed["restarts"]) == (3, 5, 0)
+    assert (again["targets"], again["cycles"], again["restarts"]) == (3, 5, 4)
+    standard = _told("standard")
+    assert (targeted, square) == (standard["APGD-T"], standard["Square"])
+    assert sampled["queries"] == 500
+    got = [(attack.near, attack.first) for attack in suite("fast", 0.3, num_classes=10)]
+    assert got == [(None, None), (None, 200), (0.1, None), (0.05, None), (0.15, None)]
     assert suite("fast", 0.3, num_classes=2)[0].config()["targets"] == 1
 
 
@@ -47,7 +51,9 @@ def test_a_search_in_bfloat16_ends_with_a_short_targeted_apgd(name, targets):
     *same, last = suite(name, 0.3, num_classes=10, precision="bfloat16")
     assert tuple(same) == plain
     config = last.config()
-    assert (last.name, config["steps"]) == ("APGD-T in float32", 20)
+    sample = " (sample)" if name == "fast" else ""
+    assert (last.name, config["steps"]) == ("APGD-T in float32" + sample, 20)
+    assert last.first == (200 if sample else None)
     assert config["target_classes"] == targets
     assert suite("rand", 0.3, num_classes=10, precision="bfloat16") == suite(
         "rand", 0.3, num_classes=10
