@@ -20,8 +20,10 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import all_layers, calls_of, graph_of, rebuilt
 
 # A gradient in bfloat16 must be so many times as fast as one in float32 to be worth its rounding;
-# each is timed so often, on so many images.
-_WORTH, _TIMINGS, _TIMED = 1.3, 3, 64
+# each is timed so often, on so many images, which is what a thread has of a batch of 250.
+_WORTH, _TIMINGS, _TIMED = 1.3, 5, 125
+# On so many images a copy must agree with the model.
+_COMPARED = 64
 # Most by which the copy's distances between logits may be off, in median gaps between the two
 # largest logits of the model: of the median image, and of 95 % of them.
 _BOUNDS = {"float32": (1e-3, 1e-2), "bfloat16": (0.1, 0.5)}
@@ -90,7 +92,7 @@ def search_networks(model: Any, images: np.ndarray, precision: str) -> dict[str,
     found: dict[str, keras.Model] = {}
     if precision == "float32":
         return found
-    probes = images[:_TIMED]
+    probes = images[:_COMPARED]
     copies = {dtype: copy for dtype in _BOUNDS if (copy := search_network(model, dtype))}
     if copies:
         wanted = _logits(model, probes)
@@ -106,7 +108,7 @@ def search_networks(model: Any, images: np.ndarray, precision: str) -> dict[str,
             "answers differ too much there; choose precision float32, or auto"
         )
     other = found.get("float32", model)
-    if precision == "auto" and lower is not None and not is_faster(lower, other, probes):
+    if precision == "auto" and lower is not None and not is_faster(lower, other, images):
         del found["bfloat16"]
     return found
 
@@ -167,7 +169,7 @@ def is_faster(copy: keras.Model, other: keras.Model, images: np.ndarray) -> bool
 
 
 def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    return Batched(checks.as_logits_fn(network), _TIMED)(images)
+    return Batched(checks.as_logits_fn(network), _COMPARED)(images)
 
 
 def _gradient_of(network: keras.Model) -> checks.LogitsFn:

@@ -39,6 +39,20 @@ def test_a_few_rows_are_not_blown_up_to_a_large_batch():
     assert shapes == [10]
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(263, [68] * 4), (37, [20] * 2), (9, [12])])
+def test_each_thread_gets_as_many_batches(count, sizes):
+    """250 rows are two batches of 125 at once, whose sizes are multiples of four."""
+    shapes = []
+
+    def function(images):
+        tf.py_function(lambda n: shapes.append(int(n)), [tf.shape(images)[0]], [])
+        return images
+
+    rows = np.arange(count, dtype=np.float32)
+    np.testing.assert_array_equal(Batched(function, 250)(rows, total=300), rows)
+    assert shapes == sizes
+
+
 def test_two_batches_run_at_once_and_come_back_in_order():
     together = threading.Barrier(2, timeout=60)
 
