@@ -15,10 +15,12 @@ from helpers.evaluations import EPS, LABELS, PIXELS, linear
 N = 1000
 
 
-def _evaluation(broken: dict[str, int], precision: str = "bfloat16") -> Evaluation:
-    """The suite standard, where some of its attacks broke so many images."""
+def _evaluation(
+    broken: dict[str, int], precision: str = "bfloat16", name: str = "standard"
+) -> Evaluation:
+    """A suite, where some of its attacks broke so many images."""
     results, start = [], 0
-    for attack in suite("standard", EPS, num_classes=4, precision=precision):
+    for attack in suite(name, EPS, num_classes=4, precision=precision):
         success = np.zeros(N, bool)
         success[start : start + broken.get(attack.name, 0)] = True
         start += success.sum()
@@ -30,9 +32,7 @@ def _evaluation(broken: dict[str, int], precision: str = "bfloat16") -> Evaluati
             )
         )  # fmt: skip
     labels = np.zeros(N, np.int64)
-    return Evaluation(
-        tuple(results), labels, np.arange(N), EPS, "linf", "standard", precision=precision
-    )
+    return Evaluation(tuple(results), labels, np.arange(N), EPS, "linf", name, precision=precision)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,28 @@ def _evaluation(broken: dict[str, int], precision: str = "bfloat16") -> Evaluati
             "bfloat16",
             "APGD-T in float32 broke 3 that the search in bfloat16 had left",
         ),
-        ({"Square": 6}, "bfloat16", "Square broke 6 that attacks along the gradient had left"),
-        ({"Square": 6}, "float32", None),
+        # All of Square was tried: there is nothing to go on with.
+        ({"Square": 600}, "bfloat16", None),
+        ({"Square": 600}, "float32", None),
     ],
 )
 def test_what_came_late_is_counted(broken, precision, reason):
     task = EvaluationTask(linear, PIXELS, LABELS, eps=EPS)
     assert why_go_on(task, _evaluation(broken, precision)) == reason
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_of_fast_the_sample_counts(precision):
+    """One image of the 200 may be chance; what was near, Square may break."""
+    task = EvaluationTask(linear, PIXELS, LABELS, eps=EPS)
+
+    def reason(broken: dict[str, int]) -> str | None:
+        return why_go_on(task, _evaluation(broken, precision, "fast"))
+
+    assert reason({"CR": 300, "Square (sample)": 1, "Square (near)": 50}) is None
+    because = "Square (sample) broke 2 that attacks along the gradient had left"
+    assert reason({"Square (sample)": 2}) == because
+    if precision == "bfloat16":
+        last = "APGD-T in float32 (sample)"
+        assert reason({last: 1}) is None
+        assert reason({last: 2}) == f"{last} broke 2 that the search in bfloat16 had left"
