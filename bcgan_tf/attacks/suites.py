@@ -40,61 +40,49 @@ class LastAPGD(APGD):
         return super().name + IN_FLOAT32
 
 
-class SampledAPGD(LastAPGD):
+class _Part(Attack):
+    """An attack of a suite that gets only some of the images, which its name says."""
+
+    @property
+    def name(self) -> str:
+        return super().name + (SAMPLE if self.near is None else NEAR)
+
+
+class SampledAPGD(_Part, LastAPGD):
     """The same, on the first 200 images."""
 
     lengths = APGD.lengths
     first = SAMPLE_SIZE
 
-    @property
-    def name(self) -> str:
-        return super().name + SAMPLE
 
-
-class SampledSquare(Square):
+class SampledSquare(_Part, Square):
     """Square on the first 200 images: whether gradients mislead."""
 
     first = SAMPLE_SIZE
 
-    @property
-    def name(self) -> str:
-        return super().name + SAMPLE
 
-
-class NearRelaxation(ConstraintRelaxation):
+class NearRelaxation(_Part, ConstraintRelaxation):
     """Constraint relaxation again, from other points, on what came within a tenth."""
 
     lengths = ConstraintRelaxation.lengths
     near = 0.1
-
-    @property
-    def name(self) -> str:
-        return super().name + NEAR
 
     def run(self, *arguments: Any) -> Any:
         """See :meth:`bcgan_tf.attacks.attack.Attack.run`."""
         return ConstraintRelaxation.run(self._changed({"seed": self.seed + 1}), *arguments)
 
 
-class NearAPGD(APGD):
+class NearAPGD(_Part, APGD):
     """Targeted APGD, in float32, on what came within a twentieth of an image's unit of logits."""
 
     lengths = APGD.lengths
     near = 0.05
 
-    @property
-    def name(self) -> str:
-        return super().name + NEAR
 
-
-class NearSquare(Square):
+class NearSquare(_Part, Square):
     """Square on what came within 0.15 units."""
 
     near = 0.15
-
-    @property
-    def name(self) -> str:
-        return super().name + NEAR
 
 
 # Those that search in float32, whatever the precision of the task.
