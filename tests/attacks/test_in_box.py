@@ -57,7 +57,7 @@ def _task() -> EvaluationTask:
     images = np.where(draws.uniform(size=images.shape) < 0.5, images, 1 - images)
     images = images.astype(np.float32)
     labels = np.asarray(model(images)).argmax(-1)
-    return EvaluationTask(model, images, labels, eps=EPS, batch_size=64)
+    return EvaluationTask(model, images, labels, eps=EPS, batch_size=64, precision="float32")
 
 
 @pytest.mark.parametrize("attack", ALLOWED, ids=lambda attack: attack.name)

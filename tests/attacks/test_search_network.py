@@ -158,6 +158,13 @@ def test_speed_is_measured():
     assert is_faster(small, large, IMAGES) and not is_faster(large, small, IMAGES)
 
 
+def test_a_call_that_costs_more_than_its_arithmetic_is_not_worth_a_copy(linear, monkeypatch):
+    """Of two tiny networks chance decides which is the faster."""
+    images = np.zeros((4, 2, 2, 1), np.float32)
+    monkeypatch.setattr(search_network, "_WORTH", 0.0)  # all that is timed counts as faster
+    assert not is_faster(linear, linear, images)
+
+
 @pytest.fixture
 def linear() -> keras.Model:
     """``z = (s, -s)`` with ``s`` the sum of the four pixels minus 2."""
