@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -57,20 +58,28 @@ def kubernetes(folder: Path, number: int) -> None:
     done(["/bin/sh", "-c", script], folder, **names)
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A linear network of digits, in an empty folder."""
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a linear network of digits, and a run of one process."""
+    folder = tmp_path_factory.mktemp("one")
     keras.utils.set_random_seed(0)
     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
-    keras.Sequential(layers).save(tmp_path / "model.keras")
+    keras.Sequential(layers).save(folder / "model.keras")
+    done(["bcgan-tf", "attack", "model.keras", *ATTACK, "--run-dir", "run"], folder)
+    return folder
+
+
+@pytest.fixture
+def model(one: Path, tmp_path: Path) -> Path:
+    """A folder with the same network alone."""
+    shutil.copy(one / "model.keras", tmp_path)
     return tmp_path
 
 
-def assert_rows_of_one_process(folder: Path, run: str) -> None:
-    done(["bcgan-tf", "attack", "model.keras", *ATTACK, "--run-dir", "one"], folder)
-    found, one = rows(folder / run), rows(folder / "one")
-    assert found.keys() == one.keys()
-    for name, values in one.items():
+def assert_rows_of_one_process(run: Path, one: Path) -> None:
+    found, expected = rows(run), rows(one / "run")
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
@@ -103,19 +112,19 @@ def test_a_job_of_two_nodes_trains_one_model(model: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_gives_the_rows_of_one(model: Path) -> None:
+def test_a_ray_cluster_gives_the_rows_of_one(model: Path, one: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     job = ["bash", str(EXAMPLES / "ray" / "attack.sh"), "run", "model.keras", *ATTACK]
     done(job, model, RAY_ADDRESS="", RAY_PORT=str(free_port()))
-    assert_rows_of_one_process(model, "run")
+    assert_rows_of_one_process(model / "run", one)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("submit", [slurm, kubernetes])
-def test_two_jobs_joined_give_the_rows_of_one(submit, model: Path) -> None:
+def test_two_jobs_joined_give_the_rows_of_one(submit, model: Path, one: Path) -> None:
     for number in (1, 2):
         submit(model, number)
     parts = sorted(map(str, (model / "runs").iterdir()))
     assert len(parts) == 2
     done(["bcgan-tf", "attack", "merge", *parts, "--run-dir", "runs/whole"], model)
-    assert_rows_of_one_process(model, "runs/whole")
+    assert_rows_of_one_process(model / "runs" / "whole", one)

@@ -56,9 +56,25 @@ def workspace(digits, tmp_path) -> Workspace:
 
 
 def test_both_ways_are_measured_after_as_many_steps(workspace, tmp_path, counted):
-    """Six real batches an epoch: ten steps with the generated ones, twelve of the control."""
-    published = refinement(workspace, TINY, results=tmp_path, command="again")
-    document = json.loads(published.with_suffix(".json").read_text())
+    """Six real batches an epoch: ten steps with the generated ones, twelve of the control.
+
+    The control on another machine, without the cache of the first: it needs no GAN, and joins the
+    other on its page.
+    """
+
+    def published(way: str, **changed) -> tuple[str, dict]:
+        place = dataclasses.replace(workspace, **changed)
+        page = refinement(place, TINY, [way], results=tmp_path, command="again")
+        assert page.with_suffix(".png").exists()
+        return page.read_text(), json.loads(page.with_suffix(".json").read_text())
+
+    _, first = published("generated")
+    assert list(first["ways"]) == ["generated"]
+    trained = counted(BCGANTraining, "train_gan")
+    page, document = published("real", cache=tmp_path / "elsewhere")
+    assert trained == []
+    assert list(document["ways"]) == ["generated", "real"]
+    assert document["ways"]["generated"] == first["ways"]["generated"]
     assert document["steps"] == {"generated": 4, "real": 6}
     with_fakes, control = (document["ways"][way]["points"] for way in ("generated", "real"))
     assert [one["steps"] for one in with_fakes] == [0, 10]
@@ -67,25 +83,9 @@ def test_both_ways_are_measured_after_as_many_steps(workspace, tmp_path, counted
     for one in (*with_fakes, *control):
         assert one["fast"] <= one["clean"] and 0 <= one["zero_gradient"] <= 1
         assert one["median_gap"] > 0 and one["largest_logit"] > 0
-    page = published.read_text()
+    assert "## Generated and real images" in page and "## Real images alone" in page
     assert "4 batches of 50 generated images" in page and "(6 batches)" in page
-    assert published.with_suffix(".png").exists()
     # What is there already is not measured again.
     measured = counted(module, "_measured")
-    assert refinement(workspace, TINY, results=tmp_path, command="again") == published
-    assert json.loads(published.with_suffix(".json").read_text())["ways"] == document["ways"]
+    assert published("generated") == (page, document)
     assert measured == []
-
-
-def test_a_curve_stays_where_the_other_is_measured_on_another_machine(workspace, tmp_path, counted):
-    """Without the cache of the first: the control needs no GAN, and joins its page."""
-    refinement(workspace, TINY, ["generated"], results=tmp_path, command="again")
-    first = json.loads((tmp_path / "refinement-mnist.json").read_text())["ways"]
-    assert list(first) == ["generated"]
-    trained = counted(BCGANTraining, "train_gan")
-    elsewhere = dataclasses.replace(workspace, cache=tmp_path / "elsewhere")
-    page = refinement(elsewhere, TINY, ["real"], results=tmp_path, command="again").read_text()
-    both = json.loads((tmp_path / "refinement-mnist.json").read_text())["ways"]
-    assert list(both) == ["generated", "real"] and both["generated"] == first["generated"]
-    assert trained == []
-    assert "## Generated and real images" in page and "## Real images alone" in page
