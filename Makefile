@@ -1,6 +1,7 @@
 # make demo        install, then harden a digits classifier end to end into runs/demo
-# make test        install with the development tools, then all tests
-# make test-quick  those of them that are not marked slow: the inner loop, under 2 minutes
+# make test        install with the development tools, then all tests but the longest
+# make test-all    all tests: what CI runs
+# make test-quick  those that are not marked slow: the inner loop, under 2 minutes
 # make crosscheck  install other libraries beside them, and compare the attacks with theirs
 # make faults      injects the faults of docs/reliability.md: about 40 minutes on 2 cores
 # make lint        ruff (rules and format) and pyright
@@ -23,13 +24,16 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c '$(USABLE)' >/dev/null 2>&
 
 METADATA := pyproject.toml setup.cfg setup.py constraints.txt
 
-.PHONY: demo test test-quick crosscheck faults lint format install install-dev clean
+.PHONY: demo test test-all test-quick crosscheck faults lint format install install-dev clean
 
 demo: install
 	rm -rf runs/demo
 	$(BIN)/bcgan-tf run --dataset digits --preset quick --run-dir runs/demo --saved-models runs/demo/saved_models
 
 test: install-dev
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m 'not long' $(ARGS)
+
+test-all: install-dev
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-quick: install-dev

@@ -33,40 +33,47 @@ tf.config.set_logical_device_configuration(
 )
 
 
-# Rooms and files whose tests train, attack or start processes for more than some two seconds each:
-# `make test-quick` leaves them out.
+# Rooms and files whose tests take half a minute and more: whole runs, several processes, many
+# trainings. `make test-all` has them, and CI.
+LONG = """
+distribution/test_workers cli/test_schedulers workflows/test_users_models cli/test_run_end_to_end
+reproduction/test_refinement cli/test_own_classifier evaluation/test_workers workflows/test_run
+contracts/test_defenses cli/test_photographs faults defenses/test_boundary_adversarial
+reproduction/test_toy test_readme reproduction/test_ablation defenses/test_defense_gan
+defenses/test_frozen
+"""
+# And those that train, attack or start processes for more than some two seconds each: `make
+# test-quick` leaves them out too.
 SLOW = """
-crosscheck diagnosis distribution/test_workers faults test_packaging test_readme workflows
-attacks/test_answers
-attacks/test_apgd attacks/test_apgd_algorithm attacks/test_fab attacks/test_fab_limits
-attacks/test_fab_restarts attacks/test_known_answers attacks/test_logits
-attacks/test_preprocessing attacks/test_square attacks/test_undefended
-certification/test_certification certification/test_skip_certified cli/test_attack
-cli/test_commands cli/test_export cli/test_foreign_runs cli/test_merge cli/test_own_classifier
-cli/test_photographs cli/test_reproduce cli/test_resume cli/test_run_end_to_end
-contracts/test_attacks contracts/test_defenses data/test_sources
-defenses/test_adversarial_training defenses/test_boundary_adversarial defenses/test_boundary_gan
-defenses/test_defense_gan defenses/test_frozen defenses/test_harden defenses/test_ibp
+crosscheck diagnosis test_packaging attacks/test_answers attacks/test_apgd
+attacks/test_apgd_algorithm attacks/test_fab attacks/test_fab_limits attacks/test_fab_restarts
+attacks/test_known_answers attacks/test_logits attacks/test_preprocessing attacks/test_square
+attacks/test_undefended certification/test_certification certification/test_skip_certified
+cli/test_attack cli/test_commands cli/test_export cli/test_foreign_runs cli/test_merge
+cli/test_reproduce cli/test_resume contracts/test_attacks data/test_sources
+defenses/test_adversarial_training defenses/test_boundary_gan defenses/test_harden defenses/test_ibp
 evaluation/test_fingerprints evaluation/test_known_by_answers evaluation/test_radii
 evaluation/test_runner loading/test_model loading/test_usual_conventions models/test_gan
-models/test_saving models/test_wgan_gp networks/test_classifiers
-perturbation/test_boundary_plane perturbation/test_minimum_perturbation
-perturbation/test_radius_search reproduction/test_ablation reproduction/test_audit
-reproduction/test_measures reproduction/test_pictures reproduction/test_tables
-reproduction/test_toy serving/test_card serving/test_committed_models
-serving/test_own_convention serving/test_requests serving/test_signatures serving/test_versions
-training/test_adversarial training/test_adversarial_trainer training/test_checkpoints
-training/test_expected_update training/test_fused_normalization training/test_replicas
+models/test_saving models/test_wgan_gp networks/test_classifiers perturbation/test_boundary_plane
+perturbation/test_minimum_perturbation perturbation/test_radius_search reproduction/test_audit
+reproduction/test_measures reproduction/test_pictures reproduction/test_tables serving/test_card
+serving/test_committed_models serving/test_own_convention serving/test_requests
+serving/test_signatures serving/test_versions training/test_adversarial
+training/test_adversarial_trainer training/test_checkpoints training/test_expected_update
+training/test_fused_normalization training/test_replicas workflows/test_boundary
+workflows/test_evaluate workflows/test_measures workflows/test_resume workflows/test_unfit_input
 """
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here, slow = Path(__file__).parent, set(SLOW.split())
+    here = Path(__file__).parent
+    marks = {"long": set(LONG.split()), "slow": {*LONG.split(), *SLOW.split()}}
     for item in items:
         place = item.path.relative_to(here).with_suffix("")
-        if {place.as_posix(), place.parts[0]} & slow:
-            item.add_marker(pytest.mark.slow)
+        for mark, places in marks.items():
+            if {place.as_posix(), place.parts[0]} & places:
+                item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")

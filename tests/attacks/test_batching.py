@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf.attacks.batching import Batched
+from bcgan_tf.distribute.workers import _processors
 
 
 def test_it_is_traced_once_and_meets_at_most_eight_shapes():
@@ -53,6 +54,8 @@ def test_each_thread_gets_as_many_batches(count, sizes):
     assert shapes == sizes
 
 
+# TensorFlow takes the second thread from the second processor.
+@pytest.mark.skipif(len(_processors()) < 2, reason="needs two processors")
 def test_two_batches_run_at_once_and_come_back_in_order():
     together = threading.Barrier(2, timeout=60)
 
