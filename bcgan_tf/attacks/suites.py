@@ -16,8 +16,8 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.settings.kinds import SUITES
 
 # What the names of attacks have that search in float32 after others in bfloat16, that get the first
-# images alone, and that get what others brought near the boundary.
-IN_FLOAT32, SAMPLE, NEAR = " in float32", " (sample)", " (near)"
+# images alone, that are cut short, and that get what others brought near the boundary.
+IN_FLOAT32, SAMPLE, SHORT, NEAR = " in float32", " (sample)", " (short)", " (near)"
 SAMPLE_SIZE = 200
 # Those that search in the precision of the task.
 SEARCHED = ("standard", "plus", "fast")
@@ -55,10 +55,12 @@ class SampledAPGD(_Part, LastAPGD):
     first = SAMPLE_SIZE
 
 
-class SampledSquare(_Part, Square):
-    """Square on the first 200 images: whether gradients mislead."""
+class ShortSquare(Square):
+    """Square with a tenth of its queries: whether gradients mislead, and what else comes near."""
 
-    first = SAMPLE_SIZE
+    @property
+    def name(self) -> str:
+        return super().name + SHORT
 
 
 class NearRelaxation(_Part, ConstraintRelaxation):
@@ -106,10 +108,10 @@ def suite(
       queries. The field's yardstick; Linf and L2.
     - ``plus``: AutoAttack's larger one: five restarts of APGD on the cross entropy, of APGD on
       DLR and (up to 100 classes) of untargeted FAB, Square, and both targeted attacks.
-    - ``fast``: constraint relaxation towards three classes; ``standard``'s targeted APGD and Square
-      on what that brought near the boundary alone; and Square with 500 queries on the first 200
-      images, which shows whether gradients mislead
-      (:func:`bcgan_tf.evaluation.runner.run_suite` then goes on with ``standard``).
+    - ``fast``: constraint relaxation towards three classes; Square with 500 queries, which shows
+      whether gradients mislead (:func:`bcgan_tf.evaluation.runner.run_suite` then goes on with
+      ``standard``); and on what these brought near the boundary, constraint relaxation again and
+      ``standard``'s targeted APGD and Square.
     - ``rand``: APGD on the cross entropy and on DLR, for models that draw random numbers: to be
       run through :func:`bcgan_tf.attacks.expectation.expectation`.
     - ``paper``: FGSM, PGD-40 and Carlini-Wagner L2, which are all that the paper reports. They
@@ -172,7 +174,7 @@ def _fast(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     few = {"targets": min(_FAST_TARGETS, targets)}
     return [
         ConstraintRelaxation(eps, restarts=0, **few, **shared),
-        SampledSquare(eps, queries=_FAST_QUERIES, **shared),
+        ShortSquare(eps, queries=_FAST_QUERIES, **shared),
         NearRelaxation(eps, **few, **shared),
         NearAPGD(eps, loss="dlr", targeted=True, target_classes=targets, **shared),
         NearSquare(eps, **shared),

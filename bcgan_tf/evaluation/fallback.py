@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bcgan_tf.attacks.suites import IN_FLOAT32, SAMPLE, SAMPLE_SIZE
+from bcgan_tf.attacks.suites import IN_FLOAT32, SAMPLE, SAMPLE_SIZE, SHORT
 from bcgan_tf.evaluation.gradient_health import DEAD, gradient_health
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -25,8 +25,8 @@ def why_go_on(task: EvaluationTask, found: Evaluation) -> str | None:
       the margin too, which the attacks of ``fast`` follow. Behind flat preprocessing it is that of
       the stand-in.
 
-    - An attack without gradients broke more than one of the first 200 images, and more than 0.5 %
-      of them, which attacks that follow gradients had left.
+    - A short attack without gradients broke more than one image, and more than 0.5 % of all, which
+      attacks that follow gradients had left.
 
     Of ``fast``, and of any suite that searched in bfloat16:
 
@@ -42,7 +42,7 @@ def why_go_on(task: EvaluationTask, found: Evaluation) -> str | None:
         return None
     if fast and (reason := _why_not_gradients(task)):
         return reason
-    blind = [one for one in found.results if not one.uses_gradients and SAMPLE in one.attack]
+    blind = [one for one in found.results if SHORT in one.attack]
     last = [one for one in found.results if IN_FLOAT32 in one.attack]
     for results, before, most in (
         (blind, "attacks along the gradient", _BY_CHANCE),

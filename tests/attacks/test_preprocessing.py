@@ -114,7 +114,7 @@ def test_so_does_the_fast_suite():
     assert list(found) == [
         "CR",
         *("CR+BPDA", "CR (near)+BPDA", "APGD-T (near)+BPDA"),
-        *("Square (sample)", "CR (near)", "APGD-T (near)", "Square (near)"),
+        *("Square (short)", "CR (near)", "APGD-T (near)", "Square (near)"),
     ]
     assert (found["CR"], found["CR+BPDA"]) == (0, 4)
 

@@ -227,7 +227,7 @@ def test_a_suite_searches_in_bfloat16_but_for_its_end(linear, monkeypatch, tmp_p
     searched.clear()
     run_suite(task, "fast")
     assert list(dict.fromkeys(searched)) == [
-        ("CR", "bfloat16", False), ("Square (sample)", "bfloat16", False),
+        ("CR", "bfloat16", False), ("Square (short)", "bfloat16", False),
         ("CR (near)", "bfloat16", False), ("APGD-T (near)", "float32", False),
         ("Square (near)", "bfloat16", False), ("APGD-T in float32 (sample)", "float32", False),
     ]  # fmt: skip

@@ -31,17 +31,17 @@ def test_plus_has_five_restarts_and_the_targeted_attacks():
     assert [attacks[name]["restarts"] for name in ("APGD-CE", "APGD-DLR", "FAB")] == [5, 5, 5]
 
 
-def test_fast_is_constraint_relaxation_and_standard_on_what_that_brought_near():
+def test_fast_is_two_cheap_attacks_and_standard_on_what_they_brought_near():
     attacks = _told("fast")
-    assert list(attacks) == ["CR", "Square (sample)", "CR (near)", "APGD-T (near)", "Square (near)"]
-    relaxed, sampled, again, targeted, square = attacks.values()
+    assert list(attacks) == ["CR", "Square (short)", "CR (near)", "APGD-T (near)", "Square (near)"]
+    relaxed, short, again, targeted, square = attacks.values()
     assert (relaxed["targets"], relaxed["cycles"], relaxed["restarts"]) == (3, 5, 0)
     assert (again["targets"], again["cycles"], again["restarts"]) == (3, 5, 4)
     standard = _told("standard")
     assert (targeted, square) == (standard["APGD-T"], standard["Square"])
-    assert sampled["queries"] == 500
+    assert short == standard["Square"] | {"queries": 500}
     got = [(attack.near, attack.first) for attack in suite("fast", 0.3, num_classes=10)]
-    assert got == [(None, None), (None, 200), (0.1, None), (0.05, None), (0.15, None)]
+    assert got == [(None, None), (None, None), (0.1, None), (0.05, None), (0.15, None)]
     assert suite("fast", 0.3, num_classes=2)[0].config()["targets"] == 1
 
 

@@ -46,7 +46,7 @@ def _same(one, other):
         np.testing.assert_array_equal(a.adversarials[a.success], b.adversarials[b.success])
 
 
-FAST = ["CR", "Square (sample)", "CR (near)", "APGD-T (near)", "Square (near)"]
+FAST = ["CR", "Square (short)", "CR (near)", "APGD-T (near)", "Square (near)"]
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +384,7 @@ def test_what_only_a_random_search_finds_is_a_reason():
     relaxed, square, *further = found.results
     broken = int(square.success.sum())
     assert broken > 10 and relaxed.success.sum() < broken
-    because = f"Square (sample) broke {broken} that attacks along the gradient had left"
+    because = f"Square (short) broke {broken} that attacks along the gradient had left"
     assert found.fallback == f"went on with standard in float32, because {because}"
     names = [result.attack for result in further]
     assert names == [*FAST[2:], "APGD-CE", "APGD-T", "FAB-T", "Square"]
