@@ -8,8 +8,8 @@ from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
 
 # The share of the images that a random search may break after attacks that follow gradients, and
-# an attack in float32 after a search in bfloat16. A short one breaks up to 0.6 % on networks without
-# other signs of masking (saved_models/fashion_mnist-trades, Linf 0.1, 500 images).
+# an attack in float32 after a search in bfloat16. A short one breaks up to 0.6 % on networks
+# without other signs of masking (saved_models/fashion_mnist-trades, Linf 0.1, 500 images).
 _BY_CHANCE, _BY_ROUNDING = 0.0075, 0.002
 # Images whose gradients are looked at.
 _LOOKED_AT = 200
