@@ -99,6 +99,7 @@ def command(
     others = session.load_sources({k: Path(v) for k, v in others.items() if v}, data, convention)
     if chosen.norm == "linf" and (units := convention.eps(eps)):
         click.echo(units, err=True)
+    engine = spec and workers(spec)  # before the run's folder is made
     with session.open_run("attack", config, run_dir=run_dir, resume=resume, data=data) as run:
         metrics = pipeline.evaluate_models(
             run,
@@ -106,7 +107,7 @@ def command(
             loaded,
             chosen,
             batch_size=batch_size,
-            workers=spec and workers(spec),
+            workers=engine,
             progress=progress.told,
             validation={name: trained_accuracy(path) for name, path in names.items()},
             **others,
