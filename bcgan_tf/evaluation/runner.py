@@ -25,6 +25,7 @@ from bcgan_tf.evaluation.suite_worker import finish_in_workers
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.lazy_images import chunk_rows
 from bcgan_tf.progress import Progress
+from bcgan_tf.settings.attack import NO_SHARDS_OF_FAST
 
 # Images that all attacks are finished on before the next ones are begun: at most, and the least
 # that are worth a worker's call; and how many such chunks each worker gets.
@@ -91,10 +92,7 @@ def run_suite(
     name = attacks if isinstance(attacks, str) else None
     _check_request(task, attacks, skip_certified)
     if name == _FAST and shard[1] > 1:
-        raise UserError(
-            "the suite fast decides by all images whether standard must follow; attack all images "
-            "at once, or shards with standard"
-        )
+        raise UserError(NO_SHARDS_OF_FAST)
     if workers is not None and state is None:
         raise UserError("workers need a folder for what they find (state)")
     skip_certified = skip_certified or (name == _FAST and task.norm == "linf")

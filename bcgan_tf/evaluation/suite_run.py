@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,8 @@ class SuiteRun:
     chunk: int
     state: EvaluationState
     progress: Progress | None = None
-    _survived: int = 0  # images of the chunks before that no attack broke
+    # By position of the attack, the images of the chunks before that it got.
+    _tried: Counter[int] = dataclasses.field(default_factory=Counter)
 
     @property
     def survivors_only(self) -> bool:
@@ -80,7 +82,6 @@ class SuiteRun:
         left = self.standing[rows].copy()
         spared = np.zeros_like(left) if certified is None else certified[rows]
         nearness = np.full(len(left), -np.inf)
-        self._survived += int(spared.sum())
         found = []
         for position, attack in enumerate(self.attacks):
             # What is proved within eps says nothing of an attack that goes further.
@@ -90,11 +91,11 @@ class SuiteRun:
             if attack.attack.first is not None:
                 mask = mask & (np.arange(rows.start, rows.start + len(left)) < attack.attack.first)
             found.append(self._piece(number, position, rows, mask))
+            self._tried[position] += int(mask.sum())
             result = found[-1][0]
             nearness = np.maximum(nearness, result.nearness)
             if self.survivors_only:
                 left = left & result.clean_correct & ~self.evaluation.broken_by(result)
-        self._survived += int((left & ~spared).sum())
         return found
 
     def _within(self, attack: Attack) -> bool:
@@ -130,7 +131,7 @@ class SuiteRun:
             return None
         text = self.attacks[position].attack.name
         if self.survivors_only:
-            text += f": on {self._survived + int(mask.sum()):,} of {start + rows:,} images"
+            text += f": on {self._tried[position] + int(mask.sum()):,} of {start + rows:,} images"
 
         def report(done: int, to_do: int, _: str) -> None:
             share = done / to_do if to_do else 1.0

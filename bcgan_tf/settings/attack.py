@@ -38,6 +38,12 @@ class ThreatModel:
     text: str
 
 
+NO_SHARDS_OF_FAST = (
+    "the suite fast decides by all images whether standard must follow; attack all images at once, "
+    "or shards with standard"
+)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig(Checked):
     """A suite, a threat model, and what else is to be measured."""
@@ -90,6 +96,8 @@ class EvaluationConfig(Checked):
                 "eps is 0, at which there is nothing to diagnose; choose a larger one, or measure "
                 "without a diagnosis (--no-diagnose)"
             )
+        if self.suite == "fast" and not self.whole:
+            yield NO_SHARDS_OF_FAST
         if self.skip_certified and self.norm != "linf":
             yield "interval bounds are proved for the norm linf; leave out skip_certified"
 

@@ -121,6 +121,7 @@ def test_wrong_options_exit_with_2(
     [
         ([*BASE, "--eps", "2"], "write a fraction such as 8/255"),
         ([*BASE, "--eps", "0"], "eps is 0, at which there is nothing to diagnose"),
+        ([*BASE, "--suite", "fast", "--shard", "1/2"], "fast decides by all images"),
         ([*BASE, "--control", "nowhere"], "nowhere does not exist"),
         ([*BASE, "--workers", "ray:127.0.0.1:1"], "Ray"),  # not installed, or no cluster there
         (["attack", "net:f", "--dataset", "digits"], "there is no module 'net'"),
