@@ -184,6 +184,23 @@ def test_a_killed_evaluation_resumes_where_it_was(tmp_path, monkeypatch):
     assert not seen
 
 
+def test_progress_counts_the_images_that_each_attack_is_tried_on(monkeypatch):
+    """Over chunks: of those near the boundary too, of which most chunks have some."""
+    monkeypatch.setattr(runner, "_CHUNK", 20)
+    told: dict[str, str] = {}
+
+    def note(done: int, to_do: int, text: str) -> None:
+        name, _, images = text.partition(": on ")
+        told[name] = images
+
+    found = evaluate(linear, (IMAGES, LABELS), "fast", eps=EPS, progress=note)
+    assert len(IMAGES) > 20
+    # The first gets those too that are wrong without it.
+    for result in found.results[1:]:
+        tried = f"{int(result.attacked.sum())} of {len(IMAGES)} images"
+        assert told[result.attack] == tried or not result.attacked[-20:].any()
+
+
 def _other_model(images: tf.Tensor) -> tf.Tensor:
     return 1.01 * linear(images)
 
