@@ -83,7 +83,6 @@ def in_torch(
     torch.set_num_threads(usable_cpus())
     twin = torch_twin(keras.models.load_model(path), images)
     inputs = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    inputs = inputs.to(memory_format=torch.channels_last)
     targets = torch.from_numpy(labels.astype(np.int64))
     started = time.perf_counter()
     left = twin(inputs).argmax(1) == targets

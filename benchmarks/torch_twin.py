@@ -20,8 +20,8 @@ def torch_twin(model: keras.Model, images: np.ndarray, *, channels_last: bool = 
     Args:
         model: float32 throughout.
         images: float32 ``[N, H, W, C]``, on which the logits are compared.
-        channels_last: PyTorch's other layout, which is faster on a CPU; its users mostly take the
-            default.
+        channels_last: the weights in PyTorch's other layout, which is faster on a CPU, and so every
+            convolution; its users mostly take the default.
 
     Raises:
         ValueError: a layer that is not understood.
@@ -48,6 +48,8 @@ def torch_twin(model: keras.Model, images: np.ndarray, *, channels_last: bool = 
             self.first, self.last = id(graph.inputs[0]), id(graph.outputs[0])
 
         def forward(self, inputs: Any) -> Any:
+            if inputs.requires_grad:  # the attacks read images and gradients in the default layout
+                inputs.register_hook(lambda gradient: gradient.contiguous())
             known = {self.first: inputs}
             for part, taken, made in self.calls:
                 known[made] = part(*(known[one] for one in taken))

@@ -82,9 +82,9 @@ class NearAPGD(_Part, APGD):
 
 
 class NearSquare(_Part, Square):
-    """Square on what came within 0.15 units."""
+    """Square on what came within a quarter of a unit."""
 
-    near = 0.15
+    near = 0.25
 
 
 # Those that search in float32, whatever the precision of the task.

@@ -14,7 +14,7 @@ import numpy as np
 from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, joined_results
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.preprocessing import ADAPTIVE
-from bcgan_tf.attacks.suites import FLOAT32_ALONE, suite
+from bcgan_tf.attacks.suites import FLOAT32_ALONE, NearSquare, suite
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import EvaluationState
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -157,10 +157,10 @@ def prepared_attacks(task: EvaluationTask, attacks: str | Sequence[Attack]) -> l
 
     def search(attack: Attack) -> dict[str, Any]:
         in_float32 = isinstance(attack, FLOAT32_ALONE)
-        # In `fast` others go on with what comes near.
+        # In `fast` others go on with what comes near, until its last.
         return {
             "searched_in": "float32" if in_float32 else task.searched_in,
-            "again": attacks != "fast",
+            "again": attacks != "fast" or isinstance(attack, NearSquare),
         }
 
     thorough = attacks in _THOROUGH

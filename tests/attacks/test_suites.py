@@ -41,7 +41,7 @@ def test_fast_is_two_cheap_attacks_and_standard_on_what_they_brought_near():
     assert (targeted, square) == (standard["APGD-T"], standard["Square"])
     assert short == standard["Square"] | {"queries": 500}
     got = [(attack.near, attack.first) for attack in suite("fast", 0.3, num_classes=10)]
-    assert got == [(None, None), (None, None), (0.1, None), (0.05, None), (0.15, None)]
+    assert got == [(None, None), (None, None), (0.1, None), (0.05, None), (0.25, None)]
     assert suite("fast", 0.3, num_classes=2)[0].config()["targets"] == 1
 
 
