@@ -32,9 +32,6 @@ from bcgan_tf.settings.kinds import Batch, Precision
 PER_EXAMPLE = (
     "clean_correct", "attacked", "success", "linf", "l2", "searched_again", "nearness",
 )  # fmt: skip
-# A search on a copy of the model leaves an example to a better copy, or to the model itself, where
-# the margin came nearer to zero than so many units of the clean image's logits.
-_NEAR = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,6 +170,8 @@ class Attack(Checked, abc.ABC):
         near: in a suite it gets only images that an attack before it brought so near
             (:attr:`AttackResult.nearness`); None: all.
         first: in a suite it gets only so many of the first images; None: all.
+        again: its search on a copy of the model leaves an example to a better copy, or to the model
+            itself, where it came so near.
 
     Args:
         batch_size: most examples attacked at once. It changes speed and memory, never the result.
@@ -182,6 +181,7 @@ class Attack(Checked, abc.ABC):
     uses_gradients: ClassVar[bool]
     near: ClassVar[float | None] = None
     first: ClassVar[int | None] = None
+    again: ClassVar[float] = 0.1
 
     batch_size: Batch = 250
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
@@ -440,7 +440,7 @@ class PreparedAttack:
 
             reached = search(first, pending, round_index, report)
             for run in later:
-                pending = pending[~success[pending] & (reached > -_NEAR)]
+                pending = pending[~success[pending] & (reached > -attack.again)]
                 if not pending.size:
                     break
                 searched_again[pending] = True

@@ -82,9 +82,9 @@ class NearAPGD(_Part, APGD):
 
 
 class NearSquare(_Part, Square):
-    """Square on what came within a quarter of a unit."""
+    """Square on what came within a quarter of a unit; again where rounding may have decided."""
 
-    near = 0.25
+    near, again = 0.25, 0.02
 
 
 # Those that search in float32, whatever the precision of the task.
