@@ -186,7 +186,7 @@ def test_the_model_decides_what_the_copy_proposes(linear):
     assert same.robust_accuracy == 0 and (linear(same.adversarials).numpy()[:, 0] < 0).all()
 
 
-def test_what_a_copy_comes_near_to_is_searched_on_the_model(linear):
+def test_what_a_copy_comes_near_to_is_searched_on_the_model(linear, monkeypatch):
     """A copy that calls a point wrong too early, by a tenth of the image's own scale or by more."""
     images = np.array([0.55, 0.6, 0.7], np.float32)[:, None, None, None] * np.ones((1, 2, 2, 1))
     images, labels = images.astype(np.float32), np.zeros(3, int)
@@ -205,6 +205,8 @@ def test_what_a_copy_comes_near_to_is_searched_on_the_model(linear):
     # 0.1 is more than a tenth of 0.4 and less than that of 1.6; of 0.8 just less.
     assert found.success.tolist() == found.searched_again.tolist() == [False, False, True]
     assert found.to_dict()["searched_again"] == 1
+    monkeypatch.setattr(PGD, "again", 0.02)  # less than a sixteenth of 1.6
+    assert not attack.prepare(linear, searches=early)(images, labels).searched_again.any()
 
 
 def test_a_suite_searches_in_bfloat16_but_for_its_end(linear, monkeypatch, tmp_path):
@@ -229,7 +231,7 @@ def test_a_suite_searches_in_bfloat16_but_for_its_end(linear, monkeypatch, tmp_p
     assert list(dict.fromkeys(searched)) == [
         ("CR", "bfloat16", False), ("Square (short)", "bfloat16", False),
         ("CR (near)", "bfloat16", False), ("APGD-T (near)", "float32", False),
-        ("Square (near)", "bfloat16", False), ("APGD-T in float32 (sample)", "float32", False),
+        ("Square (near)", "bfloat16", True), ("APGD-T in float32 (sample)", "float32", False),
     ]  # fmt: skip
     assert found.results[-1].config["steps"] == 20
     assert found.precision == found.to_dict()["precision"] == "bfloat16"
