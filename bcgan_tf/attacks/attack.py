@@ -171,7 +171,9 @@ class Attack(Checked, abc.ABC):
             (:attr:`AttackResult.nearness`); None: all.
         first: in a suite it gets only so many of the first images; None: all.
         again: its search on a copy of the model leaves an example to a better copy, or to the model
-            itself, where it came so near.
+            itself, where it came so near; None: leaves none.
+        searched_in: in a suite the precision that it searches in, whatever that of the others;
+            None: theirs.
 
     Args:
         batch_size: most examples attacked at once. It changes speed and memory, never the result.
@@ -181,7 +183,8 @@ class Attack(Checked, abc.ABC):
     uses_gradients: ClassVar[bool]
     near: ClassVar[float | None] = None
     first: ClassVar[int | None] = None
-    again: ClassVar[float] = 0.1
+    again: ClassVar[float | None] = 0.1
+    searched_in: ClassVar[str | None] = None
 
     batch_size: Batch = 250
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
@@ -342,9 +345,8 @@ class PreparedAttack:
         self._model = logits_fn
         forward = checks.as_logits_fn(logits_fn)
         self._counter = PassCounter()
-        self._searches = [
-            self._counter.of(checks.as_logits_fn(search)) for search in searches or [logits_fn]
-        ]
+        used = (searches or [logits_fn])[: 1 if attack.again is None else None]
+        self._searches = [self._counter.of(checks.as_logits_fn(search)) for search in used]
         self._predict = Batched(forward, attack.batch_size)
         self._nearest: Batched | None = None
         if searches and attack.minimizes:
@@ -440,6 +442,7 @@ class PreparedAttack:
 
             reached = search(first, pending, round_index, report)
             for run in later:
+                assert attack.again is not None
                 pending = pending[~success[pending] & (reached > -attack.again)]
                 if not pending.size:
                     break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,11 @@ from bcgan_tf.attacks.masked_loop import rows_at_work
 
 # Halvings that find a pixel in an interval of at most 1, to less than the spacing of float32 at 1.
 _HALVINGS = 26
+
+
+def _as_inner(name: str) -> Any:
+    """A property that the attack itself has."""
+    return property(operator.attrgetter(f"inner.{name}"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,47 +45,24 @@ class InBox(Attack):
     inner: BoundedAttack
     before: Callable[[tf.Tensor], Any]
 
+    uses_gradients = _as_inner("uses_gradients")
+    near = _as_inner("near")
+    first = _as_inner("first")
+    again = _as_inner("again")
+    searched_in = _as_inner("searched_in")
+    eps = _as_inner("eps")
+    norm = _as_inner("norm")
+    rounds = _as_inner("rounds")
+    idle = _as_inner("idle")
+
     @classmethod
     def of(cls, attack: BoundedAttack, before: Callable[[tf.Tensor], Any]) -> InBox:
         """The attack in the box; prepare it with ``search``: the network behind ``before``."""
         return cls(inner=attack, before=before, batch_size=attack.batch_size, seed=attack.seed)
 
     @property
-    def uses_gradients(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the attack itself."""
-        return self.inner.uses_gradients
-
-    @property
-    def near(self) -> float | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the attack itself."""
-        return self.inner.near
-
-    @property
-    def first(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the attack itself."""
-        return self.inner.first
-
-    @property
     def name(self) -> str:
         return f"{self.inner.name}+box"
-
-    @property
-    def eps(self) -> float:
-        """The radius of the ball, in [0, 1] pixel units."""
-        return self.inner.eps
-
-    @property
-    def norm(self) -> str:
-        """The norm of the ball, ``"linf"``."""
-        return self.inner.norm
-
-    @property
-    def rounds(self) -> int:
-        return self.inner.rounds
-
-    @property
-    def idle(self) -> bool:
-        return self.inner.idle
 
     def config(self) -> dict[str, Any]:
         return self.inner.config()

@@ -14,8 +14,7 @@ from bcgan_tf.attacks.apgd import APGD
 from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.checks import LogitsFn
-from bcgan_tf.attacks.constraint_relaxation import ConstraintRelaxation
-from bcgan_tf.attacks.suites import NearAPGD, NearRelaxation
+from bcgan_tf.attacks.suites import FirstRelaxation, NearAPGD, NearRelaxation
 from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import LeadingStep, graph_of, leading_steps, parts_after
 
@@ -44,23 +43,23 @@ class AdaptiveNearAPGD(_Adaptive, NearAPGD):
     lengths = APGD.lengths
 
 
-class AdaptiveRelaxation(_Adaptive, ConstraintRelaxation):
-    """See :class:`bcgan_tf.attacks.constraint_relaxation.ConstraintRelaxation`."""
+class AdaptiveRelaxation(_Adaptive, FirstRelaxation):
+    """See :class:`bcgan_tf.attacks.suites.FirstRelaxation`."""
 
-    lengths = ConstraintRelaxation.lengths
+    lengths = FirstRelaxation.lengths
 
 
 class AdaptiveNearRelaxation(_Adaptive, NearRelaxation):
     """See :class:`bcgan_tf.attacks.suites.NearRelaxation`."""
 
-    lengths = ConstraintRelaxation.lengths
+    lengths = FirstRelaxation.lengths
 
 
 # The attacks of a suite that are run through the preprocessing too, and as what.
 ADAPTIVE: dict[type[Attack], type[Attack]] = {
     APGD: AdaptiveAPGD,
     NearAPGD: AdaptiveNearAPGD,
-    ConstraintRelaxation: AdaptiveRelaxation,
+    FirstRelaxation: AdaptiveRelaxation,
     NearRelaxation: AdaptiveNearRelaxation,
 }
 

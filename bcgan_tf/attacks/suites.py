@@ -34,6 +34,7 @@ class LastAPGD(APGD):
     """Targeted APGD of 20 steps, in float32: the end of a suite that searched in bfloat16."""
 
     lengths = APGD.lengths
+    searched_in = "float32"
 
     @property
     def name(self) -> str:
@@ -55,23 +56,32 @@ class SampledAPGD(_Part, LastAPGD):
     first = SAMPLE_SIZE
 
 
+class FirstRelaxation(ConstraintRelaxation):
+    """Constraint relaxation, which leaves what it came near to the attacks after it."""
+
+    lengths = ConstraintRelaxation.lengths
+    again = None
+
+
 class ShortSquare(Square):
     """Square with a tenth of its queries: whether gradients mislead, and what else comes near."""
+
+    again = None
 
     @property
     def name(self) -> str:
         return super().name + SHORT
 
 
-class NearRelaxation(_Part, ConstraintRelaxation):
+class NearRelaxation(_Part, FirstRelaxation):
     """Constraint relaxation again, from other points, on what came within a tenth."""
 
-    lengths = ConstraintRelaxation.lengths
+    lengths = FirstRelaxation.lengths
     near = 0.1
 
     def run(self, *arguments: Any) -> Any:
         """See :meth:`bcgan_tf.attacks.attack.Attack.run`."""
-        return ConstraintRelaxation.run(self._changed({"seed": self.seed + 1}), *arguments)
+        return FirstRelaxation.run(self._changed({"seed": self.seed + 1}), *arguments)
 
 
 class NearAPGD(_Part, APGD):
@@ -79,16 +89,13 @@ class NearAPGD(_Part, APGD):
 
     lengths = APGD.lengths
     near = 0.05
+    searched_in = "float32"
 
 
 class NearSquare(_Part, Square):
     """Square on what came within a quarter of a unit; again where rounding may have decided."""
 
     near, again = 0.25, 0.02
-
-
-# Those that search in float32, whatever the precision of the task.
-FLOAT32_ALONE = (LastAPGD, NearAPGD)
 
 
 def suite(
@@ -173,7 +180,7 @@ def _plus(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
 def _fast(eps: float, targets: int, shared: dict[str, Any]) -> list[Attack]:
     few = {"targets": min(_FAST_TARGETS, targets)}
     return [
-        ConstraintRelaxation(eps, restarts=0, **few, **shared),
+        FirstRelaxation(eps, restarts=0, **few, **shared),
         ShortSquare(eps, queries=_FAST_QUERIES, **shared),
         NearRelaxation(eps, **few, **shared),
         NearAPGD(eps, loss="dlr", targeted=True, target_classes=targets, **shared),

@@ -14,7 +14,7 @@ import numpy as np
 from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, joined_results
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.preprocessing import ADAPTIVE
-from bcgan_tf.attacks.suites import FLOAT32_ALONE, NearSquare, suite
+from bcgan_tf.attacks.suites import suite
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import EvaluationState
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -155,19 +155,11 @@ def prepared_attacks(task: EvaluationTask, attacks: str | Sequence[Attack]) -> l
         precision=task.searched_in,
     )
 
-    def search(attack: Attack) -> dict[str, Any]:
-        in_float32 = isinstance(attack, FLOAT32_ALONE)
-        # In `fast` others go on with what comes near, until its last.
-        return {
-            "searched_in": "float32" if in_float32 else task.searched_in,
-            "again": attacks != "fast" or isinstance(attack, NearSquare),
-        }
-
     thorough = attacks in _THOROUGH
     if thorough and task.has_box:
         bounded = (attack for attack in chosen if isinstance(attack, BoundedAttack))
-        return [task.prepared_in_box(attack, **search(attack)) for attack in bounded]
-    prepared = [task.prepared(attack, **search(attack)) for attack in chosen]
+        return [task.prepared_in_box(one, one.searched_in or task.searched_in) for one in bounded]
+    prepared = [task.prepared(one, one.searched_in or task.searched_in) for one in chosen]
     through = task.through_preprocessing if thorough else None
     if through is not None:
         blind = (i for i, attack in enumerate(chosen) if not attack.uses_gradients)

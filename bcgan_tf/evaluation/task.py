@@ -243,22 +243,20 @@ class EvaluationTask:
         assert self.eps is not None
         return self.eps
 
-    def prepared(
-        self, attack: Attack, searched_in: str | None = None, *, again: bool = True
-    ) -> PreparedAttack:
+    def prepared(self, attack: Attack, searched_in: str | None = None) -> PreparedAttack:
         """The attack on the model; attacks that differ in their radius alone share one graph.
 
         Args:
             attack: of any kind.
             searched_in: ``"float32"`` or ``"bfloat16"``, on a copy of the model where it has one;
-                in bfloat16 what comes near is searched again in float32. None: on the model itself.
-            again: whether it is.
+                in bfloat16 what comes near (:attr:`bcgan_tf.attacks.attack.Attack.again`) is
+                searched again in float32. None: on the model itself.
         """
-        searches = self.searches(searched_in)[: None if again else 1]
+        searches = self.searches(searched_in)
         family = attack.family()
         if family is None:
             return attack.prepare(self.attacked, searches=searches)
-        shared = family, searched_in if searches else None, len(searches)
+        shared = family, searched_in if searches else None
         if shared not in self._graphs:
             self._graphs[shared] = attack.prepare(self.attacked, searches=searches)
         return self._graphs[shared].of(attack)
@@ -273,7 +271,7 @@ class EvaluationTask:
         return None in self._boxes
 
     def prepared_in_box(
-        self, attack: BoundedAttack, searched_in: str | None = None, *, again: bool = True
+        self, attack: BoundedAttack, searched_in: str | None = None
     ) -> PreparedAttack:
         """As :meth:`prepared`, in the box (:class:`bcgan_tf.attacks.in_box.InBox`).
 
@@ -281,7 +279,7 @@ class EvaluationTask:
         """
         boxes = self._boxes
         behind = {precision: after for precision, (_, after) in boxes.items()}
-        searches = (in_order(behind, searched_in) or [behind[None]])[: None if again else 1]
+        searches = in_order(behind, searched_in) or [behind[None]]
         return InBox.of(attack, boxes[None][0]).prepare(self.attacked, searches=searches)
 
     def attack(self, attack: Attack, mask: np.ndarray | None = None) -> AttackResult:

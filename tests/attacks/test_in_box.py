@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from bcgan_tf.attacks import APGD, FAB, Square
+from bcgan_tf.attacks.attack import Attack
+from bcgan_tf.attacks.in_box import InBox
 from bcgan_tf.attacks.suites import suite
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
@@ -99,6 +101,15 @@ def test_a_suite_attacks_in_the_box(task):
     assert found.fallback is None
     worst = _worst(task.model, task.images, task.labels)
     assert found.robust_accuracy == pytest.approx((worst <= 0).mean(), abs=0.006)
+
+
+@pytest.mark.parametrize("attack", suite("fast", EPS, num_classes=4, precision="bfloat16"))
+def test_what_a_suite_goes_by_is_the_attacks_own_in_the_box(attack):
+    settings = [name for name, kind in Attack.__annotations__.items() if "ClassVar" in kind]
+    assert {"uses_gradients", "near", "first", "again", "searched_in"} <= set(settings)
+    inside = InBox.of(attack, lambda images: images)
+    for name in (*settings, "eps", "norm", "rounds", "idle", "minimizes"):
+        assert getattr(inside, name) == getattr(attack, name), name
 
 
 def test_in_l2_there_is_no_box(task):

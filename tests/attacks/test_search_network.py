@@ -207,31 +207,33 @@ def test_what_a_copy_comes_near_to_is_searched_on_the_model(linear, monkeypatch)
     assert found.to_dict()["searched_again"] == 1
     monkeypatch.setattr(PGD, "again", 0.02)  # less than a sixteenth of 1.6
     assert not attack.prepare(linear, searches=early)(images, labels).searched_again.any()
+    monkeypatch.setattr(PGD, "again", None)
+    assert not attack.prepare(linear, searches=early)(images, labels).searched_again.any()
 
 
 def test_a_suite_searches_in_bfloat16_but_for_its_end(linear, monkeypatch, tmp_path):
     images = np.random.RandomState(2).uniform(size=(220, 2, 2, 1)).astype(np.float32)
     labels = linear(images).numpy().argmax(-1)
-    searched: list[tuple[str, str]] = []
+    searched: list[tuple[str, str, float | None]] = []
     prepared = EvaluationTask.prepared
 
-    def noted(self, attack, searched_in=None, *, again=True):
-        searched.append((attack.name, searched_in, again))
-        return prepared(self, attack, searched_in, again=again)
+    def noted(self, attack, searched_in=None):
+        searched.append((attack.name, searched_in, attack.again))
+        return prepared(self, attack, searched_in)
 
     monkeypatch.setattr(EvaluationTask, "prepared", noted)
     task = EvaluationTask(linear, images, labels, eps=0.05, precision="bfloat16")
     found = run_suite(task, "standard", state=tmp_path / "state")
     names = ["APGD-CE", "APGD-T", "FAB-T", "Square"]
     assert list(dict.fromkeys(searched)) == [
-        *((name, "bfloat16", True) for name in names), ("APGD-T in float32", "float32", True),
+        *((name, "bfloat16", 0.1) for name in names), ("APGD-T in float32", "float32", 0.1),
     ]  # fmt: skip
     searched.clear()
     run_suite(task, "fast")
     assert list(dict.fromkeys(searched)) == [
-        ("CR", "bfloat16", False), ("Square (short)", "bfloat16", False),
-        ("CR (near)", "bfloat16", False), ("APGD-T (near)", "float32", False),
-        ("Square (near)", "bfloat16", True), ("APGD-T in float32 (sample)", "float32", False),
+        ("CR", "bfloat16", None), ("Square (short)", "bfloat16", None),
+        ("CR (near)", "bfloat16", None), ("APGD-T (near)", "float32", 0.1),
+        ("Square (near)", "bfloat16", 0.02), ("APGD-T in float32 (sample)", "float32", 0.1),
     ]  # fmt: skip
     assert found.results[-1].config["steps"] == 20
     assert found.precision == found.to_dict()["precision"] == "bfloat16"
