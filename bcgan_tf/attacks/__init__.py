@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bcgan_tf.attacks.apgd import APGD
-from bcgan_tf.attacks.attack import Attack, AttackResult
+from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.bpda import bpda
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
 from bcgan_tf.attacks.constraint_relaxation import ConstraintRelaxation
@@ -12,6 +12,7 @@ from bcgan_tf.attacks.fab import FAB
 from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.preprocessing import through_preprocessing
+from bcgan_tf.attacks.result import AttackResult
 from bcgan_tf.attacks.square import Square
 from bcgan_tf.attacks.suites import suite
 

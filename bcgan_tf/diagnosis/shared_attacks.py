@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from bcgan_tf.attacks.apgd import APGD
-from bcgan_tf.attacks.attack import Attack, AttackResult, deciding_settings
+from bcgan_tf.attacks.attack import Attack, deciding_settings
 from bcgan_tf.attacks.fgsm import FGSM
 from bcgan_tf.attacks.pgd import PGD
 from bcgan_tf.attacks.preprocessing import AdaptiveAPGD
+from bcgan_tf.attacks.result import AttackResult
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
 

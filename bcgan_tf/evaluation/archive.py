@@ -10,13 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks.attack import (
-    PER_EXAMPLE,
-    AttackResult,
-    deciding_settings,
-    joined_results,
-)
+from bcgan_tf.attacks.attack import deciding_settings
 from bcgan_tf.attacks.passes import Passes
+from bcgan_tf.attacks.result import PER_EXAMPLE, AttackResult, joined_results
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import differing

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks.attack import Attack, AttackResult
+from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.carlini_wagner import CarliniWagnerL2
 from bcgan_tf.attacks.pgd import PGD
+from bcgan_tf.attacks.result import AttackResult
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.progress import Progress

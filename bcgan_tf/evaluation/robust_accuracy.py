@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks.attack import AttackResult
+from bcgan_tf.attacks.result import AttackResult
 from bcgan_tf.lazy_images import LazyImages
 from bcgan_tf.statistics import wilson_interval
 

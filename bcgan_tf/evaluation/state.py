@@ -24,10 +24,11 @@ from filelock import BaseFileLock
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import PROBES, passes_of, probes_of
-from bcgan_tf.attacks.attack import PER_EXAMPLE, Attack, AttackResult
+from bcgan_tf.attacks.attack import Attack
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import logits_differ
 from bcgan_tf.attacks.passes import Passes
+from bcgan_tf.attacks.result import PER_EXAMPLE, AttackResult
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import (
     DamagedFile,

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack, joined_results
+from bcgan_tf.attacks.attack import Attack, PreparedAttack
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.preprocessing import ADAPTIVE
+from bcgan_tf.attacks.result import AttackResult, joined_results
 from bcgan_tf.attacks.suites import suite
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import EvaluationState

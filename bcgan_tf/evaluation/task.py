@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import check_answers
-from bcgan_tf.attacks.attack import Attack, AttackResult, PreparedAttack
+from bcgan_tf.attacks.attack import Attack, PreparedAttack
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.bounded import BoundedAttack
 from bcgan_tf.attacks.checks import LogitsFn
@@ -25,6 +25,7 @@ from bcgan_tf.attacks.preprocessing import (
     monotone_preprocessing,
     through_preprocessing,
 )
+from bcgan_tf.attacks.result import AttackResult
 from bcgan_tf.attacks.search_network import in_order, search_networks
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError

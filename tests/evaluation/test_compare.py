@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bcgan_tf.attacks.attack import AttackResult
+from bcgan_tf.attacks.result import AttackResult
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.compare import compare
 from bcgan_tf.evaluation.robust_accuracy import Evaluation

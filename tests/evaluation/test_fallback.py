@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bcgan_tf.attacks.attack import AttackResult
+from bcgan_tf.attacks.result import AttackResult
 from bcgan_tf.attacks.suites import suite
 from bcgan_tf.evaluation.fallback import why_go_on
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
