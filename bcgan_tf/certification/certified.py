@@ -13,12 +13,8 @@ import tensorflow as tf
 
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.batching import Batched
-from bcgan_tf.certification.interval_bounds import (
-    IntervalBound,
-    RoundedIntervalBound,
-    last_layer_box,
-    require_bounds,
-)
+from bcgan_tf.certification.interval_bounds import last_layer_box, require_bounds
+from bcgan_tf.certification.intervals import IntervalBound, RoundedIntervalBound
 from bcgan_tf.data.arrays import as_images, as_labels
 from bcgan_tf.errors import UserError
 from bcgan_tf.statistics import wilson_interval
@@ -73,7 +69,7 @@ def certified(
     Returns:
         bool ``[N]``: the float32 network is right on the image, and its bounds prove it right
         within eps, rounding included
-        (:class:`~bcgan_tf.certification.interval_bounds.RoundedIntervalBound`). False means only
+        (:class:`~bcgan_tf.certification.intervals.RoundedIntervalBound`). False means only
         that they prove nothing.
 
     Raises:

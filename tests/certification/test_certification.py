@@ -10,7 +10,8 @@ import tensorflow as tf
 from bcgan_tf.attacks import PGD
 from bcgan_tf.certification import certified as module
 from bcgan_tf.certification.certified import certified, certified_accuracy, worst_margins
-from bcgan_tf.certification.interval_bounds import IntervalBound, RoundedIntervalBound, output_box
+from bcgan_tf.certification.interval_bounds import output_box
+from bcgan_tf.certification.intervals import IntervalBound, RoundedIntervalBound
 from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import clone_with_dtype
 from bcgan_tf.networks.classifiers import small_cnn

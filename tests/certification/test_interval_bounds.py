@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bcgan_tf.certification.interval_bounds import (
-    IntervalBound,
-    RoundedIntervalBound,
-    output_box,
-    require_bounds,
-)
+from bcgan_tf.certification.interval_bounds import output_box, require_bounds
+from bcgan_tf.certification.intervals import IntervalBound, RoundedIntervalBound
 from bcgan_tf.errors import UserError
 from bcgan_tf.networks.classifiers import mlp, resnet18, small_cnn, strided_cnn
 from bcgan_tf.networks.layers import ResumableDropout

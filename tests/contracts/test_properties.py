@@ -18,7 +18,8 @@ from hypothesis.extra.numpy import arrays
 from bcgan_tf.attacks import PGD, AttackResult
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.box_projection import box_projection
-from bcgan_tf.certification.interval_bounds import IntervalBound, RoundedIntervalBound, output_box
+from bcgan_tf.certification.interval_bounds import output_box
+from bcgan_tf.certification.intervals import IntervalBound, RoundedIntervalBound
 from bcgan_tf.evaluation import archive
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.settings.fields import Checked, OneOf, Range, Setting, setting, settings_of
