@@ -97,9 +97,9 @@ def refinement(
         workspace.publish(page, as_json(document), _IDENTITY, joined, text)
 
     marks = marks_of(settings.epochs)
-    alone = dataclasses.replace(
-        mixed, generated_batches=0, epochs=-(-settings.epochs * each // real)
-    )
+    # The dtype is of the GAN alone, which the control does not have.
+    epochs = -(-settings.epochs * each // real)
+    alone = dataclasses.replace(mixed, generated_batches=0, epochs=epochs, dtype=None)
     plan: dict[str, tuple[BCGANTraining, dict[int, int]]] = {
         "generated": (mixed, {mark: mark * each for mark in marks}),
         "real": (

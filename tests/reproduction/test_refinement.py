@@ -92,3 +92,9 @@ def test_both_ways_are_measured_after_as_many_steps(workspace, tmp_path, counted
     _, both = published()  # both ways, the control in this cache for the first time
     for way, found in both["ways"].items():
         assert found["points"] == document["ways"][way]["points"]
+    # The dtype is the GAN's: it is no other control.
+    assert len(measured) > 0
+    measured.clear()
+    other = dataclasses.replace(TINY, dtype="mixed_bfloat16")
+    refinement(workspace, other, ("real",), results=tmp_path / "bfloat16", command="again")
+    assert measured == []
