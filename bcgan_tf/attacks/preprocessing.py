@@ -52,7 +52,7 @@ class AdaptiveRelaxation(_Adaptive, FirstRelaxation):
 class AdaptiveNearRelaxation(_Adaptive, NearRelaxation):
     """See :class:`bcgan_tf.attacks.suites.NearRelaxation`."""
 
-    lengths = FirstRelaxation.lengths
+    lengths = NearRelaxation.lengths
 
 
 # The attacks of a suite that are run through the preprocessing too, and as what.

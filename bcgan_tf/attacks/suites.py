@@ -73,15 +73,15 @@ class ShortSquare(Square):
         return super().name + SHORT
 
 
-class NearRelaxation(_Part, FirstRelaxation):
+class NearRelaxation(_Part, ConstraintRelaxation):
     """Constraint relaxation again, from other points, on what came within a tenth."""
 
-    lengths = FirstRelaxation.lengths
-    near = 0.1
+    lengths = ConstraintRelaxation.lengths
+    near, again = 0.1, None
 
     def run(self, *arguments: Any) -> Any:
         """See :meth:`bcgan_tf.attacks.attack.Attack.run`."""
-        return FirstRelaxation.run(self._changed({"seed": self.seed + 1}), *arguments)
+        return ConstraintRelaxation.run(self._changed({"seed": self.seed + 1}), *arguments)
 
 
 class NearAPGD(_Part, APGD):
