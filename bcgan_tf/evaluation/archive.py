@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from bcgan_tf.array_files import read_arrays, write_arrays
 from bcgan_tf.attacks.attack import deciding_settings
 from bcgan_tf.attacks.passes import Passes
 from bcgan_tf.attacks.result import PER_EXAMPLE, AttackResult, joined_results
 from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.robust_accuracy import Evaluation
 from bcgan_tf.evaluation.state import differing
-from bcgan_tf.files import DamagedFile, as_json, read_arrays, replacing, write_arrays
+from bcgan_tf.files import DamagedFile, as_json, replacing
 from bcgan_tf.lazy_images import LazyImages, overlaid
 
 _OF_ATTACK = ("attack", "config", "uses_gradients", "passes")

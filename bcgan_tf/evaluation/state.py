@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from filelock import BaseFileLock
 
+from bcgan_tf.array_files import read_arrays
 from bcgan_tf.attacks import checks
 from bcgan_tf.attacks.answers import PROBES, passes_of, probes_of
 from bcgan_tf.attacks.attack import Attack
@@ -37,7 +38,6 @@ from bcgan_tf.files import (
     kept_json,
     lock_folder,
     note,
-    read_arrays,
     replacing,
 )
 from bcgan_tf.lazy_images import LazyImages, in_chunks, overlaid

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from bcgan_tf import interruption
+from bcgan_tf.array_files import read_arrays
 from bcgan_tf.distribute import cluster
 from bcgan_tf.errors import UserError
 from bcgan_tf.files import (
@@ -23,7 +24,6 @@ from bcgan_tf.files import (
     DamagedFile,
     check_seal,
     note,
-    read_arrays,
     remove,
     replacing,
     seal,

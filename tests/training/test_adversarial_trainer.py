@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bcgan_tf import distribute, losses
-from bcgan_tf.files import read_arrays
+from bcgan_tf.array_files import read_arrays
 from bcgan_tf.networks.strided_cnn import strided_cnn
 from bcgan_tf.training.adversarial_trainer import AdversarialTrainer
 from bcgan_tf.training.checkpoints import BestWeights
