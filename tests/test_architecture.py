@@ -14,7 +14,8 @@ ORDER = (
     "version", "errors", "lazy_images", "files", "array_files", "settings", "interruption",
     "progress", "statistics", "randomness", "distribute", "losses", "keras_graph", "data",
     "networks", "attacks", "certification", "models", "runs", "report", "loading", "evaluation",
-    "diagnosis", "perturbation", "training", "defenses", "serving", "workflows", "reproduction", "cli",
+    "diagnosis", "perturbation", "training", "defenses", "serving", "workflows", "reproduction",
+    "cli",
 )  # fmt: skip
 
 
