@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("source", type=FilePath(), metavar="RUN_OR_MODEL")
-@click.option("--name", help="Of the served model.  [default: the data set's, or the file's]")
+@click.option("--name", help="Name of the served model.  [default: the data set's, or the file's]")
 @click.option("--class-names", help="Separated by commas, for a .keras file.  [default: 0,1,2,...]")
 @click.option(
     "--saved-models",
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     type=FilePath(file_okay=False),
     help="The run of `bcgan-tf attack` whose worst case goes on the card.",
 )
-@options.seed_option("Of Defense-GAN's starting points, which an exported model must fix.")
+@options.seed_option("Seed of Defense-GAN's starting points, which an exported model must fix.")
 @click.option(
     "--keras-file/--no-keras-file",
     default=True,

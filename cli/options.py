@@ -197,7 +197,7 @@ def run_options() -> Decorator:
     )
 
 
-def seed_option(text: str = "Of all draws.") -> Any:
+def seed_option(text: str = "Seed of all draws.") -> Any:
     """``--seed``."""
     return setting_option(Setting.of("seed", Seed, 0, text))
 

@@ -75,7 +75,7 @@ def _sections() -> Iterator[str]:
         key: entry for key, entry in _known(AuthorsProtocol).items() if strong.get(key) != entry
     }
     yield from _section(
-        "What is otherwise with `--protocol authors` and in `reproduce authors`", authors
+        "What differs with `--protocol authors` and in `reproduce authors`", authors
     )
     yield from _section("`reproduce refinement`", _known(RefinementSettings))
     yield from _section("`reproduce ablation`", _known(AblationSettings))

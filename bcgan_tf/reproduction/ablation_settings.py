@@ -37,15 +37,15 @@ class AblationSettings(Checked):
     seeds: Annotated[int, Range(2, MOST_SEEDS)] = setting(
         3, "Trainings of each arm, with one seed after the other; at least 2, for an interval."
     )
-    width: Width = setting(1.0, "Of the strided network that is trained.")
-    threshold: Threshold = setting(0.0, "Of its pixels: this near to 0 or 1 they are cut off.")
-    classifier_epochs: Epochs = setting(2, "Of the training on clean data that comes first.")
+    width: Width = setting(1.0, "Width of the strided network that is trained.")
+    threshold: Threshold = setting(0.0, "The network sets pixels this near to 0 or 1 to 0 or 1.")
+    classifier_epochs: Epochs = setting(2, "Epochs of the training on clean data that comes first.")
     epochs: Epochs = setting(
         10,
-        "Of robust training with extra examples. Twice as many without them, where a step costs "
-        "half; and twice as many with interval bounds, which cost a fraction of PGD.",
+        "Epochs of robust training with extra examples. Twice as many without them, where a "
+        "step costs half; and twice as many with interval bounds, which cost a fraction of PGD.",
     )
-    gan_epochs: OptionalEpochs = setting(0, "Of the GAN; 0: as many as its preset has.")
+    gan_epochs: OptionalEpochs = setting(0, "Epochs of the GAN; 0: as many as its preset has.")
     ramp_share: Annotated[float, Range(0, 0.8)] = setting(
         0.3, "Part of the epochs over which eps rises."
     )

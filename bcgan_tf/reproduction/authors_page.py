@@ -26,7 +26,8 @@ def authors_page(document: Document, picture: str) -> str:
         "numbers of steps and names of rows are the paper's, and the weights of one MNIST "
         "network, which its attack script loads as BCGAN. That it is the paper's own is a "
         "conclusion from the content. The file has no licence and is not part of this project "
-        f"(SHA-256 of what was read: `{document['weights_sha256'][:12]}`).",
+        "(SHA-256 of the file that was read: "
+        f"`{document['weights_sha256']}`).",
         "",
         *_their_way(document),
         *_strong(document),
@@ -99,7 +100,8 @@ def _strong(document: Document) -> list[str]:
         f"{document['least']['n']:,} images): {2 * least['mean']:.2f} in the authors' unit, where "
         f"the paper has {document['paper_rho']:.2f}.",
         "",
-        f"The flags at eps {shown['eps']:g}:",
+        f"The flags at eps {shown['eps']:g}, on images drawn from these "
+        "([how many](../evaluation.md)):",
         "",
         *(f"- {flag['check']}: {flag['text']}." for flag in shown["flags"]),
         *([f"- Causes: {shown['causes']['text']}"] if shown["causes"] else []),
@@ -128,7 +130,7 @@ def _reasons(document: Document, picture: str) -> list[str]:
         f"float32 gradient of the cross entropy is exactly 0 for {share(health['zero'])} % of the "
         f"images that are classified right (in float64 for {share(health['zero_float64'])} %), "
         f"that of the margin for {share(health['margin_zero'])} %: an attack along the first "
-        f"stands still. One step of the same length, {step['n']:,} images:",
+        f"hardly moves. One step of the same length, {step['n']:,} images:",
         "",
         *table(
             ["accuracy after a step along", *(f"eps {2 * float(e):g} of [-1, 1]" for e in radii)],
@@ -136,8 +138,9 @@ def _reasons(document: Document, picture: str) -> list[str]:
         ),
         "",
         "Carlini-Wagner does not look at the cross entropy, and fails for another reason. Its "
-        "usual codes seek the largest wrong logit with -10,000 in place of the true one. All "
-        "logits here are lower: that number is found, and the loss is 0 from the start.",
+        "usual codes put -10,000 in place of the true logit, to find the largest of the others. "
+        "All logits here are lower, so that number is the largest, and the loss is 0 from the "
+        "start.",
         "",
         f"![Mean cross entropy and margin against iteration]({picture})",
         "",

@@ -59,8 +59,9 @@ def authors_table1_page(document: Document) -> str:
         "",
         "Accuracy in percent, the paper's → ours, with 95 % intervals (Wilson); **bold**: within "
         f"{_NEAR:g} points. eps in {_UNIT} pixels: 0.3 is 0.15 in [0, 1]. White-box, true labels, "
-        f"seed {document['seed']}. These are attacks of a code, not a measure of robustness: "
-        f"that is [Table 1 by strong attacks](table1-{document['dataset']}.md).",
+        f"seed {document['seed']}. These are attacks of a published code, probably the authors' "
+        "([audit](../audit.md)), and no measure of robustness: that is "
+        f"[Table 1 by strong attacks](table1-{document['dataset']}.md).",
         "",
         f"- FGSM: one step. PGD: {protocol['pgd_steps']} steps of 0.01 from the image itself, so "
         "that it is one deterministic path. (In the code the centre of the ball moves by the "
@@ -68,14 +69,15 @@ def authors_table1_page(document: Document) -> str:
         f"- CW-l2: {protocol['cw_n']:,} test images; {protocol['cw_search_steps']} constants from "
         f"0.1 on, {protocol['cw_steps']:,} steps of 5e-4 in tanh space each, and a gap of 20 "
         "between logits asked for. 1,000 such steps cannot move a pixel that is black or white: "
-        "an accuracy above 0 is a failure of the attack. (The code stops a batch where the sum of "
+        "an accuracy above 0 is a failure of the attack. Of these images more may be classified "
+        "right than of all in the column clean. (The code stops a batch where the sum of "
         "its losses stalls, and goes on from the changes of the constant before; here each image "
         "stops and starts by itself.)",
         "- Defense-GAN: the classifier alone is attacked, and classifies what the search makes of "
         f"the result; {protocol['defended_n']:,} images. (The code: one start, 12,000 steps.)",
         "- Gradients accumulated: the update adds the weights' gradients at every point on the "
-        "attack's path, the image included, as in the code; PGD training is then at the radius "
-        "that its PGD reaches. The counts leave these rows out.",
+        "attack's path, the image included, as in the code, and PGD training has the radius "
+        "that the code's PGD reaches. The last line of the table leaves these rows out.",
         *provenance(document),
     ]
     return "\n".join(lines) + "\n"
@@ -118,8 +120,9 @@ def authors_table2_page(document: Document) -> str:
             ["", "paper", "ours", "never changed", "zero gradient", "clean accuracy", "n"], rows
         ),
         "",
-        f"Mean rho in {_UNIT} pixels; **bold**: within {100 * _NEAR_RHO:.0f} % of the paper's "
-        f"({near} of {len(compared)}). On training images: the first of 0.1, 0.2 ... 2 along the "
+        f"Mean rho in {_UNIT} pixels, as a published code measures it, probably the authors' "
+        f"([audit](../audit.md)); **bold**: within {100 * _NEAR_RHO:.0f} % of the paper's ({near} "
+        f"of {len(compared)}). On training images: the first of 0.1, 0.2 ... 2 along the "
         "sign of one gradient at which the image is wrong; one that is wrong from the start counts "
         "0.1, one that never is counts 2. Shares in percent, of the images that are classified "
         f"right. No classifier has a mean above {bound:.2f}; a larger one says that gradients are "

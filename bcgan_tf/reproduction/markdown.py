@@ -86,8 +86,8 @@ def provenance(document: Mapping[str, Any]) -> list[str]:
         "",
         "## Training",
         "",
-        "Seconds are wall time of the row's own training (the last try, where it was resumed); all "
-        "rows start from the original network.",
+        "Times are wall time of the row's own training (the last try, where it was resumed), with "
+        "whatever else the machine was doing; all rows start from the original network.",
         "",
     ]
     machines: dict[str, list[str]] = {}

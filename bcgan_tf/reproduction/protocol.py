@@ -60,16 +60,16 @@ class BothProtocols(Checked, abc.ABC):
         by_dataset=FGSM_EPS,
     )
     pgd_steps: Steps = setting(
-        help="Of PGD, as the paper states them; its eps, step size and restarts it does not.",
+        help="Steps of PGD, as the paper states them; its eps, step size and restarts it does not.",
         by_dataset=_PGD_STEPS,
     )
     n: Images = setting(0, "Images for clean accuracy, FGSM and PGD.")
     cw_n: Images = setting(1000, "Images for Carlini-Wagner L2.")
-    cw_steps: Steps = setting(200, "Its steps, for each constant tried.")
+    cw_steps: Steps = setting(200, "Steps of Carlini-Wagner for each constant.")
     cw_search_steps: Repeats = setting(9, "Constants tried.")
     rho_n: Images = setting(1000, "Images for Table 2.")
     defended_n: SomeImages = setting(200, "Images for Defense-GAN, as many of each class.")
-    defended_cw_n: SomeImages = setting(100, "Of these, for Carlini-Wagner.")
+    defended_cw_n: SomeImages = setting(100, "How many of these images Carlini-Wagner attacks.")
 
     @abc.abstractmethod
     def radii(self) -> dict[str, dict[str, float]]:
@@ -97,10 +97,10 @@ class Protocol(BothProtocols):
     eps: TrainingEps = setting(
         help="Radius of the suite standard, Linf in [0, 1] pixel units.", by_dataset=RADIUS
     )
-    cw_learning_rate: LearningRate = setting(0.05, "Of Carlini-Wagner's Adam.")
+    cw_learning_rate: LearningRate = setting(0.05, "Rate of Carlini-Wagner's Adam.")
     standard_n: Images = setting(1000, "Images for the suite and its diagnosis.")
     white_box_n: SomeImages = setting(
-        50, "Of Defense-GAN's images, for the attack through its search (BPDA)."
+        50, "Images for the attack through Defense-GAN's search (BPDA)."
     )
     white_box_steps: Steps = setting(20, "PGD's steps in it.")
     eot_samples: Repeats = setting(3, "Searches that each of its gradients is averaged over.")
@@ -108,7 +108,7 @@ class Protocol(BothProtocols):
         3, "Fresh searches that each adversarial example must survive."
     )
     defended_rho_n: Images = setting(
-        10, "Of Defense-GAN's images, for Table 2, through a search with fixed starts; 0: not run."
+        10, "Images for Defense-GAN's Table 2, through a search with fixed starts; 0: not run."
     )
 
     def radii(self) -> dict[str, dict[str, float]]:
@@ -142,7 +142,7 @@ class AuthorsProtocol(BothProtocols):
     cw_n: Images = setting(200, "Images for Carlini-Wagner L2.")
     cw_steps: Steps = setting(
         1000,
-        "Its steps, for each constant tried.",
+        "Steps of Carlini-Wagner for each constant.",
         by_dataset={"fashion_mnist": 1200, "cifar10": 50},
     )
     cw_search_steps: Repeats = setting(5, "Constants tried.", by_dataset={"fashion_mnist": 6})
@@ -168,11 +168,11 @@ class AuthorsProtocol(BothProtocols):
 class RefinementSettings(Checked):
     """The sizes of the curve against the refinement's steps."""
 
-    gan_epochs: Epochs = setting(10, "Of the GAN; 200 in the authors' code.")
+    gan_epochs: Epochs = setting(10, "Epochs of the GAN; 200 in the authors' code.")
     epochs: Epochs = setting(
-        480, "Of refinement: generated batches, then one pass over the real images."
+        480, "Epochs of refinement: generated batches, then one pass over the real images."
     )
-    generated_batches: Steps = setting(1000, "Of each epoch.")
+    generated_batches: Steps = setting(1000, "Generated batches of each epoch.")
     dtype: Dtype | None = setting(None, "Keras dtype policy of the GAN; none: float32.")
     pgd_n: SomeImages = setting(1000, "Test images for PGD, gradients and logits.")
     suite_n: SomeImages = setting(200, "Test images for the suite fast.")

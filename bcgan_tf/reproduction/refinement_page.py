@@ -30,26 +30,28 @@ def refinement_page(document: Document, picture: str) -> str:
     settings, steps = document["settings"], document["steps"]
     dataset = DATASETS.get(document["dataset"], document["dataset"])
     lines = [
-        f"# A long refinement on {dataset}, preset authors",
+        f"# A long refinement on {dataset}, as in the published code",
         "",
         f"    {document['command']}",
         "",
         f"![Accuracies and zero gradients against steps]({picture})",
         "",
-        f"The network of the code of the paper's figures, refined as there: {steps['generated']:,} "
-        f"batches of 50 generated images, then one pass over the real ones ({steps['real']:,} "
-        f"batches); the GAN was trained for {settings['gan_epochs']} epochs (200 there)"
-        f"{', in ' + settings['dtype'] if settings['dtype'] else ''}. The "
-        "control takes as many steps on real images alone. Shares in percent; PGD at eps 0.3 of "
-        f"[-1, 1] pixels, 40 steps of 0.01 from the image ({settings['pgd_n']:,} test images); the "
-        f"suite `fast` at the same eps ({settings['suite_n']:,}); zero gradients: of the float32 "
-        f"cross entropy, exactly 0. Seed {document['seed']}.",
+        "The network of a published code, probably the authors' ([audit](../audit.md)), refined "
+        f"as there: {steps['generated']:,} batches of 50 generated images, then one pass over the "
+        f"real ones ({steps['real']:,} batches). The GAN was trained for {settings['gan_epochs']} "
+        f"epochs (200 there){', in ' + settings['dtype'] if settings['dtype'] else ''}, the "
+        "classifier always in float32. The control takes as many steps on real images alone. "
+        "Accuracies and shares in percent: clean of all test images; PGD at eps 0.3 of [-1, 1] "
+        f"pixels, 40 steps of 0.01 from the image ({settings['pgd_n']:,} test images); the "
+        f"suite `fast` at the same eps ({settings['suite_n']:,}); zero gradients: images of PGD's "
+        "that are classified right whose float32 gradient of the cross entropy is exactly 0. "
+        f"Seed {document['seed']}.",
     ]
     for way, found in document["ways"].items():
         points = found["points"]
         lines += ["", f"## {WAYS[way][0].upper()}{WAYS[way][1:]}", ""]
         lines += table(
-            ["steps", *_SHOWN.values(), "median gap of logits", "largest logit"],
+            ["steps", *_SHOWN.values(), "median gap of logits", "largest logit (absolute)"],
             [
                 [
                     f"{one['steps']:,}",

@@ -59,9 +59,9 @@ class EvaluationConfig(Checked):
         "the paper, with eps in both pixel units, because the paper does not say which it means.",
     )
     eps_unit: Annotated[str, OneOf("01", "11")] = setting(
-        "01", "Of eps: pixels in [0, 1], or in [-1, 1] as in the paper."
+        "01", "Pixels that eps is of: in [0, 1], or in [-1, 1] as in the paper."
     )
-    norm: Norm = setting("linf", "Of eps.")
+    norm: Norm = setting("linf", "Norm that eps is of.")
     n: Images = setting(1000, "Test images, drawn with seed 0, the same for every model; 0: all.")
     samples: Repeats | None = setting(
         None, "Calls of a model to average; none: 20 if it draws random numbers, else 1."
@@ -78,11 +78,12 @@ class EvaluationConfig(Checked):
     )
     precision: Precision | None = setting(
         None,
-        "That the attacks search in. auto: bfloat16 where it is faster here, for 200 images or "
+        "Number format in which the attacks search. auto: bfloat16 where it is faster here, for "
+        "200 images or "
         "more, and float32 after it where it misled. None: auto, for a shard float32. The model "
         "itself decides every success.",
     )
-    seed: Seed = setting(0, "Of all draws.")
+    seed: Seed = setting(0, "Seed of all draws.")
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""

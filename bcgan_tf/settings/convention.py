@@ -31,10 +31,10 @@ class Convention(Checked):
         "images say otherwise. eps stays of [0, 1].",
     )
     mean: tuple[Annotated[float, Range()], ...] | None = setting(
-        None, "Of standardized pixels: subtracted from [0, 1] pixels, one or one per channel."
+        None, "Mean of standardized pixels, subtracted from [0, 1] pixels: one, or one per channel."
     )
     std: tuple[Annotated[float, Range(0, above=True)], ...] | None = setting(
-        None, "Of standardized pixels: divides them after that."
+        None, "Deviation of standardized pixels, which divides them after that."
     )
     output: str | None = setting(
         None, "Name of the output that classifies, of a model with several."

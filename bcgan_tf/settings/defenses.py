@@ -54,7 +54,7 @@ class DefenseSettings(Checked):
 
     name: ClassVar[str] = ""
 
-    seed: Seed = setting(0, "Of all draws.")
+    seed: Seed = setting(0, "Seed of all draws.")
     devices: Devices | None = setting(
         None, "GPUs (or logical CPUs) to train on; none: all GPUs there are."
     )
@@ -99,7 +99,7 @@ class RobustSettings(TrainingSettings):
     )
     ema_decay: BelowOne = setting(
         0.0,
-        "Of the moving average of the weights, which is what is validated and returned; 0: off.",
+        "Decay of the moving average of the weights, which is validated and returned; 0: off.",
     )
     validation_samples: SomeImages = setting(
         1000, "Images of the validation split that are attacked after each epoch."
@@ -205,7 +205,7 @@ class GANSettings(Checked):
     )
     gan_epochs: Epochs = setting(5, "Epochs of GAN training.")
     gan_batch_size: Batch = setting(128, "Global batch of the GAN.")
-    gan_learning_rate: LearningRate = setting(8e-4, "Of both Adams (beta_1 0.5).")
+    gan_learning_rate: LearningRate = setting(8e-4, "Rate of both Adams (beta_1 0.5).")
     generator_width: Width = setting(0.75, "Factor on the generator's channels.")
     discriminator_width: Width = setting(0.5, "Factor on the discriminator's channels.")
     latent_dim: LatentDim = setting(100, "Size of the generator's noise.")
@@ -242,7 +242,7 @@ class BCGANSettings(GANSettings, TrainingSettings):
     epochs: Epochs = setting(3, "Epochs of refinement.")
     batch_size: Batch = setting(128, "Global number of clean images in a batch of refinement.")
     learning_rate: LearningRate = setting(
-        5e-4, "Of the refinement's Adam, decayed to 0 by a cosine; alternating: constant."
+        5e-4, "Rate of the refinement's Adam, decayed to 0 by a cosine; alternating: constant."
     )
     refinement: Annotated[str, OneOf("mixed", "alternating")] = setting(
         "mixed",
@@ -382,7 +382,7 @@ class DistillationSettings(TrainingSettings):
     initial_epochs: Epochs = setting(1, "Epochs of the network that both start from.")
     epochs: Epochs = setting(50, "Epochs of the teacher, and again of the student.")
     batch_size: Batch = setting(128, "Global batch.")
-    learning_rate: LearningRate = setting(1e-2, "Of SGD with Nesterov momentum 0.9.")
+    learning_rate: LearningRate = setting(1e-2, "Rate of SGD with Nesterov momentum 0.9.")
     dtype: Dtype | None = setting(None, _OWN_DTYPE)
 
 
@@ -396,8 +396,8 @@ class DefenseGANSettings(DefenseSettings):
         200, "L, gradient steps of each search; the BCGAN paper has 12,000, Defense-GAN's 200."
     )
     restarts: Repeats = setting(10, "R, searches for each image, of which the best counts.")
-    search_learning_rate: SearchLearningRate = setting(10.0, "Of the search.")
-    momentum: BelowOne = setting(0.7, "Of the search.")
+    search_learning_rate: SearchLearningRate = setting(10.0, "Rate of the search.")
+    momentum: BelowOne = setting(0.7, "Momentum of the search.")
     decay: bool = setting(True, "Lower the search's learning rate tenfold for its last fifth.")
     bpda: bool = setting(
         True, "Give the defended classifier a gradient: the identity in place of the search's."
@@ -406,7 +406,7 @@ class DefenseGANSettings(DefenseSettings):
         30, "Epochs of GAN training; Defense-GAN's 200,000 generator steps are 926 on MNIST."
     )
     gan_batch_size: Batch = setting(50, "Global number of real images in one update of the critic.")
-    gan_learning_rate: LearningRate = setting(1e-4, "Of both Adams (0.5, 0.9).")
+    gan_learning_rate: LearningRate = setting(1e-4, "Rate of both Adams (0.5, 0.9).")
     critic_steps: Repeats = setting(5, "Updates of the critic per update of the generator.")
     penalty: Weight = setting(10.0, "Weight of the gradient penalty.")
     latent_dim: LatentDim = setting(128, "Size of the generator's noise.")

@@ -4,7 +4,7 @@ A dataclass of settings inherits from :class:`Checked`::
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Training(Checked):
-        epochs: Annotated[int, Range(1, 1000)] = setting(3, "Of training.")
+        epochs: Annotated[int, Range(1, 1000)] = setting(3, "Epochs of training.")
         augment: Annotated[str, OneOf("none", "flip")] = setting("none", "Change of each image.")
 
 From that come its checks, its docstring, the command line's options, ``-o NAME=VALUE``, TOML

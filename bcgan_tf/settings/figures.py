@@ -30,13 +30,15 @@ class ToySettings(Checked):
     betas: tuple[Weight, ...] = setting(
         (0.0, 0.2, 1.0, 5.0), "Weights of the boundary term, a panel each."
     )
-    steps: Steps = setting(5000, "Of each GAN.")
-    batch_size: Batch = setting(256, "Of the GANs and of the classifier.")
-    learning_rate: LearningRate = setting(2e-4, "Of both Adams of each GAN (beta_1 0.5).")
+    steps: Steps = setting(5000, "Training steps of each GAN.")
+    batch_size: Batch = setting(256, "Images of a step, of the GANs and of the classifier.")
+    learning_rate: LearningRate = setting(2e-4, "Rate of both Adams of each GAN (beta_1 0.5).")
     latent_dim: LatentDim = setting(4, "Size of the generator's noise.")
-    classifier_steps: Steps = setting(600, "Of the classifier, Adam from 3e-3 down a cosine.")
+    classifier_steps: Steps = setting(
+        600, "Training steps of the classifier; Adam's rate falls from 3e-3 by a cosine."
+    )
     samples: SomeImages = setting(4000, "Generated points that are measured, of both classes.")
-    seed: Seed = setting(0, "Of weights, order and noise.")
+    seed: Seed = setting(0, "Seed of weights, order and noise.")
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
@@ -49,7 +51,7 @@ class BoundarySettings(Checked):
     """How the planes of Figure 4 are chosen and drawn."""
 
     index: Annotated[int, Range(0, 100_000_000)] | None = setting(
-        None, "Of the test image; none: the first that all models get right."
+        None, "Index of the test image; none: the first that all models get right."
     )
     extent: Annotated[float, Range(0, 10_000, above=True)] = setting(
         8.0, "The planes reach from -extent to extent, L2 norm, images in [0, 1]."
@@ -57,15 +59,15 @@ class BoundarySettings(Checked):
     resolution: Annotated[int, Range(3, 2001)] = setting(101, "Points a side, odd.")
     samples: Steps = setting(1000, "Noisy copies that the gradient is averaged over (eq. 11's m).")
     sigma: Annotated[float, Range(0, 1, above=True)] = setting(
-        1 / 255, "Of that noise, in [0, 1] pixel units."
+        1 / 255, "Standard deviation of that noise, in [0, 1] pixel units."
     )
     eps: TrainingEps = setting(
         0.3,
         "Linf radius of the PGD attack that gives a plane its direction, in [0, 1] pixel units.",
         by_dataset=RADIUS,
     )
-    pgd_steps: Steps = setting(40, "Of that attack.")
-    seed: Seed = setting(0, "Of the noise, of PGD's start and of the random direction.")
+    pgd_steps: Steps = setting(40, "Steps of that attack.")
+    seed: Seed = setting(0, "Seed of the noise, of PGD's start and of the random direction.")
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""

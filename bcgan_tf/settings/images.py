@@ -57,10 +57,10 @@ class ImageSettings(Checked):
         None, "Size that images are resized to; none: the model's input size, or their own."
     )
     color: Color | None = setting(
-        None, "Of the images; none: as the model takes them, or rgb if one of them has colour."
+        None, "Colours of the images; none: as the model takes them, or rgb if one has colour."
     )
     interpolation: Interpolation = setting(
-        "bilinear", "Of resizing: tf.image.resize, as in Keras' image_dataset_from_directory."
+        "bilinear", "Method of tf.image.resize, as in Keras' image_dataset_from_directory."
     )
     skip_broken: bool = setting(False, "Go on without files that cannot be read as images.")
 

@@ -44,9 +44,9 @@ class ClassifierSettings(Checked):
     architecture: Annotated[str, OneOf(*NETWORKS)] = setting("small_cnn", "Network.")
     architecture_width: Width = setting(1.0, "Factor on the channels; small_cnn has none.")
     threshold: Threshold = setting(
-        0.0, "Of strided_cnn and deep_cnn: pixels this near to 0 or 1 are cut off to it."
+        0.0, "strided_cnn and deep_cnn set pixels this near to 0 or 1 to 0 or 1."
     )
-    dtype: Dtype | None = setting(None, "Of resnet18: Keras dtype policy; none: float32.")
+    dtype: Dtype | None = setting(None, "Keras dtype policy of resnet18; none: float32.")
     classifier_epochs: Epochs = setting(4, "Epochs on clean data.")
     classifier_batch_size: Batch = setting(128, "Global batch.")
     classifier_learning_rate: LearningRate = setting(2e-3, "Adam's, decayed by a cosine.")
