@@ -11,7 +11,7 @@ import keras
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.distribute.strategies import check_batch_size, scope, strategy
-from bcgan_tf.keras_graph import clone_with_dtype
+from bcgan_tf.model_copies import clone_with_dtype
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction
 from bcgan_tf.models.wgan_gp import WGANGP
