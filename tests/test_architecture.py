@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 # A room is a folder or a module of the top floor. Each imports from rooms before it only.
 ORDER = (
     "version", "errors", "lazy_images", "files", "array_files", "settings", "interruption",
-    "progress", "statistics", "randomness", "distribute", "losses", "keras_graph", "model_copies",
-    "data", "networks", "attacks", "certification", "models", "runs", "report", "loading",
-    "evaluation", "diagnosis", "perturbation", "training", "defenses", "serving", "workflows",
-    "reproduction", "cli",
+    "progress", "statistics", "randomness", "distribute", "losses", "keras_graph", "data",
+    "networks", "attacks", "certification", "models", "runs", "report", "loading", "evaluation",
+    "diagnosis", "perturbation", "training", "defenses", "serving", "workflows", "reproduction",
+    "cli",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.logits import below_top, median_gap
 from bcgan_tf.errors import UserError
 from bcgan_tf.keras_graph import all_layers, calls_of, graph_of
-from bcgan_tf.model_copies import rebuilt
+from bcgan_tf.networks.copies import rebuilt
 
 # A gradient in bfloat16 must be so many times as fast as one in float32 to be worth its rounding;
 # each is timed so often, on so many images, which is what a thread has of a batch of 250. Below so

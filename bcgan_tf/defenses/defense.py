@@ -20,7 +20,7 @@ from bcgan_tf.keras_graph import all_layers, trained_part
 from bcgan_tf.loading.adapted import Adapted, copy_classifier
 from bcgan_tf.loading.classifier import input_shape, load_classifier
 from bcgan_tf.loading.usual_conventions import take_in
-from bcgan_tf.model_copies import clone_with_dtype
+from bcgan_tf.networks.copies import clone_with_dtype
 from bcgan_tf.settings.convention import Convention
 from bcgan_tf.settings.defenses import DefenseSettings
 

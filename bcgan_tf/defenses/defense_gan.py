@@ -11,10 +11,10 @@ import keras
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, copy_classifier
 from bcgan_tf.distribute.strategies import check_batch_size, scope, strategy
-from bcgan_tf.model_copies import clone_with_dtype
 from bcgan_tf.models.defended_classifier import DefenseGANClassifier
 from bcgan_tf.models.reconstruction import Reconstruction
 from bcgan_tf.models.wgan_gp import WGANGP
+from bcgan_tf.networks.copies import clone_with_dtype
 from bcgan_tf.networks.wgan import wgan_critic, wgan_generator
 from bcgan_tf.settings.defenses import DefenseGANSettings
 from bcgan_tf.training.fit import fit

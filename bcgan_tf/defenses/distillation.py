@@ -11,7 +11,7 @@ import keras
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses.defense import Defense, StageCallbacks, cast, copy_classifier, restore_dtype
 from bcgan_tf.distribute.strategies import scope, strategy
-from bcgan_tf.model_copies import clone_reinitialized
+from bcgan_tf.networks.copies import clone_reinitialized
 from bcgan_tf.settings.defenses import DistillationSettings
 from bcgan_tf.training.distillation_trainer import DistillationTrainer
 from bcgan_tf.training.fit import fit

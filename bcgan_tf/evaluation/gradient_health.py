@@ -17,7 +17,7 @@ from bcgan_tf.attacks.answers import derived
 from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.attacks.checks import LogitsFn
 from bcgan_tf.attacks.logits import logits_differ
-from bcgan_tf.model_copies import clone_with_dtype
+from bcgan_tf.networks.copies import clone_with_dtype
 
 # Share of images without a usable gradient: a dead image now and then proves nothing.
 DEAD = 0.01

@@ -10,7 +10,7 @@ import tensorflow as tf
 from bcgan_tf import losses, randomness
 from bcgan_tf.attacks.preprocessing import as_attacked, monotone_preprocessing
 from bcgan_tf.keras_graph import frozen_weights
-from bcgan_tf.model_copies import clone
+from bcgan_tf.networks.copies import clone
 from bcgan_tf.settings.fields import check
 from bcgan_tf.settings.kinds import BelowOne, TrainingEps
 from bcgan_tf.training.classifier_trainer import BatchBuilder, ClassifierTrainer

@@ -18,7 +18,7 @@ from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.keras_graph import leading_layers
-from bcgan_tf.model_copies import clone_with_dtype
+from bcgan_tf.networks.copies import clone_with_dtype
 from bcgan_tf.networks.strided_cnn import strided_cnn
 
 IMAGES = np.random.default_rng(0).uniform(size=(6, 8, 8, 1)).astype(np.float32)

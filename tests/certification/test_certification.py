@@ -13,8 +13,8 @@ from bcgan_tf.certification.certified import certified, certified_accuracy, wors
 from bcgan_tf.certification.interval_bounds import output_box
 from bcgan_tf.certification.intervals import IntervalBound, RoundedIntervalBound
 from bcgan_tf.errors import UserError
-from bcgan_tf.model_copies import clone_with_dtype
 from bcgan_tf.networks.classifiers import small_cnn
+from bcgan_tf.networks.copies import clone_with_dtype
 
 RNG = np.random.default_rng(1)
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bcgan_tf.model_copies import clone, clone_reinitialized, clone_with_dtype
+from bcgan_tf.networks.copies import clone, clone_reinitialized, clone_with_dtype
 
 IMAGES = np.random.default_rng(0).uniform(0.2, 0.9, (20, 4, 4, 1)).astype("float32")
 
