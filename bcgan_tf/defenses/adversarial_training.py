@@ -35,8 +35,9 @@ class PGDTraining(PGDSettings, RobustTraining):
 
     @property
     def attack(self) -> InnerMaximization:
-        """The inner maximisation."""
-        return InnerMaximization(steps=self.steps, step_ratio=self.step_ratio)
+        """The inner maximisation; a path that is learned from begins at the image itself."""
+        start = "none" if self.accumulate else "uniform"
+        return InnerMaximization(steps=self.steps, step_ratio=self.step_ratio, start=start)
 
     def trainer_options(self) -> dict[str, Any]:
         """What distinguishes the kinds of adversarial training, for the trainer."""

@@ -88,6 +88,7 @@ def ablation(
         "runs": {},
     }
     page = results / f"ablation-{data.name}.md"
+    workspace.published(page, document, _IDENTITY)
     # Seeds outermost: after the first seed every arm has one figure.
     for seed in range(workspace.seed, workspace.seed + settings.seeds):
         for defense in chosen:

@@ -85,7 +85,6 @@ def audit(
         raise UserError(
             "the audit is of networks that answer the same twice; leave out defense-gan"
         )
-    original = trained(workspace, ORIGINAL)
     document: dict[str, Any] = {
         "dataset": workspace.data.name,
         "preset": workspace.preset,
@@ -98,6 +97,8 @@ def audit(
         "rows": {},
     }
     page = results / f"audit-{workspace.data.name}.md"
+    workspace.published(page, document, _IDENTITY)
+    original = trained(workspace, ORIGINAL)
     for row in chosen:
         file = original if row == ORIGINAL else trained(workspace, row)
         subject = TableRow(workspace, protocol, row, file, None if row == ORIGINAL else original)

@@ -59,12 +59,14 @@ def authors(
     """
     if workspace.data.name != DATASET:
         raise UserError(f"the published network is of MNIST, not {workspace.data.name}")
+    page = results / f"authors-{DATASET}.md"
+    workspace.published(page, {}, ())
     network = published_network(weights)
     with workspace.open_run("convert", "published", {"weights": file_digest(weights)}) as run:
         file = run.path / "classifier.keras"
         if not run.stage_done("convert"):
             network.save(file)
-            run.finish_stage("convert")
+            run.finish_stage("convert", files=[file])
     subject = TableRow(workspace, sizes, "published", file)
     document: dict[str, Any] = {
         "dataset": DATASET,
@@ -87,7 +89,6 @@ def authors(
         "curves": _curves(subject),
     }
     document["environments"] = subject.environments
-    page = results / f"authors-{DATASET}.md"
     picture = page.with_name(f"{page.stem}-loss.png")
 
     def text(whole: dict[str, Any]) -> str:
@@ -101,7 +102,9 @@ def authors(
 def _standard(subject: TableRow[AuthorsProtocol], eps: float) -> dict[str, Any]:
     ours = dataclasses.replace(protocol(DATASET), eps=eps, standard_n=_SUITE_N)
     row: Any = TableRow(subject.workspace, ours, subject.row, subject.file)
-    return measures.standard(row)
+    found = measures.standard(row)
+    subject.environments += row.environments
+    return found
 
 
 def _one_step(subject: TableRow[AuthorsProtocol]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _reasons(document: Document, picture: str) -> list[str]:
     found = document["authors_way"]
     radii = list(next(iter(step["along"].values())))
     fgsm = [share(found[key]["accuracy"]) for key in ("fgsm-1", "fgsm-2")]
-    rows = [["the cross entropy (FGSM)", *fgsm]]
+    rows = [[f"the cross entropy (FGSM; {found['fgsm-1']['n']:,} images)", *fgsm]]
     rows += [
         [name, *(share(value) for value in by_eps.values())]
         for name, by_eps in step["along"].items()

@@ -8,6 +8,7 @@ from typing import Any
 from bcgan_tf.reproduction.markdown import (
     NOT_RUN,
     headline,
+    images,
     measured_rows,
     provenance,
     share,
@@ -63,24 +64,34 @@ def authors_table1_page(document: Document) -> str:
         "([audit](../audit.md)), and no measure of robustness: that is "
         f"[Table 1 by strong attacks](table1-{document['dataset']}.md).",
         "",
+        f"- Clean: {images(document, lambda found: found['clean'])}. FGSM and PGD: "
+        f"{images(document, lambda found: figures(found)['pgd'])}.",
         f"- FGSM: one step. PGD: {protocol['pgd_steps']} steps of 0.01 from the image itself, so "
         "that it is one deterministic path. (In the code the centre of the ball moves by the "
         "first step; not here.)",
-        f"- CW-l2: {protocol['cw_n']:,} test images; {protocol['cw_search_steps']} constants from "
-        f"0.1 on, {protocol['cw_steps']:,} steps of 5e-4 in tanh space each, and a gap of 20 "
-        "between logits asked for. 1,000 such steps cannot move a pixel that is black or white: "
-        "an accuracy above 0 is a failure of the attack. Of these images more may be classified "
-        "right than of all in the column clean. (The code stops a batch where the sum of "
-        "its losses stalls, and goes on from the changes of the constant before; here each image "
-        "stops and starts by itself.)",
+        f"- CW-l2: {images(document, lambda found: found['cw'])}; {protocol['cw_search_steps']} "
+        f"constants from 0.1 on, {protocol['cw_steps']:,} steps of 5e-4 in tanh space each, and a "
+        "gap of 20 between logits asked for. So few of so short steps cannot move a pixel that is "
+        "black or white: an accuracy above 0 is a failure of the attack. Of these images more may "
+        "be classified right than of all in the column clean. (The code stops a batch where the "
+        "sum of its losses stalls, and goes on from the changes of the constant before; here each "
+        "image stops and starts by itself.)",
         "- Defense-GAN: the classifier alone is attacked, and classifies what the search makes of "
-        f"the result; {protocol['defended_n']:,} images. (The code: one start, 12,000 steps.)",
+        f"the result{_of_defended(document)}. (The code: one start, 12,000 steps.)",
         "- Gradients accumulated: the update adds the weights' gradients at every point on the "
         "attack's path, the image included, as in the code, and PGD training has the radius "
         "that the code's PGD reaches. The last line of the table leaves these rows out.",
         *provenance(document),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _of_defended(document: Document) -> str:
+    found = document["rows"].get("defense-gan")
+    if found is None:
+        return ""
+    shown = figures(found)
+    return f"; {shown['pgd']['n']:,} images, CW-l2 {shown['cw']['n']:,} of them"
 
 
 def figures(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bcgan_tf.reproduction.protocol import ACCUMULATED
@@ -80,13 +80,25 @@ def measured_rows(document: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]
     return list(document["rows"].items())
 
 
+def images(
+    document: Mapping[str, Any], figure: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> str:
+    """How many images a figure is of, as its rows say; Defense-GAN's, of fewer, says its own."""
+    counts = {figure(found)["n"] for row, found in measured_rows(document) if row != "defense-gan"}
+    return (
+        " or ".join(f"{count:,}" for count in sorted(counts)) + " test images"
+        if counts
+        else NOT_RUN
+    )
+
+
 def provenance(document: Mapping[str, Any]) -> list[str]:
     """How each row was trained, for how long, and on what."""
     lines = [
         "",
         "## Training",
         "",
-        "Times are wall time of the row's own training (the last try, where it was resumed), with "
+        "Times are wall time of the row's own training (all tries, where it was resumed), with "
         "whatever else the machine was doing; all rows start from the original network.",
         "",
     ]

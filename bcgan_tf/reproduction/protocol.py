@@ -63,7 +63,7 @@ class BothProtocols(Checked, abc.ABC):
         help="Steps of PGD, as the paper states them; its eps, step size and restarts it does not.",
         by_dataset=_PGD_STEPS,
     )
-    n: Images = setting(0, "Images for clean accuracy, FGSM and PGD.")
+    n: Images = setting(0, "Images for FGSM and PGD; clean accuracy is of all.")
     cw_n: Images = setting(1000, "Images for Carlini-Wagner L2.")
     cw_steps: Steps = setting(200, "Steps of Carlini-Wagner for each constant.")
     cw_search_steps: Repeats = setting(9, "Constants tried.")

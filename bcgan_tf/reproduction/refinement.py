@@ -16,12 +16,14 @@ from bcgan_tf.attacks.batching import Batched
 from bcgan_tf.data import steps_per_epoch
 from bcgan_tf.defenses import BCGANTraining
 from bcgan_tf.defenses.presets import defense
+from bcgan_tf.errors import UserError
 from bcgan_tf.evaluation.clean_accuracy import clean_accuracy
 from bcgan_tf.evaluation.gradient_health import gradient_health
 from bcgan_tf.evaluation.runner import run_suite
 from bcgan_tf.evaluation.task import EvaluationTask
 from bcgan_tf.files import as_json, file_digest
 from bcgan_tf.loading.classifier import load_classifier
+from bcgan_tf.reproduction.markdown import options_text
 from bcgan_tf.reproduction.measures import stage
 from bcgan_tf.reproduction.protocol import WAYS, RefinementSettings, check_rows, protocol
 from bcgan_tf.reproduction.refinement_page import draw_refinement, refinement_page
@@ -32,6 +34,8 @@ from bcgan_tf.settings.presets import AUTHORS, recipe
 
 _IDENTITY = ("dataset", "seed", "settings", "steps")
 _BATCH = 250
+# Numbers of images, which the training does not depend on.
+_SIZES = ("pgd_n", "suite_n")
 
 
 def refinement(
@@ -65,8 +69,6 @@ def refinement(
     rows = check_rows(rows, tuple(WAYS))
     workspace = dataclasses.replace(workspace, preset=AUTHORS)
     name, seed = workspace.data.name, workspace.seed
-    original = original_of(workspace, recipe(name, AUTHORS))
-    classifier = load_classifier(original)
     trained = ("gan_epochs", "epochs", "generated_batches", "dtype")
     options = {key: value for key in trained if (value := getattr(settings, key)) is not None}
     mixed: Any = defense(
@@ -83,6 +85,9 @@ def refinement(
         "ways": {},
     }
     page = results / f"refinement-{name}.md"
+    workspace.published(page, as_json(document), _IDENTITY)
+    original = original_of(workspace, recipe(name, AUTHORS))
+    classifier = load_classifier(original)
 
     def publish() -> None:
         def joined(before: dict[str, Any]) -> dict[str, Any]:
@@ -97,15 +102,12 @@ def refinement(
         workspace.publish(page, as_json(document), _IDENTITY, joined, text)
 
     marks = marks_of(settings.epochs)
-    # The dtype is of the GAN alone, which the control does not have.
-    epochs = -(-settings.epochs * each // real)
-    alone = dataclasses.replace(mixed, generated_batches=0, epochs=epochs, dtype=None)
+    # As many steps as there, to the nearest epoch. The dtype is of the GAN alone.
+    alone_at = {epoch: epoch * real for epoch in (round(mark * each / real) for mark in marks)}
+    alone = dataclasses.replace(mixed, generated_batches=0, epochs=max(alone_at), dtype=None)
     plan: dict[str, tuple[BCGANTraining, dict[int, int]]] = {
         "generated": (mixed, {mark: mark * each for mark in marks}),
-        "real": (
-            alone,
-            {epoch: epoch * real for epoch in (round(mark * each / real) for mark in marks)},
-        ),
+        "real": (alone, alone_at),
     }
     digest = file_digest(original)
     for way in rows:
@@ -118,7 +120,10 @@ def refinement(
                     classifier, workspace.data, directory=run.path / "gan", resume=True
                 )
         refined = {**lasting_settings(training), "original": digest}
+        if gan is None:
+            del refined["gan_epochs"]
         with workspace.open_run("harden", "refinement", refined) as run:
+            _check_sizes(run, settings)
             points: list[dict[str, Any]] = []
             document["ways"][way] = {
                 "points": points, "original_sha256": digest, "environment": run.env()
@@ -135,6 +140,21 @@ def refinement(
             )
             noted.collect()  # of a training that was complete already
     return page
+
+
+def _check_sizes(run: RunDirectory, settings: RefinementSettings) -> None:
+    """Refuses other numbers of images than those that a curve was begun with.
+
+    The networks on the way are not kept, so that they cannot be measured again.
+    """
+    asked = {name: getattr(settings, name) for name in _SIZES}
+    begun = stage(run, "sizes", lambda: asked)
+    if begun != asked:
+        told = options_text({name: str(value) for name, value in begun.items()})
+        raise UserError(
+            f"the curve in {run.path} was measured with{told}, and the networks on the way are "
+            "not kept; leave these settings as they were, or choose another --cache"
+        )
 
 
 def marks_of(epochs: int) -> list[int]:
@@ -204,11 +224,13 @@ def _measured(
     second, first = np.sort(logits, axis=1)[:, -2:].T
     right = logits.argmax(-1) == labels
     pgd = PGD(eps, seed=workspace.seed, **authors.pgd())
-    task = EvaluationTask(model, few.scaled(), few.labels, eps=eps, seed=workspace.seed)
+    task = EvaluationTask(
+        model, few.scaled(), few.labels, eps=eps, seed=workspace.seed, precision="float32"
+    )
     return {
         "clean": clean_accuracy(model, test)["clean_accuracy"],
         "zero_gradient": gradient_health(model, images, labels).to_dict()["zero"],
-        "median_gap": float(np.median((first - second)[right])),
+        "median_gap": float(np.median((first - second)[right])) if right.any() else None,
         "largest_logit": float(np.abs(logits).max()),
         "pgd": pgd(model, images, labels).robust_accuracy,
         "fast": run_suite(task, "fast").robust_accuracy,

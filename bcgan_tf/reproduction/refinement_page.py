@@ -17,6 +17,8 @@ Document = Mapping[str, Any]
 
 # Below exp(-103.3) a float32 probability is 0, and with it the gradient of the cross entropy.
 ZERO_AT = 103.3
+# Nothing is extrapolated to more than so many times the last steps.
+_FARTHEST = 1000
 _SHOWN = {
     "clean": "clean",
     "pgd": "PGD, the authors' way",
@@ -56,7 +58,7 @@ def refinement_page(document: Document, picture: str) -> str:
                 [
                     f"{one['steps']:,}",
                     *(share(one[key]) for key in _SHOWN),
-                    f"{one['median_gap']:.1f}",
+                    "-" if one["median_gap"] is None else f"{one['median_gap']:.1f}",
                     f"{one['largest_logit']:,.0f}",
                 ]
                 for one in points
@@ -76,20 +78,22 @@ def refinement_page(document: Document, picture: str) -> str:
 def extrapolated(found: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
     """The power with which the gap grows, and the steps at which half of the gradients are zero.
 
-    None where they are already, where the gap does not grow, or where fewer than three points lie
-    within a tenfold of the last.
+    None where they are already, where the gap does not grow or would have to for more than a
+    thousand times as many steps, or where fewer than three points lie within a tenfold of the last.
     """
-    last = found[-1] if found else None
+    known = [one for one in found if one["median_gap"] is not None]
+    last = known[-1] if known else None
     if last is None or last["median_gap"] >= ZERO_AT:
         return None
-    near = [one for one in found if 10 * one["steps"] >= last["steps"] > 0 < one["steps"]]
+    near = [one for one in known if 10 * one["steps"] >= last["steps"] > 0 < one["steps"]]
     if len(near) < 3:
         return None
     x, y = (np.log([one[key] for one in near]) for key in ("steps", "median_gap"))
     power = float(np.polyfit(x, y, 1)[0])
-    if power <= 0:
+    farther = math.log(ZERO_AT) - float(y[-1])
+    if farther > power * math.log(_FARTHEST):
         return None
-    return power, math.exp(x[-1] + (math.log(ZERO_AT) - y[-1]) / power)
+    return power, math.exp(float(x[-1]) + farther / power)
 
 
 def draw_refinement(document: Document, path: Path) -> Path:

@@ -11,6 +11,7 @@ from bcgan_tf.reproduction.markdown import (
     NOT_RUN,
     duration,
     headline,
+    images,
     measured_rows,
     provenance,
     share,
@@ -98,25 +99,30 @@ def _kind(found: Mapping[str, Any]) -> str:
     return judged["kind"] if judged else "upper bound, see below"
 
 
+def _bounded(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next(iter(found["attacks"].values()))["pgd"]
+
+
 def _reading(document: Document) -> list[str]:
     protocol = document["protocol"]
     _, large = protocol["fgsm_eps"]
-    images = f"{protocol['n']:,} test images" if protocol["n"] else "the same"
     units = " / of ".join(paper.UNITS)
     lines = [
         "Accuracy in percent, the paper's → **ours**. The paper does not say which pixels its eps "
         f"is of, so FGSM and PGD are run in both readings: eps of {units} pixels (half of it). "
         f"White-box, true labels, seed {document['seed']}.",
         "",
-        f"- Clean: the full test set. FGSM and PGD: {images}. PGD: {protocol['pgd_steps']} steps "
+        f"- Clean: the full test set. FGSM and PGD: {images(document, _bounded)}. PGD: "
+        f"{protocol['pgd_steps']} steps "
         f"of 2.5 eps / steps from one random start, at eps {large:g}; the paper gives its steps, "
         "not its eps.",
-        f"- CW-l2: {protocol['cw_n']:,} test images, {protocol['cw_search_steps']} x "
+        f"- CW-l2: {images(document, lambda found: found['cw'])}, {protocol['cw_search_steps']} x "
         f"{protocol['cw_steps']:,} steps of {protocol['cw_learning_rate']:g}. It has no bound: it "
         "leaves about 0 % of any model, so read the mean L2 it needed; an accuracy well above 0 "
         "is a failure of the attack.",
         f"- `standard`: AutoAttack's four attacks, Linf {eps_text(protocol['eps'])} in [0, 1] "
-        f"pixels, {protocol['standard_n']:,} test images, the worst case for each image, with its "
+        f"pixels, {images(document, lambda found: found['standard'])}, the worst case for each "
+        "image, with its "
         "95 % interval; the verdict says whether that is robustness. Defense-GAN has a protocol "
         "of its own, below.",
     ]

@@ -35,9 +35,10 @@ _PAGES: dict[str, Callable[[Document], str]] = {
     "table1-authors": authors_table1_page,
     "table2-authors": authors_table2_page,
 }
-# Published rows stay in the table where these are the same. The original network is known by its
-# settings: trained anew it has other bytes, and each row says which it came from.
-_IDENTITY = ("table", "dataset", "preset", "seed", "protocol", "original")
+# Rows join published ones where these are the same. The original network is known by its settings:
+# trained anew it has other bytes, and each row says which it came from.
+_ASKED = ("table", "dataset", "preset", "seed", "protocol")
+_IDENTITY = (*_ASKED, "original")
 _FAILED = "rows that failed: "
 _COLUMNS = ("clean", "fgsm-1", "fgsm-2", "pgd", "cw")
 
@@ -54,9 +55,9 @@ def reproduce_table(
 ) -> Document:
     """Trains what is missing, measures it, and writes the table after every row.
 
-    What the cache has is neither trained nor attacked again. Rows that an earlier call published
-    stay where they are as far as they belong to the same table: protocol, preset, seed and
-    settings of the original network. A row that fails is left out, and the others go on.
+    What the cache has is neither trained nor attacked again. Rows join those that an earlier call
+    published with the same protocol, preset, seed and settings of the original network. A row that
+    fails is left out, and the others go on.
 
     Args:
         table: ``"table1"`` or ``"table2"``.
@@ -73,24 +74,27 @@ def reproduce_table(
         The content of the JSON file.
 
     Raises:
-        UserError: no such row, a file that cannot be written, or a row that failed.
+        UserError: no such row, a table of other settings or a file that cannot be written, both
+            said before any work, or a row that failed.
     """
     rows = check_rows(rows, protocol.rows)
+    document: Document = {
+        "table": table + protocol.suffix,
+        "dataset": workspace.data.name,
+        "preset": workspace.preset,
+        "seed": workspace.seed,
+        "protocol": as_json(protocol.to_dict()),
+    }
+    stem = results / file_stem(document)
+    workspace.published(stem.with_suffix(".md"), document, _ASKED)
     original = trained(workspace, ORIGINAL)
     if workers is not None:
         job = TableJob(table, workspace.settings, protocol, rows, results.resolve(), command)
         failures = workers.run(table_worker, job, range(len(rows)), lambda: None)
         _refuse(why for _, why in sorted(failures.items()) if why)
-        # As each worker published its rows.
-        stem = file_stem({"table": table + protocol.suffix, **workspace.settings})
-        return read_json(results / f"{stem}.json")
-    table += protocol.suffix
-    document: Document = {
-        "table": table,
-        "dataset": workspace.data.name,
-        "preset": workspace.preset,
-        "seed": workspace.seed,
-        "protocol": as_json(protocol.to_dict()),
+        return read_json(stem.with_suffix(".json"))  # as each worker published its rows
+    table = document["table"]
+    document |= {
         "original": measures.training_settings(original),
         "command": command,
         **_paper(table, workspace.data.name),
@@ -117,7 +121,7 @@ def reproduce_table(
                 "command": command,
             }
         )
-        whole = _publish(workspace, document, row, results, protocol.rows)
+        whole = _publish(workspace, document, row, stem, protocol.rows)
     _refuse(failed)
     return whole
 
@@ -221,15 +225,13 @@ def file_stem(document: Document) -> str:
 
 
 def _publish(
-    workspace: Workspace, document: Document, newest: str, results: Path, order: Sequence[str]
+    workspace: Workspace, document: Document, newest: str, stem: Path, order: Sequence[str]
 ) -> Document:
     def joined(before: Document) -> Document:
         rows = joined_rows(document["rows"], before.get("rows", {}), newest)
         return {**document, "rows": {row: rows[row] for row in order if row in rows}}
 
-    return workspace.publish(
-        results / f"{file_stem(document)}.md", document, _IDENTITY, joined, page
-    )
+    return workspace.publish(stem.with_suffix(".md"), document, _IDENTITY, joined, page)
 
 
 def _paper(table: str, dataset: str) -> Document:

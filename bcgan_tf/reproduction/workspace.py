@@ -6,13 +6,23 @@ import dataclasses
 import hashlib
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bcgan_tf.data import Dataset, load_dataset
-from bcgan_tf.files import FolderInUse, as_json, lock_folder, read_json, replace_file, write_json
+from bcgan_tf.errors import UserError
+from bcgan_tf.files import (
+    DamagedFile,
+    FolderInUse,
+    as_json,
+    lock_folder,
+    read_json,
+    replace_file,
+    write_json,
+)
 from bcgan_tf.runs.directory import RunDirectory
 
 _Taken = TypeVar("_Taken")
@@ -97,8 +107,7 @@ class Workspace:
         Args:
             page: the Markdown file; the JSON file is beside it.
             document: what this process found.
-            identity: keys of ``document``; a published file in which one of them differs is
-                replaced.
+            identity: as of :meth:`published`.
             joined: the published document, or ``{}``, to all that is to be published.
             text: that document to the page.
 
@@ -106,22 +115,74 @@ class Workspace:
             What was published.
 
         Raises:
-            UserError: a file cannot be written.
+            UserError: as :meth:`published`, or a file cannot be written.
         """
         file = page.with_suffix(".json")
-        page.parent.mkdir(parents=True, exist_ok=True)
         self.cache.mkdir(parents=True, exist_ok=True)
         # In the cache: the lock file stays behind, and must not stand among the results.
         lock = _awaited(lambda: lock_folder(self.cache), file.name, _SHORT_PATIENCE)
         try:
-            before = read_json(file) if file.exists() else {}
-            same = all(before.get(key) == document[key] for key in identity)
-            whole = joined(before if same else {})
+            whole = joined(self.published(page, document, identity))
+            content = text(whole).encode()
             write_json(file, whole)
-            replace_file(page, text(whole).encode())
+            replace_file(page, content)
         finally:
             lock.release()
         return whole
+
+    @staticmethod
+    def published(
+        page: Path, document: Mapping[str, Any], identity: Sequence[str]
+    ) -> dict[str, Any]:
+        """What is published at a page with the same settings, which more can join.
+
+        Called before any work too, so that no result is found in vain.
+
+        Args:
+            page: the Markdown file; the JSON file is beside it.
+            document: has the settings.
+            identity: its keys that must not differ.
+
+        Returns:
+            The content of the JSON file; ``{}``: there is none.
+
+        Raises:
+            UserError: the folder cannot be written, the file is damaged, or other settings are
+                published there.
+        """
+        file = page.with_suffix(".json")
+        try:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=page.parent):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{page.parent} cannot be written ({error.strerror or error}); choose another "
+                "--results"
+            ) from None
+        if not file.exists():
+            return {}
+        try:
+            before = read_json(file)
+        except DamagedFile:
+            raise UserError(f"{file} is damaged; remove it, or choose another --results") from None
+        if differing := "; ".join(
+            text for key in identity for text in _differing(key, before.get(key), document[key])
+        ):
+            raise UserError(
+                f"{file} has results of other settings ({differing}); choose another --results, "
+                "or move it away"
+            )
+        return before
+
+
+def _differing(name: str, there: Any, here: Any) -> Iterator[str]:
+    """Each setting that differs, by its own name."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in dict.fromkeys([*there, *here]):
+            yield from _differing(key, there.get(key), here.get(key))
+    elif there != here:
+        yield f"{name}: {there} there, {here} now"
 
 
 def joined_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any], newest: str) -> dict[str, Any]:

@@ -138,8 +138,8 @@ class PGDSettings(RobustSettings):
     clean_weight: BelowOne = setting(0.0, "Weight of the loss on clean images.")
     accumulate: bool = setting(
         False,
-        "Learn from every point on the attack's path, as code does that never clears the weights' "
-        "gradients between the attack and the update.",
+        "Learn from every point on the attack's path, which begins at the image, as code does that "
+        "never clears the weights' gradients between the attack and the update.",
     )
 
     def conflicts(self) -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from bcgan_tf.data import Dataset
 from bcgan_tf.defenses import BCGANTraining
+from bcgan_tf.errors import UserError
 from bcgan_tf.reproduction import refinement as module
 from bcgan_tf.reproduction.protocol import RefinementSettings
 from bcgan_tf.reproduction.refinement import marks_of, refinement
@@ -41,6 +42,8 @@ def test_a_power_law_is_extrapolated_to_where_half_of_the_gradients_are_gone():
         {0: 1.0, 10: 9.0, 2000: 30.0, 5000: 40.0},  # the third is not within a tenfold
         {1000: 40.0, 2000: 40.0, 5000: 40.0},  # no growth
         {1000: 40.0, 2000: 90.0, 5000: 200.0},  # there already
+        {10: 20.0, 20: 20.01, 50: 20.02},  # in more steps than there are numbers for
+        {1000: None, 2000: 40.0, 5000: 50.0},  # of one point no gap is known
     ],
 )
 def test_nothing_else_is_extrapolated(gaps):
@@ -89,12 +92,17 @@ def test_both_ways_are_measured_after_as_many_steps(workspace, tmp_path, counted
     measured = counted(module, "_measured")
     assert published("generated") == (page, document)
     assert measured == []
+    # In other numbers of images it cannot be measured again.
+    more = dataclasses.replace(TINY, pgd_n=30, suite_n=10)
+    with pytest.raises(UserError, match="measured with -o pgd_n=20 -o suite_n=20"):
+        refinement(workspace, more, results=tmp_path / "more", command="again")
+    assert not (tmp_path / "more" / "refinement-mnist.json").exists()
     _, both = published()  # both ways, the control in this cache for the first time
     for way, found in both["ways"].items():
         assert found["points"] == document["ways"][way]["points"]
-    # The dtype is the GAN's: it is no other control.
+    # The dtype and the epochs are the GAN's: it is no other control.
     assert len(measured) > 0
     measured.clear()
-    other = dataclasses.replace(TINY, dtype="mixed_bfloat16")
+    other = dataclasses.replace(TINY, dtype="mixed_bfloat16", gan_epochs=2)
     refinement(workspace, other, ("real",), results=tmp_path / "bfloat16", command="again")
     assert measured == []

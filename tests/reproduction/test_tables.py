@@ -88,7 +88,7 @@ def reproduce(workspace, trained, assessed, attacked, tmp_path):
             changes.pop("workspace", workspace),
             chosen,
             rows,
-            results=tmp_path / "results",
+            results=changes.pop("results", tmp_path / "results"),
             command=COMMAND,
             **changes,
         )
@@ -152,10 +152,10 @@ def test_a_kill_costs_one_cell(reproduce, attacked, monkeypatch):
     assert attacked == ["FGSM", "FGSM", "PGD-40", "FGSM", "PGD-40", "CW-L2"]
 
 
-def test_other_sizes_repeat_only_their_own_cell(reproduce, attacked):
+def test_other_sizes_repeat_only_their_own_cell(reproduce, attacked, tmp_path):
     reproduce(["original"])
     changed = protocol("digits", options={**_sizes(), "cw_n": 6})
-    reproduce(["original"], chosen=changed)
+    reproduce(["original"], chosen=changed, results=tmp_path / "others")
     assert len(attacked) == 6 + 1
 
 
@@ -216,7 +216,10 @@ def test_what_another_process_published_meanwhile_is_not_put_back(reproduce, oth
     assert [row for row in rows if rows[row]["clean"]["n"] == 7] == ["pgd-at"]
 
 
-def test_own_rows_return_where_another_table_took_their_place(reproduce, others, monkeypatch):
+def test_another_table_that_took_its_place_is_not_replaced(
+    reproduce, others, attacked, monkeypatch, tmp_path
+):
+    """Nothing is measured in vain: what is measured is in the cache."""
     measure = tables._MEASURES["table1"]
 
     def meanwhile(subject):
@@ -225,7 +228,13 @@ def test_own_rows_return_where_another_table_took_their_place(reproduce, others,
         return measure(subject)
 
     monkeypatch.setitem(tables._MEASURES, "table1", meanwhile)
-    assert list(reproduce(["original", "pgd-at"])["rows"]) == ["original", "pgd-at"]
+    with pytest.raises(UserError, match="seed: 8 there, 0 now"):
+        reproduce(["original", "pgd-at"])
+    there = json.loads((tmp_path / "results/table1-digits.json").read_text())
+    assert there["seed"] == 8 and list(there["rows"]) == ["original", "trades"]
+    attacked.clear()
+    found = reproduce(["original", "pgd-at"], results=tmp_path / "others")
+    assert list(found["rows"]) == ["original", "pgd-at"] and attacked == []
 
 
 def test_a_table_is_written_by_one_process_at_a_time(
@@ -241,10 +250,35 @@ def test_a_table_is_written_by_one_process_at_a_time(
     assert names == ["table1-digits.json", "table1-digits.md"]
 
 
-def test_rows_of_another_protocol_or_seed_do_not(reproduce, digits, tmp_path):
+def test_a_table_of_other_settings_is_kept_and_nothing_is_trained(reproduce, counted, tmp_path):
     reproduce(["trades"])
-    other = protocol("digits", options={**_sizes(), "cw_n": 6})
-    assert list(reproduce(["original"], chosen=other)["rows"]) == ["original"]
+    files = [tmp_path / f"results/table1-digits.{kind}" for kind in ("json", "md")]
+    before = [file.read_bytes() for file in files]
+    trainings = counted(tables, "trained")
+    other = protocol("digits", options={**_sizes(), "cw_n": 6, "rho_n": 7})
+    told = r"table1-digits.json has results of other settings \(cw_n: 5 there, 6 now; rho_n: "
+    with pytest.raises(UserError, match=told):
+        reproduce(["original"], chosen=other)
+    assert trainings == [] and [file.read_bytes() for file in files] == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"rows"'])
+def test_a_damaged_table_is_said_before_the_work(reproduce, counted, tmp_path, content):
+    (tmp_path / "results").mkdir()
+    file = tmp_path / "results/table1-digits.json"
+    file.write_text(content)
+    trainings = counted(tables, "trained")
+    with pytest.raises(UserError, match="is damaged; remove it, or choose another --results"):
+        reproduce(["original"])
+    assert trainings == [] and file.read_text() == content
+
+
+def test_results_that_cannot_be_written_are_said_before_the_work(reproduce, counted, tmp_path):
+    (tmp_path / "file").touch()
+    trainings = counted(tables, "trained")
+    with pytest.raises(UserError, match="cannot be written .*choose another --results"):
+        reproduce(["original"], results=tmp_path / "file" / "results")
+    assert trainings == []
 
 
 def test_rows_stay_when_the_original_was_trained_anew(reproduce, workspace, trained, linear):
@@ -258,11 +292,12 @@ def test_rows_stay_when_the_original_was_trained_anew(reproduce, workspace, trai
     assert rows["original"]["original_sha256"] == rows["original"]["model_sha256"]
 
 
-def test_rows_of_an_original_with_other_settings_do_not(reproduce, monkeypatch):
+def test_rows_of_an_original_with_other_settings_are_kept_apart(reproduce, monkeypatch):
     reproduce(["pgd-at"])
     settings = measures.training_settings
     monkeypatch.setattr(measures, "training_settings", lambda file: {**settings(file), "epochs": 4})
-    assert list(reproduce(["original"])["rows"]) == ["original"]
+    with pytest.raises(UserError, match="epochs: .* there, 4 now"):
+        reproduce(["original"])
 
 
 def test_a_row_that_fails_does_not_stop_the_others(reproduce, monkeypatch, tmp_path, capsys):
