@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 import keras
 import numpy as np
 
-from bcgan_tf.errors import UserError
+from bcgan_tf.errors import UserError, first_line
 from bcgan_tf.networks.classifiers import paper_cnn
 
 # Name to shape, as PyTorch has them: filters [out, in, height, width], dense [out, in].
@@ -25,6 +26,9 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 }
 # The file has 117 kB: one that is much larger is another one.
 _MOST_BYTES = 10_000_000
+_TOO_MUCH = f"more than {_MOST_BYTES // 1_000_000} MB; the network has 0.1"
+# It has some 300 operations in a pickle.
+_MOST_OPERATIONS = 2000
 # PyTorch's first format: three pickles, one of the tensors without their numbers, one of the keys
 # of the numbers, and these, each behind its count.
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -68,25 +72,31 @@ def published_network(file: Path) -> keras.Model:
 
 def _read(file: Path) -> dict[str, np.ndarray]:
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise UserError(
-                f"{file} has more than {_MOST_BYTES // 1_000_000} MB; the network has 0.1"
-            )
-        if zipfile.is_zipfile(file):
-            with np.load(file, allow_pickle=False) as stored:
-                return dict(stored)
-        with file.open("rb") as stream:
-            return _read_pickle(stream)
+        if file.stat().st_size <= _MOST_BYTES:
+            with file.open("rb") as stream:
+                read = _read_npz if zipfile.is_zipfile(stream) else _read_pickle
+                stream.seek(0)
+                return read(stream)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
-    # Damaged pickles fail in almost every way there is.
-    except (
-        pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, EOFError,
-        AttributeError, zipfile.BadZipFile, OverflowError, MemoryError, ImportError,
-    ) as error:  # fmt: skip
+    except Exception as error:  # damaged files fail in almost every way there is
         raise UserError(
-            f"{file} is neither an .npz of arrays nor the published pickle: {error}"
+            f"{file} is neither an .npz of arrays nor the published pickle: {first_line(error)}"
         ) from None
+    raise UserError(f"{file} has {_TOO_MUCH}")
+
+
+def _read_npz(stream: BinaryIO) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(stream) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+            raise ValueError(f"unpacked it has {_TOO_MUCH}")
+    stream.seek(0)
+    with np.load(stream, allow_pickle=False) as stored:
+        found = dict(stored)
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{name} is no array")
+    return found
 
 
 class _Storage(str):
@@ -94,18 +104,40 @@ class _Storage(str):
 
 
 def _read_pickle(stream: BinaryIO) -> dict[str, np.ndarray]:
-    if _Tensors(stream).load() != _MAGIC:
+    if _load(stream) != _MAGIC:
         raise ValueError("it does not begin as PyTorch's first format does")
     for _ in ("version", "machine"):
-        _Tensors(stream).load()
-    built = _Tensors(stream).load()
+        _load(stream)
+    built = _load(stream)
     numbers = {}
-    for key in _Tensors(stream).load():
+    for key in _load(stream):
         (count,) = np.frombuffer(stream.read(8), "<i8")
         numbers[key] = np.frombuffer(stream.read(4 * int(count)), "<f4")
         if len(numbers[key]) != count:
             raise ValueError("it ends before its last number")
     return {name: _tensor(numbers[key], *place) for name, (key, *place) in built.items()}
+
+
+def _load(stream: BinaryIO) -> Any:
+    """Reads one pickle, where it cannot make Python work without end.
+
+    As a key of a dictionary a tuple is hashed with all that is in it: deep ones overflow the stack,
+    and one that holds another twice takes twice as long as that.
+    """
+    start, kept, memo, made = stream.tell(), set[int](), set[int](), ""
+    for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+        name = operation.name
+        if number > _MOST_OPERATIONS or name == "DUP" or ("GET" in name and argument in kept):
+            raise pickle.UnpicklingError("it holds other things than a few tensors")
+        if "PUT" in name or name == "MEMOIZE":
+            place = len(memo) if name == "MEMOIZE" else argument
+            memo.add(place)
+            if made == "REDUCE" or "TUPLE" in made:
+                kept.add(place)
+        else:
+            made = name
+    stream.seek(start)
+    return _Tensors(stream).load()
 
 
 def _tensor(numbers: np.ndarray, offset: int, shape: Any, strides: Any) -> np.ndarray:

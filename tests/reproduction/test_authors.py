@@ -10,6 +10,7 @@ import pickle
 import struct
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import keras
@@ -157,6 +158,44 @@ def test_other_files_are_refused_and_all_faults_named(tensors, npz, published_pi
         published_network(text)
     with pytest.raises(UserError, match="No such file"):
         published_network(tmp_path / "absent")
+    large = tmp_path / "large"
+    large.write_bytes(bytes(10_000_001))
+    with pytest.raises(UserError, match=r"has more than 10 MB"):
+        published_network(large)
+
+
+@pytest.mark.parametrize("damage", ["deflated", "bytes", "encrypted", "unknown", "bomb"])
+def test_an_npz_is_refused_however_it_is_damaged(tensors, tmp_path, damage):
+    file = tmp_path / "weights.npz"
+    np.savez_compressed(file, **tensors)
+    content = bytearray(file.read_bytes())
+    if damage == "deflated":
+        content[200:240] = bytes(40)
+    elif damage in ("encrypted", "unknown"):
+        place = 6 if damage == "encrypted" else 8  # in a local header; in the directory two farther
+        content[place] |= 1
+        content[content.index(b"PK\1\2") + place + 2] = 1 if damage == "encrypted" else 99
+    file.write_bytes(content)
+    if damage in ("bytes", "bomb"):
+        more = bytes(11_000_000) if damage == "bomb" else b"no array"
+        with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("more.npy", more)
+    with pytest.raises(UserError, match=r"neither an \.npz of arrays nor the published pickle: \w"):
+        published_network(file)
+
+
+@pytest.mark.parametrize("memo", [True, False], ids=["shared", "deep"])
+def test_a_pickle_cannot_make_python_hash_without_end(published_pickle, tensors, memo):
+    """Keys of nested tuples: one that holds itself twice, 60 times over; and 50,000 deep."""
+    file = published_pickle(tensors)
+    head = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+    if memo:
+        nested = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
+    else:
+        nested = b")" + b"\x85" * 50_000
+    file.write_bytes(head + b"\x80\x02}" + nested + b"K\x01s.")
+    with pytest.raises(UserError, match="holds other things than a few tensors"):
+        published_network(file)
 
 
 def test_their_carlini_wagner_stands_still_where_all_logits_are_low(linear, digits):

@@ -276,7 +276,7 @@ def test_a_damaged_table_is_said_before_the_work(reproduce, counted, tmp_path, c
 def test_results_that_cannot_be_written_are_said_before_the_work(reproduce, counted, tmp_path):
     (tmp_path / "file").touch()
     trainings = counted(tables, "trained")
-    with pytest.raises(UserError, match="cannot be written .*choose another --results"):
+    with pytest.raises(UserError, match=r"cannot be written .*choose another --results"):
         reproduce(["original"], results=tmp_path / "file" / "results")
     assert trainings == []
 
@@ -296,7 +296,7 @@ def test_rows_of_an_original_with_other_settings_are_kept_apart(reproduce, monke
     reproduce(["pgd-at"])
     settings = measures.training_settings
     monkeypatch.setattr(measures, "training_settings", lambda file: {**settings(file), "epochs": 4})
-    with pytest.raises(UserError, match="epochs: .* there, 4 now"):
+    with pytest.raises(UserError, match=r"epochs: .* there, 4 now"):
         reproduce(["original"])
 
 
