@@ -35,8 +35,6 @@ _UNREAD = {
     AUTHORS: ("dataset", "preset", "rows", "devices", "protocol", "workers"),
     REFINEMENT: ("preset", "protocol", "weights", "workers"),
 }
-# The settings of the protocol that the audit goes by; its numbers of images are its own.
-AUDIT_SETTINGS = ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate")
 
 
 @click.command(cls=Command)
@@ -108,7 +106,7 @@ def command(
     """
     changes = options.named_values(protocol_options)
     if changes and target in FIGURES:
-        raise click.UsageError(f"{target} has no --option; the tables, audit and ablation have")
+        raise click.UsageError(f"{target} has no --option; leave it out")
     sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
     if flags := options.given(click.get_current_context(), _UNREAD[target], sources):
         raise click.UsageError(f"{target} has no {flags}; leave it out")
@@ -193,26 +191,26 @@ def _checked_sizes(
     protocol_name: str,
 ) -> Any:
     """The sizes of a target's evaluations, its rows being known to exist."""
-    if target == ABLATION:
-        from bcgan_tf.reproduction.ablation_settings import ablation_settings, check_defenses
-
-        check_defenses(named)
-        return ablation_settings(changes)
+    from bcgan_tf.reproduction.ablation_settings import ablation_settings, check_defenses
     from bcgan_tf.reproduction.protocol import WAYS, RefinementSettings, check_rows, protocol
-    from bcgan_tf.settings.fields import parsed, settings_of
+    from bcgan_tf.settings.fields import gathered, parsed, settings_of
 
-    if target == REFINEMENT:
-        check_rows(named, tuple(WAYS))
+    def refinement() -> RefinementSettings:
         known = settings_of(RefinementSettings)
-        return RefinementSettings(**parsed("the refinement", known, changes))
-    if target == AUDIT:
-        known = settings_of(Protocol)
-        changes = parsed("the audit", {name: known[name] for name in AUDIT_SETTINGS}, changes)
-    sizes = protocol(
-        dataset, preset, changes, name="authors" if target == AUTHORS else protocol_name
+        return RefinementSettings(**parsed(target, known, changes))
+
+    name = "authors" if target == AUTHORS else protocol_name
+    rows, sizes = {
+        ABLATION: (lambda: check_defenses(named), lambda: ablation_settings(changes)),
+        REFINEMENT: (lambda: check_rows(named, tuple(WAYS)), refinement),
+    }.get(
+        target,
+        (
+            lambda: check_rows(named, PROTOCOLS[name].rows),
+            lambda: protocol(dataset, preset, changes, name=name, target=target),
+        ),
     )
-    check_rows(named, sizes.rows)
-    return sizes
+    return gathered(rows, sizes)[1]
 
 
 def _command_line(

@@ -90,9 +90,8 @@ def check_defenses(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UserError: one has no boundary samples inside its training.
     """
-    for name in names:
-        if name not in DEFENSES:
-            raise UserError(
-                f"the ablation has no defense {name!r}; choose from {', '.join(DEFENSES)}"
-            )
+    if unknown := [repr(name) for name in names if name not in DEFENSES]:
+        raise UserError(
+            f"the ablation has no defense {', '.join(unknown)}; choose from {', '.join(DEFENSES)}"
+        )
     return tuple(name for name in DEFENSES if name in names or not names)

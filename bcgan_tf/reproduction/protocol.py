@@ -33,6 +33,8 @@ ACCUMULATED = {f"{row}-accumulated": row for row in ("fgsm-at-1", "fgsm-at-2", "
 # The curves of a refinement: on the samples, and the control on as many steps without them.
 WAYS = {"generated": "generated and real images", "real": "real images alone"}
 PRESETS = ("quick", "paper")
+# As many of each of the ten classes, so at least one.
+ImagesOfEachClass = Annotated[int, Range(10, 100_000_000)]
 DATASETS = (*paper.FGSM_EPS, "digits")
 # The paper has no digits: eps that leave a trained network something to lose.
 FGSM_EPS = {**paper.FGSM_EPS, "digits": (RADIUS["digits"], 2 * RADIUS["digits"])}
@@ -68,7 +70,7 @@ class BothProtocols(Checked, abc.ABC):
     cw_steps: Steps = setting(200, "Steps of Carlini-Wagner for each constant.")
     cw_search_steps: Repeats = setting(9, "Constants tried.")
     rho_n: Images = setting(1000, "Images for Table 2.")
-    defended_n: SomeImages = setting(200, "Images for Defense-GAN, as many of each class.")
+    defended_n: ImagesOfEachClass = setting(200, "Images for Defense-GAN, as many of each class.")
     defended_cw_n: SomeImages = setting(100, "How many of these images Carlini-Wagner attacks.")
 
     @abc.abstractmethod
@@ -99,7 +101,7 @@ class Protocol(BothProtocols):
     )
     cw_learning_rate: LearningRate = setting(0.05, "Rate of Carlini-Wagner's Adam.")
     standard_n: Images = setting(1000, "Images for the suite and its diagnosis.")
-    white_box_n: SomeImages = setting(
+    white_box_n: ImagesOfEachClass = setting(
         50, "Images for the attack through Defense-GAN's search (BPDA)."
     )
     white_box_steps: Steps = setting(20, "PGD's steps in it.")
@@ -204,6 +206,7 @@ def protocol(
     options: Mapping[str, Any] | None = None,
     *,
     name: str = Protocol.name,
+    target: str = "",
 ) -> Any:
     """The protocol of a data set and a preset, of the kind that ``name`` says.
 
@@ -213,9 +216,12 @@ def protocol(
             steps of 0.01, and more images where quick has a part.
         options: settings to change, as numbers or as text; ``fgsm_eps`` cannot be.
         name: one of :data:`PROTOCOLS`.
+        target: whose options they are: ``"table1"``, ``"table2"``, ``"audit"`` or ``"authors"``,
+            which read some of the settings; none: all can be changed.
 
     Raises:
-        UserError: no such data set or setting, or a value out of range.
+        UserError: no such data set or setting, one that the target does not read, or a value out of
+            range.
     """
     if dataset not in DATASETS:
         raise UserError(
@@ -231,8 +237,25 @@ def protocol(
         settings |= _PAPER[name]
     elif dataset == "cifar10":
         settings |= _CIFAR_QUICK
-    known = {key: entry for key, entry in settings_of(kind).items() if not entry.many}
-    return kind(**settings | parsed("the protocol", known, options or {}))
+    known = {
+        key: entry
+        for key, entry in settings_of(kind).items()
+        if not entry.many and _reads(target, key)
+    }
+    return kind(**settings | parsed(target or "the protocol", known, options or {}))
+
+
+def _reads(target: str, setting: str) -> bool:
+    match target:
+        case "table1":
+            return setting not in ("rho_n", "defended_rho_n")
+        case "table2":
+            return setting in ("rho_n", "defended_n", "defended_rho_n")
+        case "audit":  # its numbers of images are its own
+            return setting in ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate")
+        case "authors":
+            return not setting.startswith("defended")
+    return True
 
 
 def check_rows(rows: Sequence[str], known: Sequence[str] = ROWS) -> tuple[str, ...]:
@@ -241,7 +264,6 @@ def check_rows(rows: Sequence[str], known: Sequence[str] = ROWS) -> tuple[str, .
     Raises:
         UserError: there is no such row.
     """
-    for row in rows:
-        if row not in known:
-            raise UserError(f"there is no row {row!r}; choose from {', '.join(known)}")
+    if unknown := [repr(row) for row in rows if row not in known]:
+        raise UserError(f"there is no row {', '.join(unknown)}; choose from {', '.join(known)}")
     return tuple(row for row in known if row in rows or not rows)

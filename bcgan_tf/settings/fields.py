@@ -346,6 +346,18 @@ def refuse(faults: Iterable[str]) -> None:
         raise UserError(text)
 
 
+def gathered(*checks: Callable[[], Any]) -> list[Any]:
+    """What each check returns; where some raise a UserError, one that names the faults of all."""
+    found, faults = [], []
+    for check in checks:
+        try:
+            found.append(check())
+        except UserError as error:
+            faults.append(str(error))
+    refuse(faults)
+    return found
+
+
 def _faults(owner: Any, values: Mapping[str, Any]) -> list[str]:
     known = settings_of(owner)
     return [

@@ -41,7 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
 
 def test_a_table_with_everything_said(cli, calls) -> None:
     line = "reproduce table2 --dataset digits --preset paper --rows bcgan,original --cache c"
-    others = "--results r --seed 3 --devices 2 -o rho-n=7 -o eps=8/255"
+    others = "--results r --seed 3 --devices 2 -o rho-n=7 -o defended-rho-n=20"
     result = cli(*line.split(), *others.split())
     assert result.exit_code == 0, result.stderr
     (call,) = calls
@@ -49,9 +49,10 @@ def test_a_table_with_everything_said(cli, calls) -> None:
     workspace = call.workspace
     assert (workspace.data.name, workspace.preset, workspace.seed) == ("digits", "paper", 3)
     assert (workspace.cache, workspace.devices) == (Path("c"), 2)
-    assert (call.protocol.rho_n, call.protocol.eps) == (7, 8 / 255)
+    assert (call.protocol.rho_n, call.protocol.defended_rho_n) == (7, 20)
     assert call.command == (
-        "bcgan-tf reproduce table2 --dataset digits --preset paper --seed 3 -o rho_n=7 -o eps=8/255"
+        "bcgan-tf reproduce table2 --dataset digits --preset paper --seed 3"
+        " -o rho_n=7 -o defended_rho_n=20"
     )
     assert "0.125" in result.stdout and "r/table2-digits-paper.md" in result.stdout
 
@@ -84,8 +85,18 @@ def test_figures(cli, calls) -> None:
         ("table1 --dataset gaussians", 1, "no data set 'gaussians'; choose one of mnist"),
         ("table1 --dataset digits --rows original,magic", 1, "no row 'magic'; choose from"),
         ("table1 --dataset digits -o many=3", 1, "no setting 'many'; it has pgd_steps"),
+        ("table1 --dataset digits --rows foo,bar", 1, "no row 'foo', 'bar'; choose from original"),
+        ("table1 --dataset digits -o rho_n=5", 1, "table1 has no setting 'rho_n'; it has pgd"),
+        ("table2 --dataset digits -o cw_n=5", 1, "table2 has no setting 'cw_n'; it has rho_n"),
+        (
+            "table1 --dataset digits -o defended_n=9",
+            1,
+            "defended_n is 9; choose a whole number from 10",
+        ),
+        ("authors --weights x -o defended_n=20", 1, "authors has no setting 'defended_n'"),
+        ("ablation --dataset mnist --rows a,b", 1, "no defense 'a', 'b'; choose from bcgan-at"),
         ("table1 --dataset digits -o many", 2, "no NAME=VALUE"),
-        ("figure4 --dataset digits -o n=3", 2, "figure4 has no --option; the tables, audit"),
+        ("figure4 --dataset digits -o n=3", 2, "figure4 has no --option; leave it out"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(cli, calls, line: str, code: int, words: str) -> None:
@@ -128,6 +139,22 @@ def test_a_table_of_digits_from_end_to_end(cli, monkeypatch, tmp_path: Path) -> 
     assert found["standard"]["verdict"]["text"] in page
     again = cli(*line.split())
     assert json.loads(again.stdout)["rows"]["original"] == found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "table1 --dataset digits --rows magic -o many=3 -o n=-1",
+        "refinement --dataset mnist --rows magic -o many=3 -o pgd_n=-1",
+        "ablation --dataset mnist --rows magic -o many=3 -o n=-1",
+        "audit --dataset mnist --rows magic -o many=3 -o pgd_steps=-1",
+    ],
+)
+def test_all_faults_are_in_one_message(cli, calls, line: str) -> None:
+    result = cli("reproduce", *line.split())
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and not calls
+    for words in ("'magic'; choose from", "no setting 'many'", "-1; choose a whole number"):
+        assert words in result.stderr
 
 
 @pytest.mark.parametrize(
