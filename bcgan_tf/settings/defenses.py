@@ -172,7 +172,7 @@ class TRADESSettings(PGDSettings):
 
     def conflicts(self) -> Iterator[str]:
         """See :meth:`Checked.conflicts`."""
-        yield from super().conflicts()
+        yield from super(PGDSettings, self).conflicts()  # that of accumulate is none here
         if self.clean_weight:
             yield "TRADES has no clean_weight: its first term is the clean loss already"
         if self.accumulate:

@@ -120,3 +120,15 @@ def test_what_cannot_be_rebuilt_cannot_be_trained_in_less_precision(digits):
 def test_settings_out_of_range_are_refused(build, named):
     with pytest.raises(UserError, match=named):
         build()
+
+
+def test_trades_names_what_it_lacks_and_nothing_else():
+    with pytest.raises(UserError) as found:
+        TRADESTraining(clean_weight=0.5, accumulate=True)
+    assert "no clean_weight" in str(found.value) and "no accumulate" in str(found.value)
+    assert "choose clean_weight=0" not in str(found.value)
+
+
+def test_a_path_that_is_learned_from_begins_at_the_image():
+    assert PGDTraining().attack.start == "uniform"
+    assert PGDTraining(accumulate=True).attack.start == "none"
