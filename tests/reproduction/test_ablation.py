@@ -144,14 +144,14 @@ def workspace(workspace):
 
 @pytest.fixture
 def asked(workspace, tmp_path):
-    def run(defenses, seeds=2, **changes):
+    def run(defenses, seeds=2, results="results", **changes):
         sizes = dataclasses.replace(TINY, **changes)
         object.__setattr__(sizes, "seeds", seeds)  # one is fewer than a user may ask for
         page = ablation(
             workspace,
             sizes,
             defenses,
-            results=tmp_path / "results",
+            results=tmp_path / results,
             command=COMMAND,
         )
         return json.loads(page.with_suffix(".json").read_text()), page
@@ -213,7 +213,9 @@ def test_real_trainings_of_two_defenses_share_a_gan_and_a_repeat_trains_nothing(
 
     again, _ = asked(("bcgan-at",), seeds=1)
     assert again["runs"] == both["runs"] and len(trained) == 4
-    other, _ = asked(("bcgan-at",), seeds=1, n=10)
+    with pytest.raises(UserError, match="n: 20 there, 10 now"):
+        asked(("bcgan-at",), seeds=1, n=10)
+    other, _ = asked(("bcgan-at",), seeds=1, n=10, results="others")
     assert "bcgan-trades" not in other["runs"] and len(trained) == 4
 
 
