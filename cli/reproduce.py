@@ -72,7 +72,7 @@ _UNREAD = {
     "--results",
     type=FilePath(file_okay=False),
     default=Path("docs/results"),
-    help="Folder that the tables and figures are written to.",
+    help="Folder of the pages; a table of other settings in it is refused, not replaced.",
 )
 @options.devices_option()
 @options.workers_option("Train and measure the rows of a table in other processes, a row in each.")
