@@ -197,7 +197,7 @@ def _checked_sizes(
 
     def refinement() -> RefinementSettings:
         known = settings_of(RefinementSettings)
-        return RefinementSettings(**parsed(target, known, changes))
+        return RefinementSettings(**parsed("the refinement", known, changes))
 
     name = "authors" if target == AUTHORS else protocol_name
     rows, sizes = {

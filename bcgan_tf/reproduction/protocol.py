@@ -242,7 +242,8 @@ def protocol(
         for key, entry in settings_of(kind).items()
         if not entry.many and _reads(target, key)
     }
-    return kind(**settings | parsed(target or "the protocol", known, options or {}))
+    owner = {"": "the protocol", "audit": "the audit"}.get(target, target)
+    return kind(**settings | parsed(owner, known, options or {}))
 
 
 def _reads(target: str, setting: str) -> bool:

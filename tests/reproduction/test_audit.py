@@ -97,7 +97,7 @@ def without_attacks(monkeypatch):
     monkeypatch.setattr(module, "_audited", measured)
 
 
-def test_rows_of_earlier_calls_stay_and_those_of_other_settings_do_not(audited, without_attacks):
+def test_rows_of_earlier_calls_stay_and_other_settings_are_refused(audited, without_attacks):
     del without_attacks
     audited()
     rows, page = audited(("pgd-at",))
@@ -106,8 +106,11 @@ def test_rows_of_earlier_calls_stay_and_those_of_other_settings_do_not(audited, 
     assert all(f"## {name}" in text for name in ("Original", "BCGAN"))
     document = json.loads(page.with_suffix(".json").read_text())
     assert list(document["paper"]) == list(document["paper_rho"]) == list(rows)
-    assert list(audited(("pgd-at",), cw_samples=9)[0]) == ["pgd-at"]
-    assert list(audited(("original",), protocol("digits"), cw_samples=9)[0]) == ["original"]
+    with pytest.raises(UserError, match="cw_samples: 4 there, 9 now"):
+        audited(("pgd-at",), cw_samples=9)
+    with pytest.raises(UserError, match=r"cw_steps: \d+ there, 200 now"):
+        audited(("original",), protocol("digits"))
+    assert page.read_text() == text
 
 
 def test_rows_that_another_process_audited_meanwhile_stay(
