@@ -57,6 +57,13 @@ def test_a_table_with_everything_said(cli, calls) -> None:
     assert "0.125" in result.stdout and "r/table2-digits-paper.md" in result.stdout
 
 
+def test_a_setting_can_be_a_fraction(cli, calls) -> None:
+    result = cli("reproduce", "table1", "--dataset", "digits", "-o", "eps=8/255", "--json")
+    assert result.exit_code == 0, result.stderr
+    (call,) = calls
+    assert call.protocol.eps == 8 / 255 and call.command.endswith(" --seed 0 -o eps=8/255")
+
+
 def test_the_defaults(cli, calls) -> None:
     result = cli("reproduce", "table2", "--dataset", "digits", "--json")
     assert json.loads(result.stdout)["rows"]["original"]["rho"]["rho_best"] == {"mean": 0.125}
