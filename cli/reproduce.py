@@ -191,26 +191,21 @@ def _checked_sizes(
     protocol_name: str,
 ) -> Any:
     """The sizes of a target's evaluations, its rows being known to exist."""
-    from bcgan_tf.reproduction.ablation_settings import ablation_settings, check_defenses
-    from bcgan_tf.reproduction.protocol import WAYS, RefinementSettings, check_rows, protocol
-    from bcgan_tf.settings.fields import gathered, parsed, settings_of
+    from bcgan_tf.reproduction.protocol import WAYS, check_rows, protocol, refinement_settings
+    from bcgan_tf.settings.fields import gathered
 
-    def refinement() -> RefinementSettings:
-        known = settings_of(RefinementSettings)
-        return RefinementSettings(**parsed("the refinement", known, changes))
+    if target == ABLATION:
+        from bcgan_tf.reproduction.ablation_settings import ablation_settings, check_defenses
 
+        return gathered(lambda: check_defenses(named), lambda: ablation_settings(changes))[1]
+    if target == REFINEMENT:
+        ways = tuple(WAYS)
+        return gathered(lambda: check_rows(named, ways), lambda: refinement_settings(changes))[1]
     name = "authors" if target == AUTHORS else protocol_name
-    rows, sizes = {
-        ABLATION: (lambda: check_defenses(named), lambda: ablation_settings(changes)),
-        REFINEMENT: (lambda: check_rows(named, tuple(WAYS)), refinement),
-    }.get(
-        target,
-        (
-            lambda: check_rows(named, PROTOCOLS[name].rows),
-            lambda: protocol(dataset, preset, changes, name=name, target=target),
-        ),
-    )
-    return gathered(rows, sizes)[1]
+    return gathered(
+        lambda: check_rows(named, PROTOCOLS[name].rows),
+        lambda: protocol(dataset, preset, changes, name=name, target=target),
+    )[1]
 
 
 def _command_line(

@@ -51,11 +51,13 @@ class BothProtocols(Checked, abc.ABC):
         name: of the kind of protocol.
         rows: of its tables.
         suffix: of the names of its tables.
+        of_table2: the settings that its Table 2 reads.
     """
 
     name: ClassVar[str]
     rows: ClassVar[tuple[str, ...]] = ROWS
     suffix: ClassVar[str] = ""
+    of_table2: ClassVar[tuple[str, ...]]
 
     fgsm_eps: tuple[TrainingEps, TrainingEps] = setting(
         help="The paper's two radii of FGSM, in its own pixel unit, which it does not state.",
@@ -95,6 +97,7 @@ class Protocol(BothProtocols):
     """
 
     name: ClassVar[str] = "strong"
+    of_table2: ClassVar[tuple[str, ...]] = ("rho_n", "defended_rho_n")
 
     eps: TrainingEps = setting(
         help="Radius of the suite standard, Linf in [0, 1] pixel units.", by_dataset=RADIUS
@@ -140,6 +143,7 @@ class AuthorsProtocol(BothProtocols):
     name: ClassVar[str] = "authors"
     rows: ClassVar[tuple[str, ...]] = (*ROWS, *ACCUMULATED)
     suffix: ClassVar[str] = "-authors"
+    of_table2: ClassVar[tuple[str, ...]] = ("rho_n", "defended_n")
 
     cw_n: Images = setting(200, "Images for Carlini-Wagner L2.")
     cw_steps: Steps = setting(
@@ -178,6 +182,16 @@ class RefinementSettings(Checked):
     dtype: Dtype | None = setting(None, "Keras dtype policy of the GAN; none: float32.")
     pgd_n: SomeImages = setting(1000, "Test images for PGD, gradients and logits.")
     suite_n: SomeImages = setting(200, "Test images for the suite fast.")
+
+
+def refinement_settings(options: Mapping[str, Any]) -> RefinementSettings:
+    """The sizes of a refinement, of which these, as numbers or as text, are changed.
+
+    Raises:
+        UserError: no such setting, or a value out of range.
+    """
+    known = settings_of(RefinementSettings)
+    return RefinementSettings(**parsed("the refinement", known, options))
 
 
 PROTOCOLS = {kind.name: kind for kind in (Protocol, AuthorsProtocol)}
@@ -240,18 +254,18 @@ def protocol(
     known = {
         key: entry
         for key, entry in settings_of(kind).items()
-        if not entry.many and _reads(target, key)
+        if not entry.many and _reads(target, kind, key)
     }
     owner = {"": "the protocol", "audit": "the audit"}.get(target, target)
     return kind(**settings | parsed(owner, known, options or {}))
 
 
-def _reads(target: str, setting: str) -> bool:
+def _reads(target: str, kind: type[BothProtocols], setting: str) -> bool:
     match target:
         case "table1":
             return setting not in ("rho_n", "defended_rho_n")
         case "table2":
-            return setting in ("rho_n", "defended_n", "defended_rho_n")
+            return setting in kind.of_table2
         case "audit":  # its numbers of images are its own
             return setting in ("pgd_steps", "cw_steps", "cw_search_steps", "cw_learning_rate")
         case "authors":

@@ -26,7 +26,6 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 }
 # The file has 117 kB: one that is much larger is another one.
 _MOST_BYTES = 10_000_000
-_TOO_MUCH = f"more than {_MOST_BYTES // 1_000_000} MB; the network has 0.1"
 # It has some 300 operations in a pickle.
 _MOST_OPERATIONS = 2000
 # PyTorch's first format: three pickles, one of the tensors without their numbers, one of the keys
@@ -72,24 +71,27 @@ def published_network(file: Path) -> keras.Model:
 
 def _read(file: Path) -> dict[str, np.ndarray]:
     try:
-        if file.stat().st_size <= _MOST_BYTES:
-            with file.open("rb") as stream:
-                read = _read_npz if zipfile.is_zipfile(stream) else _read_pickle
-                stream.seek(0)
-                return read(stream)
+        _check_size(file.stat().st_size)
+        with file.open("rb") as stream:
+            read = _read_npz if zipfile.is_zipfile(stream) else _read_pickle
+            stream.seek(0)
+            return read(stream)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # damaged files fail in almost every way there is
         raise UserError(
             f"{file} is neither an .npz of arrays nor the published pickle: {first_line(error)}"
         ) from None
-    raise UserError(f"{file} has {_TOO_MUCH}")
+
+
+def _check_size(count: int) -> None:
+    if count > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES // 1_000_000} MB; the network has 0.1")
 
 
 def _read_npz(stream: BinaryIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(stream) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
-            raise ValueError(f"unpacked it has {_TOO_MUCH}")
+        _check_size(sum(entry.file_size for entry in archive.infolist()))  # unpacked
     stream.seek(0)
     with np.load(stream, allow_pickle=False) as stored:
         found = dict(stored)
@@ -124,7 +126,7 @@ def _load(stream: BinaryIO) -> Any:
     As a key of a dictionary a tuple is hashed with all that is in it: deep ones overflow the stack,
     and one that holds another twice takes twice as long as that.
     """
-    start, kept, memo, made = stream.tell(), set[int](), set[int](), ""
+    start, kept, memo, made = stream.tell(), set[Any](), set[Any](), ""
     for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
         name = operation.name
         if number > _MOST_OPERATIONS or name == "DUP" or ("GET" in name and argument in kept):

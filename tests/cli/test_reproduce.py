@@ -94,6 +94,7 @@ def test_figures(cli, calls) -> None:
         ("table1 --dataset digits -o many=3", 1, "no setting 'many'; it has pgd_steps"),
         ("table1 --dataset digits --rows foo,bar", 1, "no row 'foo', 'bar'; choose from original"),
         ("table1 --dataset digits -o rho_n=5", 1, "table1 has no setting 'rho_n'; it has pgd"),
+        ("table2 --dataset digits -o defended_n=20", 1, "table2 has no setting 'defended_n'"),
         ("table2 --dataset digits -o cw_n=5", 1, "table2 has no setting 'cw_n'; it has rho_n"),
         (
             "table1 --dataset digits -o defended_n=9",
